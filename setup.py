@@ -1,0 +1,40 @@
+"""Package definition. `make` installs the tested versions, pinned in constraints.txt; the ranges here are wider."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').read_text()).group(1)
+
+setup(
+    name='mmrepvgg',
+    version=VERSION,
+    description='RepVGG for OpenMMLab: train with branches, ship a plain stack of 3x3 convolutions',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmrepvgg', 'mmrepvgg.*']),
+    package_data={'mmrepvgg': ['py.typed']},
+    # mmcv and mmengine import pkgutil.find_loader, which Python 3.14 no longer has.
+    python_requires='>=3.10,<3.14',
+    install_requires=[
+        # 2.6: safe loading of checkpoints, with an allow-list under given names
+        'torch>=2.6',
+        'torchvision',
+        'mmengine>=0.10.5,<1',
+        'mmpretrain>=1.2,<2',
+        'numpy>=1.24',
+        'rich',
+        # mmengine imports pkg_resources, gone in 82
+        'setuptools<82',
+    ],
+    # No mmcv in install_requires: mmcv and mmcv-lite are two builds of one import package, and installing one
+    # over the other destroys it. Who has neither takes the extra.
+    extras_require={
+        'mmcv-lite': ['mmcv-lite>=2.1,<2.3'],
+        'digits': ['scikit-learn>=1.3', 'opencv-python'],
+        'dev': ['scikit-learn>=1.3', 'pytest>=8', 'timm>=1.0', 'ruff', 'mypy', 'pre-commit'],
+    },
+)
