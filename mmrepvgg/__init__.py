@@ -1,0 +1,39 @@
+"""RepVGG for OpenMMLab: train with branches, ship a plain stack of 3x3 convolutions."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+__version__ = '0.1.0'
+
+if find_spec('mmcv') is None:
+    raise ImportError(
+        'mmrepvgg needs mmcv, and none is installed: pip install "mmrepvgg[mmcv-lite]" (or mmcv itself; '
+        "never both, they are two builds of one package and overwrite each other's files)"
+    )
+
+# Where the public names live. They are resolved on first use, so that importing the package costs nothing;
+# mmengine resolves 'mmrepvgg.<name>' in a config of any scope here, too.
+_PUBLIC = {
+    'RepVGG': 'models.backbone',
+    'RepVGGBlock': 'models.blocks',
+    'build_backbone': 'registry',
+    'build_classifier': 'registry',
+    'reparameterize': 'deploy.switch',
+    'ImageNet': 'data.imagenet',
+    'CPUAmpOptimWrapper': 'engine.amp',
+    'ChannelsLastHook': 'engine.hooks',
+    'PredictionRecord': 'engine.metrics',
+}
+
+__all__ = ['__version__', *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_PUBLIC[name]}'), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,1 @@
+"""The model: architectures, kernel algebra, the block, the backbone."""

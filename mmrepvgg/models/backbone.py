@@ -1,0 +1,198 @@
+"""RepVGG: Making VGG-style ConvNets Great Again (Ding et al., CVPR 2021, arXiv:2101.03697)."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .archs import Arch, get_arch
+from .blocks import RepVGGBlock, check_form, switch_blocks
+
+INIT_CFG = (
+    dict(type='Kaiming', layer=['Conv2d']),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+)
+
+
+class RepVGG(BaseModule):
+    """RepVGG backbone, with the arguments and state-dict keys of mmpretrain's class.
+
+    Args:
+        arch: A preset (``mmrepvgg.models.archs.ARCHS``) or a dict with ``num_blocks`` and ``width_factor`` and,
+            optionally, ``group_layer_map``, ``se_cfg`` and ``stem_channels``.
+        in_channels: Channels of the image.
+        base_channels: Multiplied by ``width_factor`` and 1, 2, 4, ... to give the stages' channels.
+        out_indices: Stages whose output is returned, from 0; negative ones count from the last.
+        strides: Stride of each stage's first block. Stage ``i``'s output has stride ``2 * strides[0] * ... *
+            strides[i]``.
+        dilations: Dilation of each stage's blocks.
+        frozen_stages: 0 freezes the stem, ``k`` also stages 1 to ``k``: no gradient, batch norms in eval mode,
+            from construction on. -1 freezes nothing.
+        conv_cfg: Convolution of the training branches (default ``Conv2d``).
+        norm_cfg: Normalisation of the training branches; only batch norms can be switched.
+        act_cfg: Activation after each block; None for none.
+        with_cp: Recompute the branches in the backward pass to save memory.
+        deploy: Build the deploy form: one 3x3 convolution a block.
+        norm_eval: Keep all batch norms in eval mode while training.
+        add_ppf: Add mmpretrain's MTSPPF pooling (YOLOX-PAI) after the last stage.
+        init_cfg: Initialisation. ``dict(type='Pretrained', checkpoint=...)`` is read once.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is out of range.
+    """
+
+    __jit_unused_properties__ = ['is_init']
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] | Arch,
+        in_channels: int = 3,
+        base_channels: int = 64,
+        out_indices: int | Sequence[int] = (3,),
+        strides: Sequence[int] = (2, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        frozen_stages: int = -1,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN'),
+        act_cfg: dict | None = dict(type='ReLU'),
+        with_cp: bool = False,
+        deploy: bool = False,
+        norm_eval: bool = False,
+        add_ppf: bool = False,
+        init_cfg: dict | Sequence[dict] | None = INIT_CFG,
+    ):
+        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        self.arch = get_arch(arch)
+        num_stages = self.arch.num_stages
+        for name, values in dict(strides=strides, dilations=dilations).items():
+            if len(values) != num_stages:
+                raise ValueError(f'{name} must have one number a stage ({num_stages}), got {tuple(values)}')
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
+            raise ValueError(f'frozen_stages must be an integer from -1 to {num_stages}, got {frozen_stages!r}')
+
+        self.in_channels = in_channels
+        self.base_channels = base_channels
+        self.out_indices = _resolve_out_indices(out_indices, num_stages)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.deploy = deploy
+        self._warn_when_trained = deploy
+
+        block_args: dict[str, Any] = dict(
+            se_cfg=self.arch.se_cfg,
+            with_cp=with_cp,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+            deploy=deploy,
+        )
+        widths = [int(base_channels * 2**i * factor) for i, factor in enumerate(self.arch.width_factor)]
+        channels = min(self.arch.stem_channels, widths[0])
+        self.stem = RepVGGBlock(in_channels, channels, stride=2, **block_args)
+
+        self.stages = [f'stage_{i + 1}' for i in range(num_stages)]
+        block_index = 1
+        for i, stage_name in enumerate(self.stages):
+            blocks = []
+            for j in range(self.arch.num_blocks[i]):
+                block = RepVGGBlock(
+                    channels,
+                    widths[i],
+                    stride=strides[i] if j == 0 else 1,
+                    padding=dilations[i],
+                    dilation=dilations[i],
+                    groups=self.arch.group_layer_map.get(block_index, 1),
+                    **block_args,
+                )
+                blocks.append(block)
+                channels = widths[i]
+                block_index += 1
+            self.add_module(stage_name, nn.Sequential(*blocks))
+        self.ppf = _make_ppf(channels, norm_cfg, act_cfg) if add_ppf else nn.Identity()
+        # Child 0 is the stem; the last stage's output is taken behind the pooling.
+        self._out_children = [i + 1 + (i == num_stages - 1) for i in self.out_indices]
+        self._freeze_stages()
+
+    # No return annotation: TorchScript knows no tuples of variable length and gets a list.
+    def forward(self, x: Tensor):
+        """``(N, C_in, H, W)`` -> a tuple of the ``out_indices`` stages' features.
+
+        Stage ``i`` with the default strides: ``(N, base_channels * 2**i * width_factor[i], H / 2**(i + 2),
+        W / 2**(i + 2))``.
+        """
+        outs: list[Tensor] = []
+        # Not getattr by name, which can't be scripted: the children are the stem, the stages and the pooling.
+        for index, module in enumerate(self.children()):
+            x = module(x)
+            if index in self._out_children:
+                outs.append(x)
+        if torch.jit.is_scripting():
+            return outs
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'RepVGG':
+        """As ``nn.Module.train``; frozen stages, and with ``norm_eval`` all batch norms, stay in eval mode."""
+        super().train(mode)
+        if mode and self._warn_when_trained:
+            self._warn_when_trained = False
+            warnings.warn(
+                'training a RepVGG that was built with deploy=True: it has neither branches nor batch norms and will '
+                'be less accurate. Train with deploy=False and convert the result with '
+                'tools/reparameterize_model.py; go on only to fine-tune a converted model.',
+                stacklevel=2,
+            )
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def switch_to_deploy(self) -> None:
+        """Replace every block's branches by one convolution, in place; see :meth:`RepVGGBlock.switch_to_deploy`.
+
+        Raises:
+            FusionError: If a block can't be fused. The whole backbone is unchanged then.
+        """
+        switch_blocks(self._named_blocks().values())
+        self.deploy = True
+
+    def _named_blocks(self, prefix: str = '') -> dict[str, RepVGGBlock]:
+        modules = self.named_modules()
+        return {f'{prefix}{name}.': module for name, module in modules if isinstance(module, RepVGGBlock)}
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for name in ['stem', *self.stages[: self.frozen_stages]]:
+            getattr(self, name).eval().requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        # All blocks before the first one loads: a refused state dict changes nothing.
+        check_form(self._named_blocks(prefix), state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
+    indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    if not indices or any(not isinstance(i, int) or not -num_stages <= i < num_stages for i in indices):
+        raise ValueError(
+            f'out_indices must be stages from 0 to {num_stages - 1}, or negative ones from -{num_stages} to -1, '
+            f'got {out_indices!r}'
+        )
+    resolved = tuple(i % num_stages for i in indices)
+    if len(set(resolved)) != len(resolved):
+        raise ValueError(f'out_indices must name each stage once, got {out_indices!r}')
+    return resolved
+
+
+def _make_ppf(channels: int, norm_cfg: dict, act_cfg: dict | None) -> nn.Module:
+    # Imported here: mmpretrain.models takes seconds to import, and few want the pooling.
+    from mmpretrain.models.backbones.repvgg import MTSPPF
+
+    return MTSPPF(channels, channels, norm_cfg=norm_cfg, act_cfg=act_cfg)

@@ -1,0 +1,291 @@
+"""The RepVGG block: three branches while training, one 3x3 convolution in deploy form."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import skip_init
+from torch.utils.checkpoint import checkpoint
+
+from .fusion import fuse_conv_norm, fuse_identity_norm, pad_1x1_to_3x3
+from .squeeze_excite import SELayer
+
+PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
+
+_TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
+_DEPLOY_BRANCH = 'branch_reparam'
+
+
+class CheckpointFormError(RuntimeError):
+    """A state dict of the other form: train-form weights for a deploy-form model, or the other way."""
+
+
+class RepVGGBlock(BaseModule):
+    """``act(SE(BN(conv3x3(x)) + BN(conv1x1(x)) + BN(x)))``, or ``act(SE(conv3x3(x)))`` in deploy form.
+
+    The identity branch exists where input and output have the same shape. Arguments and state-dict keys are
+    those of mmpretrain's block.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the block.
+        padding: Padding of the 3x3 convolution.
+        dilation: Dilation of the 3x3 convolution. Where it differs from ``padding`` there is no identity branch.
+        groups: Groups of the convolutions.
+        padding_mode: ``'zeros'``, ``'reflect'``, ``'replicate'`` or ``'circular'``; holds in both forms.
+        se_cfg: Arguments of :class:`SELayer`, which stays in the deploy form; None for no SE.
+        with_cp: Recompute the branches in the backward pass instead of storing them. The batch norms'
+            statistics are updated once a step all the same.
+        conv_cfg: Convolution of the branches. The deploy form's is always a plain ``Conv2d``.
+        norm_cfg: Normalisation of the branches. Only batch norms can be switched.
+        act_cfg: Activation; None for none.
+        deploy: Build the deploy form.
+        init_cfg: Initialisation, as for any mmengine module.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is out of range.
+    """
+
+    # For torch.jit.script: the form is decided when the block is compiled.
+    __constants__ = ['deploy', 'stride', 'padding', 'dilation', 'padding_mode', 'with_cp']
+    __jit_unused_properties__ = ['is_init']
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        padding_mode: str = 'zeros',
+        se_cfg: Mapping[str, Any] | None = None,
+        with_cp: bool = False,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN'),
+        act_cfg: dict | None = dict(type='ReLU'),
+        deploy: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg)
+        _check_integers(1, in_channels=in_channels, out_channels=out_channels, stride=stride, dilation=dilation)
+        _check_integers(1, groups=groups)
+        _check_integers(0, padding=padding)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f'groups must divide in_channels and out_channels ({in_channels} and {out_channels}), got {groups}'
+            )
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f'padding_mode must be one of {", ".join(PADDING_MODES)}, got {padding_mode!r}')
+        if se_cfg is not None and not isinstance(se_cfg, Mapping):
+            raise TypeError(f'se_cfg must be a dict or None, got {se_cfg!r}')
+
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.with_cp = with_cp
+        self.deploy = deploy
+
+        if deploy:
+            self.branch_reparam = self._make_deploy_conv()
+            self.branch_reparam.reset_parameters()
+        else:
+            has_identity = in_channels == out_channels and stride == 1 and padding == dilation
+            self.branch_norm = build_norm_layer(norm_cfg, in_channels)[1] if has_identity else None
+            # conv layers other than Conv2d need not know padding_mode
+            mode = {} if padding_mode == 'zeros' else dict(padding_mode=padding_mode)
+            self.branch_3x3 = self._make_conv_norm(
+                conv_cfg, norm_cfg, 3, stride=stride, padding=padding, dilation=dilation, **mode
+            )
+            self.branch_1x1 = self._make_conv_norm(conv_cfg, norm_cfg, 1)
+
+        self.se_layer = nn.Identity() if se_cfg is None else SELayer(out_channels, **se_cfg)
+        self.act = nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C_in, H, W)`` -> ``(N, C_out, H', W')``, with H' and W' as of the 3x3 convolution."""
+        if self.deploy:
+            y = self.branch_reparam(x)
+        elif torch.jit.is_scripting():
+            y = self._sum_branches(x)
+        elif self.with_cp and self.training and torch.is_grad_enabled():
+            y = checkpoint(self._sum_branches, x, use_reentrant=False, context_fn=self._make_checkpoint_contexts)
+        else:
+            y = self._sum_branches(x)
+        return self.act(self.se_layer(y))
+
+    def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
+        """The one 3x3 convolution that equals the branches in eval mode.
+
+        Computed in float64 and rounded once to the weights' dtype; differentiable, so that the equivalent
+        kernel can be constrained or quantized while the branches train.
+
+        Returns:
+            tuple[Tensor, Tensor]: Kernel ``(C_out, C_in // groups, 3, 3)`` and bias ``(C_out,)``.
+
+        Raises:
+            FusionError: If a branch has a layer that is no fixed linear map in eval mode.
+        """
+        if self.deploy:
+            deploy_conv: Any = self.branch_reparam
+            return deploy_conv.weight, deploy_conv.bias
+        kernel, bias = fuse_conv_norm(self.branch_3x3)
+        kernel_1x1, bias_1x1 = fuse_conv_norm(self.branch_1x1)
+        kernel, bias = kernel + pad_1x1_to_3x3(kernel_1x1), bias + bias_1x1
+        if self.branch_norm is not None:
+            kernel_identity, bias_identity = fuse_identity_norm(self.branch_norm, self.groups)
+            kernel, bias = kernel + kernel_identity, bias + bias_identity
+        conv: Any = self.branch_3x3[0]
+        dtype = conv.weight.dtype
+        return kernel.to(dtype), bias.to(dtype)
+
+    def switch_to_deploy(self) -> None:
+        """Replace the branches by the equivalent convolution, in place; a second call does nothing.
+
+        Keeps dtype, device, memory format, train or eval mode, and ``requires_grad`` (the convolution requires
+        it if any branch did). Draws no random number.
+
+        Raises:
+            FusionError: If a branch can't be fused. The block is unchanged then.
+            OverflowError: If the equivalent kernel is too large for the weights' dtype (float16). Likewise.
+        """
+        switch_blocks([self])
+
+    @torch.no_grad()
+    def _fuse_branches(self) -> nn.Conv2d:
+        """The convolution for the deploy form; the block itself stays as it is."""
+        kernel, bias = self.get_equivalent_kernel_bias()
+        if kernel.dtype == torch.float16 and not (kernel.isfinite().all() and bias.isfinite().all()):
+            raise OverflowError(
+                'the equivalent kernel or bias exceeds the range of float16 (65504); '
+                'convert in float32 (model.float()) and keep float32 or use bfloat16'
+            )
+        conv_3x3: Any = self.branch_3x3[0]
+        if conv_3x3.weight.is_contiguous(memory_format=torch.channels_last):
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+        conv = self._make_deploy_conv(dtype=kernel.dtype, device=kernel.device)
+        trained = any(p.requires_grad for name, p in self.named_parameters() if name.startswith(_TRAIN_BRANCHES))
+        conv.weight = nn.Parameter(kernel, requires_grad=trained)
+        conv.bias = nn.Parameter(bias, requires_grad=trained)
+        return conv.train(self.training)
+
+    def _become(self, conv: nn.Conv2d) -> None:
+        for name in _TRAIN_BRANCHES:
+            delattr(self, name)
+        self.branch_reparam = conv
+        self.deploy = True
+
+    def _sum_branches(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(self._take_centres(x))
+        if self.branch_norm is not None:
+            y = y + self.branch_norm(x)
+        return y
+
+    def _take_centres(self, x: Tensor) -> Tensor:
+        """The pixels under the centre tap of the 3x3 convolution: the input of the 1x1 branch.
+
+        Subsampling before a 1x1 convolution of stride 1 is the same function as its stride, costs less, and
+        avoids a heap corruption in oneDNN's weight gradient of strided 1x1 convolutions (channels_last, AVX-512).
+        """
+        margin = self.padding - self.dilation
+        if margin < 0:
+            x = F.pad(x, [margin, margin, margin, margin])
+        elif margin > 0:
+            mode = 'constant' if self.padding_mode == 'zeros' else self.padding_mode
+            x = F.pad(x, [margin, margin, margin, margin], mode)
+        return x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
+
+    def _make_conv_norm(self, conv_cfg: dict | None, norm_cfg: dict, kernel_size: int, **kwargs) -> nn.Sequential:
+        conv = build_conv_layer(
+            conv_cfg, self.in_channels, self.out_channels, kernel_size, groups=self.groups, bias=False, **kwargs
+        )
+        return nn.Sequential(OrderedDict(conv=conv, norm=build_norm_layer(norm_cfg, self.out_channels)[1]))
+
+    def _make_deploy_conv(self, **factory: Any) -> nn.Conv2d:
+        return skip_init(
+            nn.Conv2d,
+            self.in_channels,
+            self.out_channels,
+            3,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            padding_mode=self.padding_mode,
+            **factory,
+        )
+
+    def _make_checkpoint_contexts(self):
+        return nullcontext(), _hold_norm_statistics(self)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        check_form({prefix: self}, state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def switch_blocks(blocks: Iterable[RepVGGBlock]) -> None:
+    """Switch all of ``blocks``, or none: every convolution is computed before the first block changes."""
+    pending = [block for block in blocks if not block.deploy]
+    convs = [block._fuse_branches() for block in pending]
+    for block, conv in zip(pending, convs, strict=True):
+        block._become(conv)
+
+
+def check_form(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any]) -> None:
+    """Refuse a state dict of the other form, of which a non-strict load would take next to nothing.
+
+    Args:
+        blocks: The blocks by the prefix of their keys, with its final dot.
+        state_dict: The state dict that is to be loaded.
+
+    Raises:
+        CheckpointFormError: If it has a tensor of the other form for one of the blocks.
+    """
+    for prefix, block in blocks.items():
+        foreign = _TRAIN_BRANCHES if block.deploy else (_DEPLOY_BRANCH,)
+        heads = tuple(f'{prefix}{name}.' for name in foreign)
+        if found := next((key for key in state_dict if key.startswith(heads)), None):
+            if block.deploy:
+                raise CheckpointFormError(
+                    f'the checkpoint is in train form (it has {found}), but the model is in deploy form; convert the '
+                    'checkpoint with: python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
+                )
+            raise CheckpointFormError(
+                f'the checkpoint is in deploy form (it has {found}), but the model is in train form; use the deploy '
+                'config (deploy=True), or load the train-form checkpoint from which it was made with: '
+                'python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
+            )
+
+
+@contextmanager
+def _hold_norm_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch, as in training, without updating the running statistics."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _check_integers(minimum: int, **values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f'{name} must be an integer, got {value!r}')
+        if value < minimum:
+            raise ValueError(f'{name} must be at least {minimum}, got {value}')
