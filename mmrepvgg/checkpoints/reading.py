@@ -1,0 +1,134 @@
+"""The one place that opens checkpoint files. Nothing in a file is ever executed."""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .safe_globals import allow_runner_checkpoints
+
+# Where files keep their weights, in the order of preference.
+_WEIGHT_ENTRIES = ('state_dict', 'model')
+_EMA_ENTRIES = ('ema_state_dict', 'state_dict_ema', 'model_ema', 'ema')
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be used: says which file, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a file and what it says about them.
+
+    Attributes:
+        path: The file.
+        state_dict: Its tensors, without a DDP wrapper's ``module.`` in front of their names.
+        meta: Its ``meta`` entry, empty if it has none.
+        entry: Where in the file the weights were.
+    """
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    meta: dict[str, Any] = field(default_factory=dict)
+    entry: str = 'the file itself'
+
+    @property
+    def is_deploy_form(self) -> bool:
+        return any('branch_reparam.' in key for key in self.state_dict)
+
+
+def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:
+    """Read the weights from a Runner checkpoint, a plain state dict, or a file that wraps one.
+
+    Args:
+        path: A file written by ``torch.save``.
+        ema: Take the exponential moving average of the weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is damaged, holds anything but tensors and plain data, or has no (EMA) weights.
+    """
+    path = Path(path)
+    content = load_file(path)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{path} must hold a dict of weights, got {type(content).__name__}')
+    meta = dict(content['meta']) if isinstance(content.get('meta'), Mapping) else {}
+    entry, weights = _select_ema(path, content, meta) if ema else _select_weights(path, content)
+    tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
+    # the averaging wrapper's own counters
+    if ema:
+        tensors = {key: value for key, value in tensors.items() if key not in ('steps', 'n_averaged')}
+    if not tensors:
+        raise CheckpointError(f'{path} holds no weights in {entry}')
+    if all(key.startswith('module.') for key in tensors):
+        tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
+    return Checkpoint(path, tensors, meta, entry)
+
+
+def load_file(path: Path) -> Any:
+    """Load a file written by ``torch.save`` onto the CPU, tensors and plain data only."""
+    if not path.exists():
+        raise FileNotFoundError(f'{path} does not exist')
+    if not path.is_file():
+        raise CheckpointError(f'{path} must be a file, and is a folder')
+    allow_runner_checkpoints()
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        with path.open('rb') as file:
+            start = file.read(64)
+        if start.startswith(b'version https://git-lfs'):
+            raise CheckpointError(f'{path} is a Git LFS pointer, not the file; fetch it with: git lfs pull') from error
+        if not zipfile.is_zipfile(path) and not start.startswith(b'\x80'):
+            raise CheckpointError(f'{path} is no file written by torch.save (it starts with {start[:8]!r})') from error
+        raise CheckpointError(
+            f'{path} was refused, and nothing in it was run: {_first_reason(error)}. A checkpoint may hold tensors '
+            'and plain data only; save it anew as a state dict: torch.save(model.state_dict(), ...)'
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError) as error:
+        raise CheckpointError(f'{path} is damaged or incomplete: {_first_reason(error)}') from error
+
+
+def hash_file(path: str | Path) -> str:
+    """The file's SHA-256 as a hexadecimal string."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _select_weights(path: Path, content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    for entry in _WEIGHT_ENTRIES:
+        if isinstance(content.get(entry), Mapping):
+            return entry, content[entry]
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return 'the file itself', content
+    raise CheckpointError(
+        f'{path} holds no weights: expected tensors, or an entry {" or ".join(_WEIGHT_ENTRIES)}, '
+        f'got {", ".join(map(str, content)) or "nothing"}'
+    )
+
+
+def _select_ema(path: Path, content: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    # mmengine's EMAHook saves the average as state_dict and the last iterate as ema_state_dict: they are swapped.
+    if 'ema_state_dict' in content and 'mmengine_version' in meta:
+        return 'state_dict', content['state_dict']
+    for entry in _EMA_ENTRIES:
+        if isinstance(content.get(entry), Mapping):
+            return entry, content[entry]
+    raise CheckpointError(
+        f'{path} holds no EMA weights: expected an entry {" or ".join(_EMA_ENTRIES)}, '
+        f'got {", ".join(list(map(str, content))[:8])}; leave out --ema'
+    )
+
+
+def _first_reason(error: Exception) -> str:
+    """torch's messages run over many lines; the reason is in one."""
+    text = str(error) or type(error).__name__
+    reasons = [line.strip() for line in text.splitlines() if 'WeightsUnpickler error' in line or 'Unsupported' in line]
+    reason = reasons[0] if reasons else text.splitlines()[0]
+    return reason.removeprefix('WeightsUnpickler error: ').split('. Please use')[0].strip().rstrip('.')

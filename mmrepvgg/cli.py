@@ -1,0 +1,101 @@
+"""What the tools share: arguments, and errors as one line. Imports no torch, so that usage errors are fast."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring: a first line, then examples as they stand."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return parser
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        type=_check_option,
+        default=[],
+        help='change settings of the config, for example train_cfg.max_epochs=10 "model.backbone.strides=[1,2,2,2]"',
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run were started (torchrun: pytorch)',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def weights_file(name: str) -> Path:
+    """Argument type of a checkpoint to write."""
+    path = Path(name)
+    if path.suffix not in ('.pth', '.pt'):
+        raise argparse.ArgumentTypeError(f'must end in .pth or .pt, got {name!r}')
+    return path
+
+
+def load_config(path: str, options: Sequence[str] = ()) -> Any:
+    """Read a config file and change the settings in ``options``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it can't be read as a config.
+    """
+    require_file(path)
+    from mmengine.config import Config, DictAction
+
+    # mmengine's own syntax of values; parsed only now because mmengine imports torch
+    values = argparse.ArgumentParser()
+    values.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(values.parse_args(['--cfg-options', *options]).cfg_options)
+    except Exception as error:
+        raise ValueError(f'{path} is no usable config: {type(error).__name__}: {error}') from error
+    return cfg
+
+
+def require_file(path: str | Path) -> None:
+    """Say that a file is missing before the slow imports."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} does not exist' if not Path(path).exists() else f'{path} is not a file')
+
+
+def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> NoReturn:
+    """Parse the arguments, call ``main``, and exit: 0, or 1 with one line that says why; 2 for wrong usage."""
+    args = parser.parse_args()
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f'{parser.prog}: error: {_describe(error)}', file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _describe(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    # Our own errors say it all; of others the type is part of the message.
+    if type(error).__module__.startswith('mmrepvgg') or type(error) in (ValueError, FileNotFoundError):
+        return text
+    return f'{type(error).__name__}: {text}'
+
+
+def _check_option(option: str) -> str:
+    key, separator, _ = option.partition('=')
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f'must be KEY=VALUE, got {option!r}')
+    return option

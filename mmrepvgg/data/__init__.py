@@ -1,0 +1,1 @@
+"""Data sets: reading them, checking them, preparing the bundled one."""

@@ -1,0 +1,73 @@
+"""Checking that a config's data is where it says, before anything expensive starts.
+
+Reads the config only: torch is not imported.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class DataError(ValueError):
+    """Data that is not where, or not as, a config says."""
+
+
+def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
+    """Check the image folders of ``cfg``'s dataloaders. Data sets of other layouts than ImageNet's are let pass.
+
+    Args:
+        cfg: The config.
+        dataloaders: Which to check: ``'train_dataloader'``, ``'val_dataloader'``, ``'test_dataloader'``.
+
+    Raises:
+        DataError: If a folder is missing or empty, or training and validation folders have different classes.
+    """
+    classes: dict[str, set[str]] = {}
+    for name in dataloaders:
+        if cfg.get(name) is None:
+            continue
+        dataset = cfg[name]['dataset']
+        while 'dataset' in dataset:  # RepeatDataset and its like
+            dataset = dataset['dataset']
+        folder = _get_image_folder(dataset)
+        if folder is not None and not _has_annotation_file(dataset):
+            classes[folder] = _list_classes(folder, name)
+    folders = list(classes)
+    for folder in folders[1:]:
+        if different := sorted(classes[folders[0]] ^ classes[folder]):
+            raise DataError(
+                f'{folders[0]} and {folder} must have the same class folders, or the labels would not match; '
+                f'{len(different)} are in one only: {", ".join(different[:5])}'
+            )
+
+
+def _get_image_folder(dataset: Mapping[str, Any]) -> str | None:
+    root, prefix = dataset.get('data_root', ''), dataset.get('data_prefix') or dataset.get('split', '')
+    if isinstance(prefix, Mapping):
+        prefix = prefix.get('img_path', '')
+    if str(dataset.get('type', '')).split('.')[-1] not in ('ImageNet', 'CustomDataset') or '://' in str(root):
+        return None
+    return os.path.join(root, prefix)
+
+
+def _has_annotation_file(dataset: Mapping[str, Any]) -> bool:
+    """Whether the labels come from a list and not from the folders, as mmpretrain's ImageNet decides it."""
+    if dataset.get('ann_file'):
+        return True
+    return os.path.exists(os.path.join(dataset.get('data_root', ''), 'meta', f'{dataset.get("split", "")}.txt'))
+
+
+def _list_classes(folder: str, dataloader: str) -> set[str]:
+    advice = (
+        f'expected {folder}/<class>/<image>; put the data (or a link to it) there, or name another place with '
+        f'--cfg-options {dataloader}.dataset.data_root=PATH'
+    )
+    if 'digits' in folder:
+        advice = f'run: python tools/prepare_digits.py (it writes {folder}/<class>/<image>.png)'
+    if not os.path.isdir(folder):
+        raise DataError(f'{dataloader}: {folder} does not exist; {advice}')
+    with os.scandir(folder) as entries:
+        classes = {entry.name for entry in entries if entry.is_dir()}
+    if not classes:
+        raise DataError(f'{dataloader}: {folder} has no class folders; {advice}')
+    return classes

@@ -1,0 +1,41 @@
+"""The switch of any model that holds RepVGG blocks."""
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+
+from ..models.backbone import RepVGG
+from ..models.blocks import RepVGGBlock, switch_blocks
+
+M = TypeVar('M', bound=nn.Module)
+
+
+def reparameterize(model: M, inplace: bool = False) -> M:
+    """Replace the branches of every RepVGG block in ``model`` by one convolution.
+
+    Args:
+        model: A block, a backbone, a classifier, a detector or segmentor, or a wrapper of one (DDP, EMA). A
+            DDP-wrapped model must be wrapped anew before it is trained on: its buckets hold the old parameters.
+        inplace: Change ``model`` itself instead of a copy.
+
+    Returns:
+        The model in deploy form, in the same train or eval mode. A model that is in deploy form already is
+        returned as it is (as a copy, unless ``inplace``).
+
+    Raises:
+        ValueError: If there is no block of this project in it.
+        FusionError: If a block can't be fused; then no block has changed.
+    """
+    if not any(isinstance(module, RepVGGBlock) for module in model.modules()):
+        raise ValueError(
+            f'{type(model).__name__} holds no RepVGGBlock of mmrepvgg; a model built with another implementation '
+            "must be rebuilt with type='mmrepvgg.RepVGG' and its weights loaded into that"
+        )
+    if not inplace:
+        model = copy.deepcopy(model)
+    switch_blocks(module for module in model.modules() if isinstance(module, RepVGGBlock))
+    for module in model.modules():
+        if isinstance(module, RepVGG):
+            module.deploy = True
+    return model

@@ -1,0 +1,1 @@
+"""What the Runner needs beside the model."""

@@ -1,0 +1,59 @@
+"""Metrics by name, and a record of the single predictions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+# name on the command line -> mmpretrain's metric and its item
+METRICS = {
+    'accuracy': ('Accuracy', None),
+    'precision': ('SingleLabelMetric', 'precision'),
+    'recall': ('SingleLabelMetric', 'recall'),
+    'f1-score': ('SingleLabelMetric', 'f1-score'),
+    'support': ('SingleLabelMetric', 'support'),
+    'confusion-matrix': ('ConfusionMatrix', None),
+}
+
+
+def make_evaluator(names: Sequence[str], num_classes: int) -> list[dict[str, Any]]:
+    """Configs of mmpretrain's metrics for ``names`` (keys of :data:`METRICS`).
+
+    Accuracy is top-1 and top-5, or top-1 alone where there are fewer than 5 classes.
+    """
+    evaluator: list[dict[str, Any]] = []
+    items = tuple(dict.fromkeys(METRICS[name][1] for name in names if METRICS[name][1]))
+    for metric in dict.fromkeys(METRICS[name][0] for name in names):
+        options: dict[str, Any] = {
+            'Accuracy': dict(topk=(1, 5) if num_classes >= 5 else (1,)),
+            'SingleLabelMetric': dict(items=items, num_classes=num_classes),
+            'ConfusionMatrix': dict(num_classes=num_classes),
+        }
+        evaluator.append(dict(type=f'mmpretrain.{metric}', **options[metric]))
+    return evaluator
+
+
+class PredictionRecord(BaseMetric):
+    """Keeps what was predicted for each image, in the order of the data set, for :attr:`predictions`."""
+
+    default_prefix = None
+
+    def __init__(self, collect_device: str = 'cpu'):
+        super().__init__(collect_device)
+        self.predictions: list[dict[str, Any]] = []
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            score, label = sample['pred_score'].max(0)
+            self.results.append(
+                dict(
+                    image=sample.get('img_path'),
+                    label=sample['gt_label'].item() if 'gt_label' in sample else None,
+                    prediction=label.item(),
+                    score=score.item(),
+                )
+            )
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        self.predictions = results
+        return {}

@@ -1,0 +1,65 @@
+"""The registries of scope ``mmrepvgg``: children of mmpretrain's.
+
+mmengine imports this module by itself when a config names the scope (``type='mmrepvgg.RepVGG'``). Importing it
+registers everything and allows torch >= 2.6 to load a Runner's checkpoints safely.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import Registry
+from mmpretrain import registry as mmpretrain
+from torch import nn
+
+from .checkpoints.safe_globals import allow_runner_checkpoints
+from .data.imagenet import ImageNet
+from .engine.amp import CPUAmpOptimWrapper
+from .engine.hooks import ChannelsLastHook
+from .engine.metrics import PredictionRecord
+from .models.backbone import RepVGG
+
+SCOPE = 'mmrepvgg'
+
+MODELS = Registry('model', parent=mmpretrain.MODELS, scope=SCOPE)
+DATASETS = Registry('dataset', parent=mmpretrain.DATASETS, scope=SCOPE)
+HOOKS = Registry('hook', parent=mmpretrain.HOOKS, scope=SCOPE)
+METRICS = Registry('metric', parent=mmpretrain.METRICS, scope=SCOPE)
+OPTIM_WRAPPERS = Registry('optimizer_wrapper', parent=mmpretrain.OPTIM_WRAPPERS, scope=SCOPE)
+
+# Registered here and not by decorators, so that the classes don't import upwards. Registries that are no
+# relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.
+MODELS.register_module(module=RepVGG)
+DATASETS.register_module(module=ImageNet)
+HOOKS.register_module(module=ChannelsLastHook)
+METRICS.register_module(module=PredictionRecord)
+OPTIM_WRAPPERS.register_module(module=CPUAmpOptimWrapper)
+
+allow_runner_checkpoints()
+
+
+def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
+    """Build a backbone from its config; an unprefixed ``RepVGG`` is this project's, whatever the current scope.
+
+    Args:
+        cfg: ``dict(type='RepVGG', arch='A0', ...)``, or any other backbone known to mmpretrain.
+
+    Raises:
+        TypeError, ValueError, KeyError: From the registry or the backbone, naming what is wrong.
+    """
+    return _build(cfg)
+
+
+def build_classifier(cfg: Mapping[str, Any]) -> nn.Module:
+    """Build a classifier from its config, the parts in it (backbone, head) resolved as by :func:`build_backbone`.
+
+    Args:
+        cfg: ``dict(type='ImageClassifier', backbone=dict(type='RepVGG', arch='A0'), neck=..., head=...)``.
+    """
+    return _build(cfg)
+
+
+def _build(cfg: Mapping[str, Any]) -> nn.Module:
+    if not isinstance(cfg, Mapping):
+        raise TypeError(f'cfg must be a dict with a type, got {type(cfg).__name__}')
+    # The scope holds for what is built inside, too: an ImageClassifier builds its backbone and head itself.
+    return MODELS.build({**cfg, '_scope_': SCOPE})
