@@ -1,0 +1,26 @@
+"""The paper's 120 epochs: SGD, batch 256, learning rate 0.1 with a cosine to 0 over the iterations, no warm-up."""
+
+optim_wrapper = dict(
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
+    # What decays: convolution and linear weights, and the gain of the identity branch's batch norm. What does not:
+    # any bias, and the gains of the 3x3 and the 1x1 branch's batch norms.
+    paramwise_cfg=dict(
+        bias_decay_mult=0.0,
+        custom_keys={
+            'branch_3x3.norm': dict(decay_mult=0.0),
+            'branch_1x1.norm': dict(decay_mult=0.0),
+            'branch_norm.bias': dict(decay_mult=0.0),
+        },
+    ),
+)
+
+param_scheduler = dict(
+    type='CosineAnnealingLR', T_max=120, eta_min=0.0, by_epoch=True, begin=0, end=120, convert_to_iter_based=True
+)
+
+train_cfg = dict(by_epoch=True, max_epochs=120, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+
+# --auto-scale-lr keeps lr / total batch size
+auto_scale_lr = dict(base_batch_size=256)

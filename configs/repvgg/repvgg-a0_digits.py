@@ -1,0 +1,22 @@
+"""RepVGG-A0 on scikit-learn's digits: the whole path in a few minutes on a CPU.
+
+make demo, or: python tools/prepare_digits.py && python tools/train.py configs/repvgg/repvgg-a0_digits.py
+Top-1 to expect: see the table in README.md.
+"""
+
+_base_ = [
+    '../_base_/models/repvgg-a0.py',
+    '../_base_/datasets/digits_bs64.py',
+    '../_base_/schedules/imagenet_bs256_120e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(head=dict(num_classes=10))
+
+train_cfg = dict(max_epochs=16, val_interval=4)
+optim_wrapper = dict(optimizer=dict(lr=0.05))
+param_scheduler = dict(T_max=16, end=16)
+
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
+auto_scale_lr = dict(base_batch_size=64)
+randomness = dict(seed=0)
