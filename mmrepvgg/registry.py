@@ -20,11 +20,14 @@ from .models.backbone import RepVGG
 
 SCOPE = 'mmrepvgg'
 
-MODELS = Registry('model', parent=mmpretrain.MODELS, scope=SCOPE)
-DATASETS = Registry('dataset', parent=mmpretrain.DATASETS, scope=SCOPE)
-HOOKS = Registry('hook', parent=mmpretrain.HOOKS, scope=SCOPE)
-METRICS = Registry('metric', parent=mmpretrain.METRICS, scope=SCOPE)
-OPTIM_WRAPPERS = Registry('optimizer_wrapper', parent=mmpretrain.OPTIM_WRAPPERS, scope=SCOPE)
+# The locations are mmpretrain's: a look-up that goes on to the parent does not import what the parent would.
+MODELS = Registry('model', parent=mmpretrain.MODELS, scope=SCOPE, locations=['mmpretrain.models'])
+DATASETS = Registry('dataset', parent=mmpretrain.DATASETS, scope=SCOPE, locations=['mmpretrain.datasets'])
+HOOKS = Registry('hook', parent=mmpretrain.HOOKS, scope=SCOPE, locations=['mmpretrain.engine'])
+METRICS = Registry('metric', parent=mmpretrain.METRICS, scope=SCOPE, locations=['mmpretrain.evaluation'])
+OPTIM_WRAPPERS = Registry(
+    'optimizer_wrapper', parent=mmpretrain.OPTIM_WRAPPERS, scope=SCOPE, locations=['mmpretrain.engine']
+)
 
 # Registered here and not by decorators, so that the classes don't import upwards. Registries that are no
 # relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,11 +89,11 @@ def load_file(path: Path) -> Any:
         if not zipfile.is_zipfile(path) and not start.startswith(b'\x80'):
             raise CheckpointError(f'{path} is no file written by torch.save (it starts with {start[:8]!r})') from error
         raise CheckpointError(
-            f'{path} was refused, and nothing in it was run: {_first_reason(error)}. A checkpoint may hold tensors '
+            f'{path} was refused, and nothing in it was run: {_find_reason(error)}. A checkpoint may hold tensors '
             'and plain data only; save it anew as a state dict: torch.save(model.state_dict(), ...)'
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError) as error:
-        raise CheckpointError(f'{path} is damaged or incomplete: {_first_reason(error)}') from error
+        raise CheckpointError(f'{path} is damaged or incomplete: {_find_reason(error)}') from error
 
 
 def hash_file(path: str | Path) -> str:
@@ -126,9 +127,11 @@ def _select_ema(path: Path, content: Mapping[str, Any], meta: Mapping[str, Any])
     )
 
 
-def _first_reason(error: Exception) -> str:
-    """torch's messages run over many lines; the reason is in one."""
-    text = str(error) or type(error).__name__
-    reasons = [line.strip() for line in text.splitlines() if 'WeightsUnpickler error' in line or 'Unsupported' in line]
-    reason = reasons[0] if reasons else text.splitlines()[0]
-    return reason.removeprefix('WeightsUnpickler error: ').split('. Please use')[0].strip().rstrip('.')
+def _find_reason(error: Exception) -> str:
+    """The reason alone: torch's message runs over many lines and advises to turn the protection off."""
+    text = str(error)
+    if match := re.search(r'GLOBAL ([\w.]+)', text):
+        return f'it refers to {match[1]}, which could run code'
+    if match := re.search(r'WeightsUnpickler error: (.+)', text):
+        return match[1].strip()
+    return re.split(r'[.\n]', text)[0].strip() or type(error).__name__

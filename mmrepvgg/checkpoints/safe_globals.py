@@ -4,6 +4,7 @@ torch >= 2.6 loads with ``weights_only=True``, which refuses mmengine's ``Histor
 are in every checkpoint that a Runner writes. Each entry here was needed; none can be made to run code.
 """
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -34,19 +35,19 @@ def allow_runner_checkpoints() -> None:
 def _get_statistic(owner: Any, name: str) -> Any:
     """Stands in for ``getattr``, which would reach anything."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise ValueError(f'a checkpoint may only refer to HistoryBuffer.{"/".join(_STATISTICS)}, got {name!r}')
+        raise pickle.UnpicklingError(f'HistoryBuffer has the statistics {", ".join(_STATISTICS)}; got {name!r}')
     return getattr(owner, name)
 
 
 def _reconstruct_array(subtype: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
     """Stands in for numpy's function, for plain arrays only; the contents follow by ``__setstate__``."""
     if subtype is not np.ndarray:
-        raise ValueError(f'a checkpoint may only hold plain numpy arrays, got {subtype!r}')
+        raise pickle.UnpicklingError(f'a checkpoint may only hold plain numpy arrays, got {subtype!r}')
     return np.ndarray(shape, np.dtype(typecode))
 
 
 def _make_scalar(dtype: np.dtype, value: bytes) -> np.generic:
     """Stands in for numpy's function, for numbers only."""
     if not isinstance(dtype, np.dtype) or dtype.kind not in 'biufc':
-        raise ValueError(f'a checkpoint may only hold numeric numpy scalars, got {dtype!r}')
+        raise pickle.UnpicklingError(f'a checkpoint may only hold numeric numpy scalars, got {dtype!r}')
     return np.frombuffer(value, dtype, count=1)[0]

@@ -4,6 +4,7 @@ import copy
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..models.backbone import RepVGG
 from ..models.blocks import RepVGGBlock, switch_blocks
@@ -38,4 +39,7 @@ def reparameterize(model: M, inplace: bool = False) -> M:
     for module in model.modules():
         if isinstance(module, RepVGG):
             module.deploy = True
+        if isinstance(module, DistributedDataParallel):
+            # It would broadcast the batch norms' statistics before each forward pass, and fail without them.
+            module.broadcast_buffers = False
     return model

@@ -92,7 +92,7 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
     if unknown := sorted(set(arch) - known):
         raise ValueError(f'arch may have the keys {", ".join(sorted(known))}, got also {", ".join(unknown)}')
     if missing := sorted({'num_blocks', 'width_factor'} - set(arch)):
-        raise ValueError(f'arch must have num_blocks and width_factor, got none of {", ".join(missing)}')
+        raise ValueError(f'arch must have num_blocks and width_factor, missing: {", ".join(missing)}')
     values = dict(arch)
     # mmpretrain's dicts say None for "no groups".
     values['group_layer_map'] = dict(values.get('group_layer_map') or {})

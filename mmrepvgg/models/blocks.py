@@ -272,15 +272,23 @@ def check_form(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any])
 
 @contextmanager
 def _hold_norm_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalise by the batch, as in training, without updating the running statistics."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    """Normalise by the batch, as in training, without changing the running statistics.
+
+    With a momentum of 0, not by turning the tracking off: the recomputation must save the same tensors for the
+    backward pass as the forward pass did, the running statistics among them.
+    """
+    norms: list[Any] = [
+        m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+    ]
+    held = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, num_batches_tracked in held:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches_tracked)
 
 
 def _check_integers(minimum: int, **values: Any) -> None:

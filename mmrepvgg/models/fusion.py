@@ -3,6 +3,7 @@
 Everything here computes in float64 and is differentiable; who calls it rounds the result once.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -38,17 +39,11 @@ def get_conv_weight(conv: Any) -> Tensor:
         centred = weight - weight.mean((1, 2, 3), keepdim=True)
         standardised = centred / (weight.var((1, 2, 3), keepdim=True) + 1e-5).sqrt()
         return conv.weight_gamma.double() * standardised + conv.weight_beta.double()
-    # A subclass that computes as nn.Conv2d does (SyncBN-style wrappers, torch's parametrizations) is fine.
-    if (
-        isinstance(conv, nn.Conv2d)
-        and type(conv).forward is nn.Conv2d.forward
-        and type(conv)._conv_forward is nn.Conv2d._conv_forward
-    ):
+    if isinstance(conv, nn.Conv2d) and _computes_like(conv, nn.Conv2d):
         return conv.weight.double()
     raise FusionError(
-        f'cannot fuse {type(conv).__name__}: the kernel that it convolves with is not known here; '
-        f"allowed are Conv2d, ConvWS and ConvAWS (conv_cfg=dict(type=...)), and subclasses of Conv2d that don't "
-        'override forward'
+        f'cannot fuse {type(conv).__name__}: the kernel that it convolves with is not known here; allowed are Conv2d, '
+        'ConvWS and ConvAWS (conv_cfg=dict(type=...)), and subclasses of Conv2d that compute the same'
     )
 
 
@@ -70,6 +65,12 @@ def get_norm_scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
             f'cannot fuse a {type(norm).__name__} without running statistics (track_running_stats=False): it '
             'normalises by each batch also in eval mode; train with track_running_stats=True'
         )
+    base = nn.SyncBatchNorm if isinstance(norm, nn.SyncBatchNorm) else _BatchNorm
+    if not _computes_like(norm, base):
+        raise FusionError(
+            f'cannot fuse {type(norm).__name__}: its forward does more than a batch norm in eval mode, so that '
+            'folding its statistics would change the function; use a plain batch norm'
+        )
     mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()
@@ -77,6 +78,23 @@ def get_norm_scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
     if norm.bias is not None:
         shift = shift + norm.bias.double()
     return scale, shift
+
+
+@torch.no_grad()
+def _computes_like(module: Any, base: type[nn.Module]) -> bool:
+    """Whether ``module``, of a subclass of ``base``, is the same function as ``base`` would be in eval mode.
+
+    Subclasses of libraries and users override ``forward`` for harmless reasons (empty inputs, statistics across
+    GPUs) and for others (an activation, a padding of their own), so the function itself is compared.
+    """
+    if type(module).forward is base.forward:
+        return True
+    module = copy.deepcopy(module).double().eval()
+    channels = module.in_channels if base is nn.Conv2d else module.num_features
+    x = torch.linspace(-10, 10, 2 * channels * 7 * 7, dtype=torch.float64).reshape(2, channels, 7, 7)
+    x = x.to(next(iter(module.state_dict().values())).device)
+    actual, expected = module(x), base.forward(module, x)
+    return actual.shape == expected.shape and torch.allclose(actual, expected)
 
 
 def fuse_conv_norm(branch: nn.Sequential) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from mmrepvgg import RepVGG
+from mmrepvgg.models.archs import ARCHS, Arch, get_arch
+
+# Parameters with a 1000-class head: train form, deploy form. Official builders; paper, Table 4.
+PARAMS = {
+    'A0': (9_108_968, 8_309_384),
+    'A1': (14_092_264, 12_789_864),
+    'A2': (28_210_600, 25_499_944),
+    'B0': (15_817_960, 14_339_048),
+    'B1': (57_415_016, 51_829_480),
+    'B1g2': (45_782_376, 41_360_104),
+    'B1g4': (39_966_056, 36_125_416),
+    'B2': (89_022_376, 80_315_112),
+    'B2g2': (70_846_376, 63_956_712),
+    'B2g4': (61_758_376, 55_777_512),
+    'B3': (123_085_288, 110_960_872),
+    'B3g2': (96_911_848, 87_404_776),
+    'B3g4': (83_825_128, 75_626_728),
+    'D2se': (133_334_836, 120_387_572),
+}
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('arch', PARAMS)
+def test_parameters_equal_the_published_numbers(arch, deploy):
+    with torch.device('meta'):
+        backbone = RepVGG(arch, deploy=deploy)
+    width = int(64 * 8 * ARCHS[arch].width_factor[-1])
+    head = 1000 * width + 1000
+    assert sum(p.numel() for p in backbone.parameters()) + head == PARAMS[arch][deploy]
+
+
+def test_a_dict_gives_the_same_network_as_the_preset():
+    arch = dict(num_blocks=[4, 6, 16, 1], width_factor=[2, 2, 2, 4], group_layer_map=dict.fromkeys(range(2, 27, 2), 4))
+    assert get_arch(arch) == ARCHS['B1g4']
+    # mmpretrain's dicts have every key
+    full = dict(num_blocks=[2, 4, 14, 1], width_factor=[0.75, 0.75, 0.75, 2.5], group_layer_map=None, se_cfg=None)
+    assert get_arch(full) == ARCHS['A0']
+
+
+def test_stem_channels_and_number_of_stages_are_free():
+    arch = dict(num_blocks=[3, 5, 7], width_factor=[1, 1, 1], stem_channels=32)
+    backbone = RepVGG(arch, strides=(2, 2, 2), dilations=(1, 1, 1), out_indices=(2,))
+    assert backbone.stem.out_channels == 32
+    assert backbone(torch.rand(1, 3, 32, 32))[0].shape == (1, 256, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ('arch', 'error', 'message'),
+    [
+        ('A9', ValueError, "arch must be one of A0, .*, got 'A9'"),
+        (7, TypeError, 'arch must be the name of a preset or a dict, got int'),
+        (dict(num_blocks=[1]), ValueError, 'missing: width_factor'),
+        (dict(num_blocks=[1], width_factor=[1], se=1), ValueError, 'got also se'),
+        (dict(num_blocks=[1, 0], width_factor=[1, 1]), ValueError, 'num_blocks must be positive integers'),
+        (dict(num_blocks=[1, 1], width_factor=[1]), ValueError, 'width_factor must have one number a stage'),
+        (dict(num_blocks=[1], width_factor=[1], group_layer_map={2: 2}), ValueError, 'block numbers from 1 to 1'),
+        (dict(num_blocks=[1], width_factor=[1], se_cfg=16), TypeError, 'se_cfg must be a dict or None, got 16'),
+    ],
+)
+def test_a_wrong_arch_is_refused_with_the_reason(arch, error, message):
+    with pytest.raises(error, match=message):
+        get_arch(arch)
+
+
+def test_archs_cannot_be_changed_by_a_user_of_them():
+    with pytest.raises(AttributeError, match='cannot assign to field'):
+        ARCHS['A0'].stem_channels = 32
+    assert isinstance(ARCHS['A0'], Arch)

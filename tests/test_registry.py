@@ -1,0 +1,104 @@
+import subprocess
+import sys
+
+import pytest
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope, Registry
+from mmpretrain.models.backbones import RepVGG as OtherRepVGG
+from mmpretrain.registry import HOOKS, METRICS, OPTIM_WRAPPERS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+import mmrepvgg
+from mmrepvgg import RepVGG, build_backbone, build_classifier
+
+CLASSIFIER = dict(
+    type='ImageClassifier',
+    backbone=dict(type='RepVGG', arch='A0'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=1280),
+)
+
+
+@pytest.mark.parametrize('scope', [None, 'mmengine', 'mmpretrain', 'mmrepvgg'])
+def test_build_backbone_gives_this_projects_class_in_every_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert type(build_backbone(dict(type='RepVGG', arch='A0'))) is RepVGG
+        assert type(build_backbone(dict(type='mmrepvgg.RepVGG', arch='A0'))) is RepVGG
+        assert type(build_classifier(CLASSIFIER).backbone) is RepVGG
+        assert type(build_backbone(dict(type='mmpretrain.RepVGG', arch='A0'))) is OtherRepVGG
+        assert type(build_backbone(dict(type='ResNet', depth=18))).__name__ == 'ResNet'
+
+
+def test_the_prefixed_name_works_from_every_registry():
+    sibling = Registry('model', parent=ROOT_MODELS, scope='somelab')
+    for registry in (ROOT_MODELS, MMPRETRAIN_MODELS, sibling):
+        assert registry.get('mmrepvgg.RepVGG') is RepVGG
+        assert type(registry.build(dict(type='mmrepvgg.RepVGG', arch='A0', deploy=True))) is RepVGG
+    for registry, name in ((HOOKS, 'ChannelsLastHook'), (METRICS, 'PredictionRecord')):
+        assert registry.get(f'mmrepvgg.{name}') is getattr(mmrepvgg, name)
+    assert OPTIM_WRAPPERS.get('mmrepvgg.CPUAmpOptimWrapper') is mmrepvgg.CPUAmpOptimWrapper
+
+
+def test_build_classifier_needs_nothing_imported_before():
+    code = f'import mmrepvgg; print(type(mmrepvgg.build_classifier({CLASSIFIER!r}).backbone).__module__)'
+    assert run_python(code).stdout.strip() == 'mmrepvgg.models.backbone'
+
+
+def test_mmpretrains_own_class_stays_as_it_is():
+    assert MMPRETRAIN_MODELS.get('RepVGG') is OtherRepVGG
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'error', 'message'),
+    [
+        ('A0', TypeError, 'cfg must be a dict with a type, got str'),
+        (dict(arch='A0'), KeyError, 'must contain the key "type"'),
+        (dict(type='RepVGG', arch='A9'), ValueError, "arch must be one of A0, .*, got 'A9'"),
+    ],
+)
+def test_wrong_configs_are_refused_with_the_reason(cfg, error, message):
+    with pytest.raises(error, match=message):
+        build_backbone(cfg)
+
+
+def test_the_config_of_the_caller_is_not_changed():
+    cfg = dict(type='RepVGG', arch='A0')
+    build_backbone(cfg)
+    assert cfg == dict(type='RepVGG', arch='A0')
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_imports_neither_torch_nor_mmpretrain():
+    code = 'import sys, mmrepvgg; print([m for m in ("torch", "mmengine", "mmcv", "mmpretrain") if m in sys.modules])'
+    assert run_python(code).stdout.strip() == '[]'
+
+
+def test_every_public_name_resolves_and_others_do_not():
+    for name in mmrepvgg.__all__:
+        assert getattr(mmrepvgg, name) is not None
+        assert name in dir(mmrepvgg)
+    with pytest.raises(AttributeError, match="has no attribute 'RepVGGG'"):
+        mmrepvgg.RepVGGG  # noqa: B018
+
+
+def test_importing_without_mmcv_says_what_to_install():
+    hide = (
+        'import importlib.util as u; find = u.find_spec\n'
+        'u.find_spec = lambda name, *a: None if name == "mmcv" else find(name, *a)\n'
+    )
+    done = run_python(hide + 'import mmrepvgg')
+    assert done.returncode != 0
+    assert 'pip install "mmrepvgg[mmcv-lite]"' in done.stderr.splitlines()[-1]
+
+
+def test_the_registry_is_imported_by_the_scope_alone():
+    code = (
+        'from mmengine.registry import MODELS\n'
+        "m = MODELS.build(dict(type='mmrepvgg.RepVGG', arch='A0'))\n"
+        'import torch; from mmengine.logging import HistoryBuffer\n'
+        'print(type(m).__module__, HistoryBuffer in torch.serialization.get_safe_globals())'
+    )
+    assert run_python(code).stdout.split() == ['mmrepvgg.models.backbone', 'True']
