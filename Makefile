@@ -12,10 +12,10 @@ DEPLOY_CONFIG := configs/repvgg/deploy/repvgg-a0_digits_deploy.py
 demo: install
 	$(BIN)/python tools/prepare_digits.py data/digits
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(WORK)
-	$(BIN)/python tools/reparameterize_model.py $(CONFIG) $(WORK)/epoch_16.pth $(WORK)/deploy.pth --data data/digits/val
-	$(BIN)/python tools/test.py $(CONFIG) $(WORK)/epoch_16.pth --metrics accuracy
+	$(BIN)/python tools/reparameterize_model.py $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth --data data/digits/val
+	$(BIN)/python tools/test.py $(CONFIG) $(WORK)/epoch_20.pth --metrics accuracy
 	$(BIN)/python tools/test.py $(DEPLOY_CONFIG) $(WORK)/deploy.pth --metrics accuracy
-	$(BIN)/python tools/compare_forms.py $(CONFIG) $(WORK)/epoch_16.pth $(WORK)/deploy.pth
+	$(BIN)/python tools/compare_forms.py $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth
 
 test: install
 	$(BIN)/python -m pytest

@@ -98,8 +98,11 @@ def load_file(path: Path) -> Any:
 
 def hash_file(path: str | Path) -> str:
     """The file's SHA-256 as a hexadecimal string."""
+    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _select_weights(path: Path, content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

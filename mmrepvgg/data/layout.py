@@ -30,8 +30,13 @@ def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
         while 'dataset' in dataset:  # RepeatDataset and its like
             dataset = dataset['dataset']
         folder = _get_image_folder(dataset)
-        if folder is not None and not _has_annotation_file(dataset):
+        if folder is None:
+            continue
+        annotations = _get_annotation_file(dataset)
+        if annotations is None:
             classes[folder] = _list_classes(folder, name)
+        elif not os.path.isfile(annotations):
+            raise DataError(f'{name}: {annotations} does not exist; it is the ann_file, one "<image> <label>" a line')
     folders = list(classes)
     for folder in folders[1:]:
         if different := sorted(classes[folders[0]] ^ classes[folder]):
@@ -50,11 +55,13 @@ def _get_image_folder(dataset: Mapping[str, Any]) -> str | None:
     return os.path.join(root, prefix)
 
 
-def _has_annotation_file(dataset: Mapping[str, Any]) -> bool:
-    """Whether the labels come from a list and not from the folders, as mmpretrain's ImageNet decides it."""
+def _get_annotation_file(dataset: Mapping[str, Any]) -> str | None:
+    """The list of labels, or None where the folders are the labels; mmpretrain's ImageNet decides it so, too."""
+    root = dataset.get('data_root', '')
     if dataset.get('ann_file'):
-        return True
-    return os.path.exists(os.path.join(dataset.get('data_root', ''), 'meta', f'{dataset.get("split", "")}.txt'))
+        return os.path.join(root, dataset['ann_file'])
+    meta = os.path.join(root, 'meta', f'{dataset.get("split", "")}.txt')
+    return meta if os.path.exists(meta) else None
 
 
 def _list_classes(folder: str, dataloader: str) -> set[str]:

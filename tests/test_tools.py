@@ -1,0 +1,298 @@
+"""The tools as users call them: as processes, on real images."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from sklearn.datasets import load_sample_images
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / 'configs' / 'repvgg'
+DIGITS = str(CONFIGS / 'repvgg-a0_digits.py')
+DIGITS_DEPLOY = str(CONFIGS / 'deploy' / 'repvgg-a0_digits_deploy.py')
+IMAGENET = str(CONFIGS / 'repvgg-a0_8xb32.py')
+IMAGENET_DEPLOY = str(CONFIGS / 'deploy' / 'repvgg-a0_deploy.py')
+
+# a few images of each digit, for runs in which accuracy does not matter
+FEW = ['train_dataloader.dataset.indices=128', 'val_dataloader.dataset.indices=60']
+ONE_EPOCH = ['train_cfg.max_epochs=1', 'param_scheduler.T_max=1', 'param_scheduler.end=1']
+
+
+def run_tool(name, *args, cwd, python=(), env=None):
+    command = [sys.executable, *python, str(ROOT / 'tools' / f'{name}.py'), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **(env or {})})
+
+
+def succeed(name, *args, cwd, **kwargs):
+    done = run_tool(name, *args, cwd=cwd, **kwargs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def fail(name, *args, cwd):
+    """The one line of an error, after the checks that hold for every error."""
+    done = run_tool(name, *args, cwd=cwd)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(f'{name}.py: error: ')
+    return line
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """A folder with data/digits in it."""
+    workspace = tmp_path_factory.mktemp('digits')
+    assert succeed('prepare_digits', cwd=workspace) == 'data/digits: 1437 training and 360 validation images\n'
+    return workspace
+
+
+@pytest.fixture(scope='session')
+def trained(digits):
+    """The whole training of `make demo`: its log and its last checkpoint."""
+    log = succeed('train', DIGITS, '--work-dir', 'trained', cwd=digits)
+    checkpoint = Path(log.strip().splitlines()[-1].removeprefix('trained: '))
+    assert checkpoint.is_file()
+    return log, checkpoint
+
+
+@pytest.fixture(scope='session')
+def deployed(digits, trained):
+    report = succeed(
+        'reparameterize_model', DIGITS, trained[1], 'deployed.pth', '--data', 'data/digits/val', cwd=digits
+    )
+    return report, digits / 'deployed.pth'
+
+
+def read_metric(output, name):
+    return float(re.search(rf'^{re.escape(name)}: ([\d.]+)$', output, re.MULTILINE)[1])
+
+
+class TestMainPath:
+    def test_training_reaches_the_accuracy_and_shows_an_eta(self, trained):
+        log, _ = trained
+        assert re.search(r'Epoch\(train\) .* eta: \d:\d\d:\d\d', log)
+        assert float(re.findall(r'accuracy/top1: ([\d.]+)', log)[-1]) >= 98
+
+    def test_conversion_reports_the_measured_difference(self, deployed):
+        report, _ = deployed
+        match = re.fullmatch(
+            r'deployed\.pth: 7,840,778 -> 7,041,194 parameters \(from state_dict\); '
+            r'largest difference (\S+) of the largest output on 360 image\(s\)\n',
+            report,
+        )
+        assert match
+        assert float(match[1]) <= 1e-5
+
+    def test_both_forms_have_the_same_accuracy(self, digits, trained, deployed):
+        results = {}
+        for form, config, checkpoint in (('train', DIGITS, trained[1]), ('deploy', DIGITS_DEPLOY, deployed[1])):
+            output = succeed(
+                'test', config, checkpoint, '--metrics', 'accuracy', 'precision', 'f1-score', 'confusion-matrix',
+                '--out', f'{form}.json', cwd=digits,
+            )  # fmt: skip
+            results[form] = json.loads((digits / f'{form}.json').read_text())
+            top1 = read_metric(output, 'accuracy/top1')
+            assert top1 >= 98
+            correct = sum(p['label'] == p['prediction'] for p in results[form]['predictions'])
+            assert top1 == pytest.approx(100 * correct / 360, abs=1e-3)
+            assert results[form]['metrics']['accuracy/top1'] == pytest.approx(top1, abs=1e-3)
+            assert {'single-label/precision', 'single-label/f1-score'} <= set(results[form]['metrics'])
+            assert sum(map(sum, results[form]['metrics']['confusion_matrix/result'])) == 360
+        labels = {form: [(p['image'], p['prediction']) for p in r['predictions']] for form, r in results.items()}
+        assert labels['train'] == labels['deploy']
+        assert all(str(p['label']) == Path(p['image']).parent.name for p in results['deploy']['predictions'])
+
+    def test_the_table_of_both_forms(self, digits, trained, deployed):
+        output = succeed('compare_forms', DIGITS, trained[1], deployed[1], cwd=digits)
+        rows = [line.strip('| ').split(' | ') for line in output.splitlines() if line.startswith('| ')]
+        assert [row[:3] for row in rows[1:]] == [['train', '7,840,778', '0.0309'], ['deploy', '7,041,194', '0.0278']]
+        assert all(float(row[3].rstrip('%')) >= 98 for row in rows[1:])
+        assert float(rows[2][5]) < 1e-3
+        assert '360 images, 0 predictions differ' in output
+
+    def test_the_table_exposes_a_deploy_form_of_other_weights(self, digits, trained, deployed):
+        other = torch.load(deployed[1], weights_only=True)
+        other['state_dict']['head.fc.bias'][3] += 10
+        torch.save(other, digits / 'other.pth')
+        line = fail('compare_forms', DIGITS, trained[1], 'other.pth', cwd=digits)
+        assert re.search(r'predict different classes for \d+ of 360 images', line)
+
+    def test_a_checkpoint_of_the_other_form(self, digits, trained, deployed):
+        line = fail('test', DIGITS_DEPLOY, trained[1], '--metrics', 'accuracy', cwd=digits)
+        assert 'the checkpoint is in train form' in line
+        assert 'python tools/reparameterize_model.py' in line
+        line = fail('test', DIGITS, deployed[1], '--metrics', 'accuracy', cwd=digits)
+        assert 'the checkpoint is in deploy form' in line
+        line = fail('reparameterize_model', DIGITS, deployed[1], 'again.pth', cwd=digits)
+        assert 'in deploy form already' in line
+        assert not (digits / 'again.pth').exists()
+
+
+class TestTraining:
+    def test_resume_goes_on_where_it_stopped(self, digits):
+        args = [DIGITS, '--work-dir', 'resumed', '--cfg-options', *FEW]
+        short = ['default_hooks.checkpoint.interval=1', 'train_cfg.max_epochs=1']
+        succeed('train', *args, *short, cwd=digits)
+        log = succeed('train', *args, *short[:1], 'train_cfg.max_epochs=2', '--resume', cwd=digits)
+        assert 'resumed epoch: 1' in log
+        assert 'Epoch(train) [1]' not in log
+        assert (digits / 'resumed' / 'epoch_2.pth').is_file()
+        line = fail('train', *args, '--resume', 'resumed/epoch_9.pth', cwd=digits)
+        assert line.endswith('resumed/epoch_9.pth does not exist')
+
+    def test_resume_refuses_a_malicious_checkpoint(self, digits, tmp_path):
+        attack = make_attack(tmp_path)
+        line = fail('train', DIGITS, '--work-dir', 'attacked', '--resume', attack, cwd=digits)
+        assert 'was refused, and nothing in it was run' in line
+        assert not (tmp_path / 'proof').exists()
+
+    def test_mixed_precision_on_a_cpu(self, digits):
+        log = succeed('train', DIGITS, '--work-dir', 'amp', '--amp', '--cfg-options', *FEW, *ONE_EPOCH, cwd=digits)
+        assert re.search(r"type='mmrepvgg\.CPUAmpOptimWrapper'|type='AmpOptimWrapper'", log)
+        assert 'Epoch(val) [1]' in log
+
+    def test_two_processes(self, digits):
+        command = [
+            sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '0',
+            '--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0', str(ROOT / 'tools' / 'train.py'), DIGITS,
+            '--launcher', 'pytorch', '--work-dir', 'two', '--cfg-options', *FEW, *ONE_EPOCH,
+            'train_dataloader.batch_size=32', 'val_dataloader.batch_size=30',
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, cwd=digits, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert 'Epoch(val) [1]' in done.stdout
+        assert 'Distributed training: True' in done.stdout
+
+    def test_missing_data_is_reported_before_the_model_is_built(self, tmp_path):
+        line = fail('train', DIGITS, cwd=tmp_path)
+        assert 'data/digits/train does not exist; run: python tools/prepare_digits.py' in line
+        line = fail('train', IMAGENET, cwd=tmp_path)
+        assert 'data/imagenet/train does not exist; expected data/imagenet/train/<class>/<image>' in line
+        line = fail('test', IMAGENET, make_attack(tmp_path), cwd=tmp_path)
+        assert 'data/imagenet/val does not exist' in line
+        assert not (tmp_path / 'work_dirs').exists()
+
+    def test_weights_to_start_from_that_fit_nothing(self, digits, tmp_path):
+        torch.save({'stage0.rbr_dense.conv.weight': torch.ones(48, 3, 3, 3)}, tmp_path / 'official.pth')
+        options = ['--cfg-options', f'load_from={tmp_path}/official.pth', *FEW]
+        line = fail('train', DIGITS, '--work-dir', 'lost', *options, cwd=digits)
+        assert 'lacks 404 of the 404 tensors of the backbone' in line
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """data/imagenet with pieces of scikit-learn's two photographs, as JPEG files."""
+    workspace = tmp_path_factory.mktemp('photos')
+    for name, photo in zip(('n01', 'n02'), load_sample_images().images, strict=True):
+        for split, columns in (('train', (0, 100, 200, 300)), ('val', (50, 340))):
+            folder = workspace / 'data' / 'imagenet' / split / name
+            folder.mkdir(parents=True)
+            for left in columns:
+                cv2.imwrite(str(folder / f'{left}.JPEG'), photo[:, left : left + 300, ::-1])
+    return workspace
+
+
+def test_the_imagenet_config_on_a_small_folder_in_its_layout(photos):
+    options = ['--cfg-options', *ONE_EPOCH, 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=1']
+    options += ['train_dataloader.persistent_workers=False']
+    log = succeed('train', IMAGENET, *options, cwd=photos)
+    assert 'Epoch(val) [1]' in log
+    checkpoint = photos / 'work_dirs/repvgg-a0_8xb32/epoch_1.pth'
+    report = succeed('reparameterize_model', IMAGENET, checkpoint, 'deploy.pth', '--data', 'data/imagenet', cwd=photos)
+    assert '9,108,968 -> 8,309,384 parameters' in report
+    assert 'on 12 image(s)' in report
+    results = [
+        succeed('test', config, weights, '--metrics', 'accuracy', cwd=photos).splitlines()[-2:]
+        for config, weights in ((IMAGENET, checkpoint), (IMAGENET_DEPLOY, 'deploy.pth'))
+    ]
+    assert results[0] == results[1]
+    assert results[0][0].startswith('accuracy/top1: ')
+
+
+class RunsCommand:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.file}',)
+
+
+def make_attack(folder):
+    path = folder / 'attack.pth'
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'meta': RunsCommand(folder / 'proof')}, path)
+    return path
+
+
+class TestErrors:
+    @pytest.mark.parametrize('tool', ['train', 'test', 'reparameterize_model', 'prepare_digits', 'compare_forms'])
+    def test_help_shows_an_example_and_needs_no_torch(self, tool, tmp_path):
+        done = run_tool(tool, '--help', cwd=tmp_path, python=['-X', 'importtime'])
+        assert done.returncode == 0
+        assert f'example: python tools/{tool}.py' in done.stdout
+        imported = {line.rsplit('|', 1)[-1].strip() for line in done.stderr.splitlines()}
+        assert 'argparse' in imported
+        assert not imported & {'torch', 'mmengine', 'mmcv', 'mmpretrain', 'numpy'}
+
+    @pytest.mark.parametrize(
+        ('args', 'message'),
+        [
+            (['train'], 'the following arguments are required: config'),
+            (['train', DIGITS, '--cfg-options', 'nonsense'], "must be KEY=VALUE, got 'nonsense'"),
+            (['test', DIGITS, 'a.pth', '--metrics', 'acuracy'], "invalid choice: 'acuracy'"),
+            (['test', DIGITS, 'a.pth', '--out', 'a.pkl'], "must end in .json, got 'a.pkl'"),
+            (['reparameterize_model', DIGITS, 'a.pth', 'b.onnx'], "must end in .pth or .pt, got 'b.onnx'"),
+            (['reparameterize_model', DIGITS, 'a.pth', 'b.pth', '--tolerance', '0'], 'must be greater than 0'),
+        ],
+    )
+    def test_wrong_usage_exits_with_2_before_torch_is_imported(self, args, message, tmp_path):
+        done = run_tool(*args, cwd=tmp_path, python=['-X', 'importtime'])
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert not re.search(r'\| +torch$', done.stderr, re.MULTILINE)
+
+    def test_missing_files(self, tmp_path):
+        assert fail('train', 'no.py', cwd=tmp_path).endswith('no.py does not exist')
+        assert fail('test', DIGITS, 'no.pth', cwd=tmp_path).endswith('no.pth does not exist')
+        assert fail('reparameterize_model', DIGITS, 'no.pth', 'o.pth', cwd=tmp_path).endswith('no.pth does not exist')
+        attack = make_attack(tmp_path)
+        line = fail('reparameterize_model', DIGITS, attack, 'o.pth', '--data', 'no', cwd=tmp_path)
+        assert line.endswith('no does not exist')
+
+    def test_a_file_that_is_no_config(self, tmp_path):
+        (tmp_path / 'broken.py').write_text('model = dict(\n')
+        assert 'broken.py is no usable config: SyntaxError' in fail('train', 'broken.py', cwd=tmp_path)
+
+    def test_a_malicious_checkpoint_runs_nothing(self, digits, tmp_path):
+        attack = make_attack(tmp_path)
+        for args in (
+            ['test', DIGITS, attack, '--metrics', 'accuracy'],
+            ['reparameterize_model', DIGITS, attack, 'o.pth'],
+            ['compare_forms', DIGITS, attack, attack],
+        ):
+            assert 'was refused, and nothing in it was run: it refers to posix.system' in fail(*args, cwd=digits)
+            assert not (tmp_path / 'proof').exists()
+        torch.load(attack, weights_only=False)
+        assert (tmp_path / 'proof').exists(), 'the file must be a real attack, or this test shows nothing'
+
+    def test_the_destination_must_not_be_the_source(self, tmp_path):
+        attack = make_attack(tmp_path)
+        before = attack.read_bytes()
+        shutil.copy(attack, tmp_path / 'copy.pth')
+        line = fail('reparameterize_model', DIGITS, attack, attack, cwd=tmp_path)
+        assert 'dst must be another file than src' in line
+        assert attack.read_bytes() == before
+
+    def test_debug_gives_the_traceback(self, tmp_path):
+        done = run_tool('train', 'no.py', '--debug', cwd=tmp_path)
+        assert done.returncode == 1
+        assert 'Traceback' in done.stderr
