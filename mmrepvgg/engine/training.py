@@ -56,7 +56,8 @@ def train(
     runner = Runner.from_cfg(cfg)
     if checkpoint is not None:
         model = getattr(runner.model, 'module', runner.model)
-        wanted = [key for key in model.state_dict() if key.startswith('backbone.')]
+        # the counters of batches are allowed to miss: files of old torch have none, and none is needed
+        wanted = [k for k in model.state_dict() if k.startswith('backbone.') and not k.endswith('num_batches_tracked')]
         if absent := [key for key in wanted if key not in checkpoint.state_dict]:
             raise CheckpointError(
                 f'{start} lacks {len(absent)} of the {len(wanted)} tensors of the backbone ({absent[0]}, ...); '
