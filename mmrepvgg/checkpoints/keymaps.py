@@ -171,6 +171,14 @@ _OURS = System(
     other_modules={module: module for module in OTHER_MODULES},
 )
 
+_MINDSPORE_STATE = DropRule(
+    "MindSpore's training state",
+    (
+        *('epoch_num', 'step_num', 'global_step', 'learning_rate', 'momentum', 'beta1_power', 'beta2_power'),
+        *('scale_sense', 'current_iterator_step', 'last_overflow_iterator_step'),
+    ),
+    ('moments.', 'moment1.', 'moment2.', 'adam_m.', 'adam_v.', 'accum.', 'stat.'),
+)
 _MINDCV = System(
     'MindCV',
     _OFFICIAL_BLOCKS,
@@ -186,13 +194,7 @@ _MINDCV = System(
     },
     norm={'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'},
     file_format='mindspore',
-    dropped=(
-        DropRule(
-            "MindSpore's training state",
-            ('learning_rate', 'momentum', 'global_step', 'epoch_num', 'step_num'),
-            ('moments.', 'moment1.', 'moment2.'),
-        ),
-    ),
+    dropped=(_MINDSPORE_STATE,),
 )
 _MINDSPORE = System(
     "MindSpore's model zoo",

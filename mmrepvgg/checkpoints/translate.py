@@ -144,7 +144,7 @@ def from_ours(weights: Mapping[str, Tensor], system: str) -> dict[str, Tensor]:
 
 def list_keys(keys: Iterable[str], limit: int = 20) -> str:
     """Some keys for a message, and how many more there are."""
-    keys = list(keys)
+    keys = [key if len(key) <= 200 else f'{key[:200]}...' for key in keys]
     more = f' and {len(keys) - limit} more' if len(keys) > limit else ''
     return ', '.join(keys[:limit]) + more
 
