@@ -119,12 +119,22 @@ class _Latin1(_Inert):
         return text.encode('latin1')
 
 
+class _NoBytes(_Inert):
+    """Stands in for ``bytes``, which protocol 2 calls for the contents of an empty array."""
+
+    __slots__ = ()
+
+    def __new__(cls) -> Any:
+        return b''
+
+
 _ALLOWED = {
     'numpy.dtype': _Dtype,
     'numpy.ndarray': _ArrayType,
     'numpy.core.multiarray._reconstruct': _Array,  # numpy 1
     'numpy._core.multiarray._reconstruct': _Array,  # numpy 2
     '_codecs.encode': _Latin1,
+    '__builtin__.bytes': _NoBytes,
 }
 
 
