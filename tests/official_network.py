@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from mmrepvgg.models.archs import Arch
 
+SMALL = Arch((1, 2, 1, 1), (0.125, 0.125, 0.0625, 0.046875), {2: 2}, dict(ratio=4, divisor=1))
+PLAIN = Arch((1, 2, 1, 1), (0.125, 0.125, 0.0625, 0.046875))
+
 
 def _make_conv_norm(c_in: int, c_out: int, kernel_size: int, stride: int, groups: int) -> nn.Sequential:
     conv = nn.Conv2d(c_in, c_out, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)

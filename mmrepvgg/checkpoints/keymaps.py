@@ -4,7 +4,6 @@ A key is the name of a place (the stem, block j of stage i, the network itself),
 tensor in it. Each is one row: this project's name and the system's. translate.py is what reads them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -43,6 +42,9 @@ class DropRule:
         return key in self.keys or key.startswith(self.prefixes)
 
 
+TORCH_NORM = {name: name for name in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')}
+
+
 @dataclass(frozen=True)
 class System:
     """A source of checkpoints.
@@ -62,17 +64,15 @@ class System:
 
     title: str
     blocks: tuple[Place, ...]
-    block_modules: Mapping[str, str]
-    other_modules: Mapping[str, str] = field(default_factory=lambda: {'head.fc': 'linear'})
-    norm: Mapping[str, str] = field(default_factory=lambda: TORCH_NORM)
+    block_modules: dict[str, str]
+    other_modules: dict[str, str] = field(default_factory=lambda: {'head.fc': 'linear'})
+    norm: dict[str, str] = field(default_factory=lambda: TORCH_NORM)
     transposed: tuple[str, ...] = ()
     file_format: str = 'torch'
     dropped: tuple[DropRule, ...] = ()
     se_after_activation: bool = False
     note: str = ''
 
-
-TORCH_NORM = {name: name for name in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')}
 
 # The tensors of our modules: a convolution before a batch norm has no bias.
 WEIGHT, AFFINE, NORM = ('weight',), ('weight', 'bias'), tuple(TORCH_NORM)

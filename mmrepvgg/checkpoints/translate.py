@@ -1,7 +1,7 @@
 """State dicts from one system's keys to another's: every key is mapped, dropped by a named rule, or an error."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -129,8 +129,7 @@ def to_ours(weights: Mapping[str, Any], system: str) -> tuple[dict[str, Tensor],
             tensors[key] = value
         else:
             dropped.setdefault(rule, []).append(key)
-    hint = f'are none of {SYSTEMS[system].title}; give --source if it is from another system'
-    return _apply(KeyMap(SYSTEMS[system]), tensors, hint), dropped
+    return _apply(KeyMap(SYSTEMS[system]), tensors, lambda: _explain_misfit(tensors, system)), dropped
 
 
 def from_ours(weights: Mapping[str, Tensor], system: str) -> dict[str, Tensor]:
@@ -139,7 +138,8 @@ def from_ours(weights: Mapping[str, Tensor], system: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If there is a key for which the system has no place.
     """
-    return _apply(KeyMap(SYSTEMS[system], inverse=True), weights, f'have no place in {SYSTEMS[system].title}')
+    explain = f'have no place in {SYSTEMS[system].title}'
+    return _apply(KeyMap(SYSTEMS[system], inverse=True), weights, lambda: explain)
 
 
 def list_keys(keys: Iterable[str], limit: int = 20) -> str:
@@ -149,10 +149,10 @@ def list_keys(keys: Iterable[str], limit: int = 20) -> str:
     return ', '.join(keys[:limit]) + more
 
 
-def _apply(keymap: KeyMap, weights: Mapping[str, Tensor], hint: str) -> dict[str, Tensor]:
+def _apply(keymap: KeyMap, weights: Mapping[str, Tensor], explain: Callable[[], str]) -> dict[str, Tensor]:
     targets = {key: keymap.translate(key) for key in weights}
     if unknown := [key for key, target in targets.items() if target is None]:
-        raise CheckpointError(f'{len(unknown)} of {len(weights)} keys {hint}: {list_keys(unknown)}')
+        raise CheckpointError(f'{len(unknown)} of {len(weights)} keys {explain()}: {list_keys(unknown)}')
     translated: dict[str, Tensor] = {}
     origins: dict[str, str] = {}
     for key, target in targets.items():
@@ -164,6 +164,14 @@ def _apply(keymap: KeyMap, weights: Mapping[str, Tensor], hint: str) -> dict[str
         translated[target.key] = weights[key].t() if target.transpose and weights[key].dim() == 2 else weights[key]
         origins[target.key] = key
     return translated
+
+
+def _explain_misfit(keys: Iterable[str], system: str) -> str:
+    keys = list(keys)
+    counts = {name: len(_select_known(keys, other)) for name, other in SYSTEMS.items()}
+    best = max(counts, key=lambda name: counts[name])
+    better = f'; {counts[best]} are as in {SYSTEMS[best].title}: give --source {best}'
+    return f'are none of {SYSTEMS[system].title}{better if counts[best] > counts[system] else ""}'
 
 
 def _list_tensors(
