@@ -37,7 +37,7 @@ def test_l2pse_keys():
     ours, _ = to_ours(theirs, 'repvggplus')
     assert len(ours) == 1009  # mmpretrain's converter makes 762 of them
     structure = infer_structure(ours)
-    assert (structure.arch, structure.form, structure.has_aux_heads) == ('L2pse', 'train', True)
+    assert (structure.is_l2pse, structure.form, structure.has_aux_heads) == (True, 'train', True)
     for key, source in {
         'backbone.stage_1.7.branch_3x3.conv.weight': 'stage1.blocks.7.rbr_dense.conv.weight',
         'backbone.stage_3.11.branch_norm.running_mean': 'stage3_first.blocks.11.rbr_identity.running_mean',
@@ -50,7 +50,7 @@ def test_l2pse_keys():
         'head.aux_heads.2.fc.weight': 'stage3_first_aux.3.weight',
     }.items():
         assert ours[key] is theirs[source]
-    assert infer_structure(to_ours(deploy.state_dict(), 'repvggplus')[0]).arch == 'L2pse'
+    assert infer_structure(to_ours(deploy.state_dict(), 'repvggplus')[0]).is_l2pse
 
 
 def test_l2pse_files(tmp_path):
@@ -199,6 +199,7 @@ BAD_WEIGHTS = {
     'flat kernel': ({'stage2.0.rbr_dense.conv.weight': torch.ones(3)}, 'must have 4 dimensions'),
     'impossible groups': ({'stage1.0.rbr_dense.conv.weight': torch.ones(8, 3, 3, 3)}, 'does not fit the 8 channels'),
     'transposed head': ({'linear.weight': torch.ones(24, 5)}, 'give --source paddleclas'),
+    'bias alone': ({'linear.weight': None}, r'no such thing in a RepVGG of these shapes: head\.fc\.bias'),
     'both forms': ({'stage1.0.rbr_reparam.weight': torch.ones(8, 8, 3, 3)}, 'in train form or in deploy form'),
     'leading zero': ({'stage1.00.rbr_dense.conv.weight': torch.ones(8, 8, 3, 3)}, r'stage1\.00'),
     'a gap': ({'stage2.5.rbr_dense.conv.weight': torch.ones(8, 8, 3, 3)}, r'no block before backbone\.stage_2\.5'),

@@ -14,7 +14,7 @@ class Place:
     Attributes:
         ours: This project's prefix.
         theirs: The system's.
-        shift: What to add to the system's last numbers, one by one, to get ours; the rest are equal.
+        shift: What to add to the system's numbers, one by one, to get ours; empty if they are equal.
         blocks: Numbers of our blocks that are here, where a system has cut a stage in two.
     """
 

@@ -62,7 +62,7 @@ class Structure:
 
     @property
     def is_l2pse(self) -> bool:
-        """The only published network with its SE after the activation, which no key or shape shows by itself."""
+        """RepVGGplus-L2pse, the one network whose SE follows the activation, which no key of ours and no shape shows."""
         return self.num_blocks == (8, 14, 24, 1) and self.se_ratio == 4
 
     @property
@@ -71,8 +71,6 @@ class Structure:
         for name, arch in ARCHS.items():
             if self._is_built_from(arch):
                 return name
-        if self.is_l2pse:
-            return 'L2pse'
         groups = {number: block.groups for number, block in enumerate(self.blocks) if block.groups > 1}
         arch_dict: dict[str, Any] = dict(
             num_blocks=self.num_blocks,
@@ -82,6 +80,8 @@ class Structure:
             arch_dict['group_layer_map'] = groups
         if self.se_ratio:
             arch_dict['se_cfg'] = dict(ratio=self.se_ratio, divisor=1)
+        if self.is_l2pse:
+            arch_dict['se_after_act'] = True
         if self.blocks[0].out_channels != min(Arch.stem_channels, self.widths[0]):
             arch_dict['stem_channels'] = self.blocks[0].out_channels
         return arch_dict
