@@ -103,7 +103,7 @@ def _make_aux_head(channels: int, num_classes: int) -> nn.Sequential:
 
 
 class RepVGGPlus(nn.Module):
-    """Only the layout: what it computes is the model's own test."""
+    """Blocks with ``post_se``, stage 3 in two halves, and training-only heads, which its inference leaves out."""
 
     def __init__(self, arch: Arch, deploy: bool = False, num_classes: int = 1000):
         super().__init__()
@@ -121,6 +121,13 @@ class RepVGGPlus(nn.Module):
             self.stage2_aux = _make_aux_head(widths[2], num_classes)
             self.stage3_first_aux = _make_aux_head(widths[3], num_classes)
         self.linear = nn.Linear(widths[4], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stage0(x)
+        for stage in (self.stage1, self.stage2, self.stage3_first, self.stage3_second, self.stage4):
+            for block in stage.blocks:
+                x = block(x)
+        return self.linear(x.mean((2, 3)))
 
 
 class QARepVGG(nn.Module):

@@ -4,13 +4,13 @@ import pytest
 import timm
 import torch
 from mmpretrain.registry import MODELS
-from official_network import PLAIN, SMALL, OfficialRepVGG, fill
+from official_network import PLAIN, SMALL, OfficialRepVGG, RepVGGPlus, fill
 from timm.utils import reparameterize_model
 from torch import nn
 
 from mmrepvgg.checkpoints.structure import infer_structure
 from mmrepvgg.checkpoints.translate import from_ours, recognise, to_ours
-from mmrepvgg.models.archs import ARCHS
+from mmrepvgg.models.archs import ARCHS, Arch
 
 TIMM_ARCHS = {name.removeprefix('repvgg_'): name for name in timm.list_models('repvgg_*')}
 
@@ -127,6 +127,18 @@ def test_official_function(arch, deploy):
     model = build_ours(infer_structure(ours)).double()
     model.load_state_dict(ours, strict=True, assign=True)
     torch.testing.assert_close(model(x), peer(x), atol=1e-10, rtol=0)
+
+
+@pytest.mark.skipif('L2pse' not in ARCHS, reason='there is no L2pse model yet')
+@pytest.mark.parametrize('deploy', [False, True], ids=['train', 'deploy'])
+@torch.no_grad()
+def test_l2pse_function(deploy):
+    small = Arch((8, 14, 24, 1), (0.125, 0.125, 0.0625, 0.046875), se_cfg=dict(ratio=4, divisor=1))
+    peer = fill(RepVGGPlus(small, deploy, 5))
+    ours, _ = to_ours(peer.state_dict(), 'repvggplus')
+    ours = {key: value for key, value in ours.items() if 'aux_heads' not in key}
+    x = make_input()
+    assert_same_function(ours, peer(x), x)
 
 
 @pytest.mark.parametrize('arch', NUM_PARAMS)

@@ -62,7 +62,7 @@ class Structure:
 
     @property
     def is_l2pse(self) -> bool:
-        """RepVGGplus-L2pse, the one network whose SE follows the activation, which no key of ours and no shape shows."""
+        """RepVGGplus-L2pse, the one network whose SE follows the activation: no key of ours and no shape shows that."""
         return self.num_blocks == (8, 14, 24, 1) and self.se_ratio == 4
 
     @property
