@@ -35,6 +35,18 @@ setup(
     extras_require={
         'mmcv-lite': ['mmcv-lite>=2.1,<2.3'],
         'digits': ['scikit-learn>=1.3', 'opencv-python'],
-        'dev': ['scikit-learn>=1.3', 'pytest>=8', 'timm>=1.0', 'ruff', 'mypy', 'pre-commit'],
+        'safetensors': ['safetensors>=0.4'],
+        # reads MindSpore's checkpoints
+        'protobuf': ['protobuf>=4.21'],
+        'dev': [
+            'safetensors>=0.4',
+            'protobuf>=4.21',
+            'scikit-learn>=1.3',
+            'pytest>=8',
+            'timm>=1.0',
+            'ruff',
+            'mypy',
+            'pre-commit',
+        ],
     },
 )

@@ -59,8 +59,7 @@ def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:
     content = load_file(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{path} must hold a dict of weights, got {type(content).__name__}')
-    meta = dict(content['meta']) if isinstance(content.get('meta'), Mapping) else {}
-    entry, weights = _select_ema(path, content, meta) if ema else _select_weights(path, content)
+    entry, weights, meta = find_weights(path, content, ema)
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
     # the averaging wrapper's own counters
     if ema:
@@ -70,6 +69,12 @@ def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:
     if all(key.startswith('module.') for key in tensors):
         tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
     return Checkpoint(path, tensors, meta, entry)
+
+
+def find_weights(path: Path, content: Mapping[str, Any], ema: bool) -> tuple[str, Mapping[str, Any], dict[str, Any]]:
+    """Where in a file's content the (EMA) weights are, these as they stand there, and the file's ``meta``."""
+    meta = dict(content['meta']) if isinstance(content.get('meta'), Mapping) else {}
+    return *(_select_ema(path, content, meta) if ema else _select_weights(path, content)), meta
 
 
 def load_file(path: Path) -> Any:
@@ -111,6 +116,10 @@ def _select_weights(path: Path, content: Mapping[str, Any]) -> tuple[str, Mappin
             return entry, content[entry]
     if any(isinstance(value, Tensor) for value in content.values()):
         return 'the file itself', content
+    # a file that has only the average
+    for entry in _EMA_ENTRIES:
+        if isinstance(content.get(entry), Mapping):
+            return entry, content[entry]
     raise CheckpointError(
         f'{path} holds no weights: expected tensors, or an entry {" or ".join(_WEIGHT_ENTRIES)}, '
         f'got {", ".join(map(str, content)) or "nothing"}'

@@ -1,0 +1,159 @@
+"""Conversion between systems keeps the function: against the peers' own models, for every arch that they have."""
+
+import pytest
+import timm
+import torch
+from mmpretrain.registry import MODELS
+from official_network import PLAIN, SMALL, OfficialRepVGG, RepVGGPlus, fill
+from timm.utils import reparameterize_model
+from torch import nn
+
+from mmrepvgg.checkpoints.structure import infer_structure
+from mmrepvgg.checkpoints.translate import from_ours, recognise, to_ours
+from mmrepvgg.models.archs import ARCHS, Arch
+
+TIMM_ARCHS = {name.removeprefix('repvgg_'): name for name in timm.list_models('repvgg_*')}
+
+# mmpretrain's own arch beside the paper's
+YOLOX_PAI = 'yolox-pai-small'
+
+# facts of the papers' networks with 1000 classes: parameters in train form and in deploy form
+NUM_PARAMS = {
+    'A0': (9_108_968, 8_309_384),
+    'A1': (14_092_264, 12_789_864),
+    'A2': (28_210_600, 25_499_944),
+    'B0': (15_817_960, 14_339_048),
+    'B1': (57_415_016, 51_829_480),
+    'B1g2': (45_782_376, 41_360_104),
+    'B1g4': (39_966_056, 36_125_416),
+    'B2': (89_022_376, 80_315_112),
+    'B2g2': (70_846_376, 63_956_712),
+    'B2g4': (61_758_376, 55_777_512),
+    'B3': (123_085_288, 110_960_872),
+    'B3g2': (96_911_848, 87_404_776),
+    'B3g4': (83_825_128, 75_626_728),
+    'D2se': (133_334_836, 120_387_572),
+}
+
+
+def build_classifier(backbone: dict, num_classes: int, width: int) -> nn.Module:
+    """A classifier without weights."""
+    head = dict(type='LinearClsHead', num_classes=num_classes, in_channels=width)
+    neck = dict(type='GlobalAveragePooling')
+    with torch.device('meta'):
+        return MODELS.build(dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)).eval()
+
+
+def build_ours(structure) -> nn.Module:
+    """This project's classifier for a structure."""
+    backbone = dict(type='mmrepvgg.RepVGG', arch=structure.arch, deploy=structure.form == 'deploy')
+    return build_classifier(backbone, structure.num_classes, structure.widths[-1])
+
+
+@torch.no_grad()
+def assert_same_function(weights, expected, x, tolerance=1e-5):
+    """Load strictly into this project's model and compare outputs, relative to the largest."""
+    model = build_ours(infer_structure(weights))
+    model.load_state_dict(weights, strict=True, assign=True)
+    assert expected.abs().max() > 0.1
+    assert (model(x) - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def assert_same_tensors(found, expected):
+    """The very tensors: nothing is lost, changed or copied."""
+    assert found.keys() == expected.keys()
+    assert all(found[key] is expected[key] for key in expected)
+
+
+def make_input(size=32, dtype=torch.float32):
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+# ---------------------------------------------------------------------------------------------- peers' models
+
+
+@pytest.mark.parametrize('arch', [name for name in ARCHS if name.lower() in TIMM_ARCHS])
+@torch.no_grad()
+def test_timm(arch):
+    with torch.device('meta'):
+        peer = timm.create_model(TIMM_ARCHS[arch.lower()], num_classes=10)
+    peer, x = fill(peer.to_empty(device='cpu')), make_input()
+    for form in ('train', 'deploy'):
+        if form == 'deploy':
+            peer = reparameterize_model(peer, inplace=True)
+        theirs, expected = peer.state_dict(), peer(x)
+        assert recognise(theirs, 'torch').system == 'timm'
+        ours, dropped = to_ours(theirs, 'timm')
+        structure = infer_structure(ours)
+        assert (structure.arch, structure.form, structure.num_classes, dropped) == (arch, form, 10, {})
+        assert_same_function(ours, expected, x)
+        assert_same_tensors(from_ours(ours, 'timm'), theirs)
+        official = from_ours(ours, 'official')
+        assert_same_tensors(to_ours(official, recognise(official, 'torch').system)[0], ours)
+
+
+@pytest.mark.parametrize('arch', [*(name for name in ARCHS if name != 'L2pse'), YOLOX_PAI])
+@torch.no_grad()
+def test_mmpretrain(arch):
+    width = 512 if arch == YOLOX_PAI else int(512 * ARCHS[arch].width_factor[-1])
+    peer, x = build_classifier(dict(type='mmpretrain.RepVGG', arch=arch), 10, width), make_input()
+    fill(peer.to_empty(device='cpu'))
+    expected = peer(x)
+    for form in ('train', 'deploy'):
+        if form == 'deploy':
+            peer.backbone.switch_to_deploy()
+        theirs = peer.state_dict()
+        assert recognise(theirs, 'torch').system == 'mmrepvgg'  # the same keys
+        ours, _ = to_ours(theirs, 'mmpretrain')
+        assert_same_tensors(ours, theirs)
+        structure = infer_structure(ours)
+        assert structure.form == form
+        if arch != YOLOX_PAI:
+            assert structure.arch == arch
+        # its deploy form leaves the SE out, so what it computed in train form is what counts
+        assert_same_function(ours, expected, x, tolerance=1e-5 if form == 'train' else 1e-4)
+
+
+# ---------------------------------------------------------------------------------------- official layouts
+
+
+@pytest.mark.parametrize('deploy', [False, True], ids=['train', 'deploy'])
+@pytest.mark.parametrize('arch', [SMALL, PLAIN], ids=['se-groups', 'plain'])
+@torch.no_grad()
+def test_official_function(arch, deploy):
+    peer = fill(OfficialRepVGG(arch, deploy, 5).double())
+    x = make_input(dtype=torch.float64)
+    ours, _ = to_ours(peer.state_dict(), 'official')
+    model = build_ours(infer_structure(ours)).double()
+    model.load_state_dict(ours, strict=True, assign=True)
+    torch.testing.assert_close(model(x), peer(x), atol=1e-10, rtol=0)
+
+
+@pytest.mark.skipif('L2pse' not in ARCHS, reason='there is no L2pse model yet')
+@pytest.mark.parametrize('deploy', [False, True], ids=['train', 'deploy'])
+@torch.no_grad()
+def test_l2pse_function(deploy):
+    small = Arch((8, 14, 24, 1), (0.125, 0.125, 0.0625, 0.046875), se_cfg=dict(ratio=4, divisor=1))
+    peer = fill(RepVGGPlus(small, deploy, 5))
+    ours, _ = to_ours(peer.state_dict(), 'repvggplus')
+    ours = {key: value for key, value in ours.items() if 'aux_heads' not in key}
+    x = make_input()
+    assert_same_function(ours, peer(x), x)
+
+
+@pytest.mark.parametrize('arch', NUM_PARAMS)
+def test_official_archs_are_recognised(arch):
+    for deploy in (False, True):
+        with torch.device('meta'):
+            peer = OfficialRepVGG(ARCHS[arch], deploy)
+        assert sum(p.numel() for p in peer.parameters()) == NUM_PARAMS[arch][deploy]
+        theirs = peer.state_dict()
+        assert recognise(theirs, 'torch').system == 'official'
+        ours, _ = to_ours(theirs, 'official')
+        structure = infer_structure(ours)
+        assert (structure.arch, structure.num_classes) == (arch, 1000)
+        assert build_ours(structure).state_dict().keys() == ours.keys()
+        assert from_ours(ours, 'official').keys() == theirs.keys()
+        assert to_ours(from_ours(ours, 'timm'), 'timm')[0].keys() == ours.keys()
+        if arch == 'D2se':
+            assert len(theirs) == (290 if deploy else 985)
