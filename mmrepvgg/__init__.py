@@ -17,9 +17,12 @@ if find_spec('mmcv') is None:
 _PUBLIC = {
     'RepVGG': 'models.backbone',
     'RepVGGBlock': 'models.blocks',
+    'ImageClassifier': 'models.classifier',
+    'AuxiliaryClsHead': 'models.heads',
     'build_backbone': 'registry',
     'build_classifier': 'registry',
     'reparameterize': 'deploy.switch',
+    'register_models': 'zoo',
     'ImageNet': 'data.imagenet',
     'CPUAmpOptimWrapper': 'engine.amp',
     'ChannelsLastHook': 'engine.hooks',

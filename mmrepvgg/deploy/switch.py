@@ -7,12 +7,13 @@ from torch import nn
 
 from ..models.backbone import RepVGG
 from ..models.blocks import RepVGGBlock, switch_blocks
+from ..models.heads import AuxiliaryClsHead
 
 M = TypeVar('M', bound=nn.Module)
 
 
 def reparameterize(model: M, inplace: bool = False) -> M:
-    """Replace the branches of every RepVGG block in ``model`` by one convolution.
+    """Replace the branches of every RepVGG block in ``model`` by one convolution, and drop training-only heads.
 
     Args:
         model: A block, a backbone, a classifier, a detector or segmentor, or a wrapper of one (DDP, EMA). A
@@ -38,4 +39,6 @@ def reparameterize(model: M, inplace: bool = False) -> M:
     for module in model.modules():
         if isinstance(module, RepVGG):
             module.deploy = True
+        elif isinstance(module, AuxiliaryClsHead):
+            module.switch_to_deploy()
     return model

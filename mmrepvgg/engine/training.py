@@ -68,7 +68,7 @@ def train(
 
 def _use_mixed_precision(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrepvgg.CPUAmpOptimWrapper'):
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrepvgg.AmpOptimWrapper', 'mmrepvgg.CPUAmpOptimWrapper'):
         raise ValueError(f'--amp replaces optim_wrapper.type OptimWrapper only, and the config has {wrapper}')
     if torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
