@@ -24,6 +24,7 @@ _PUBLIC = {
     'reparameterize': 'deploy.switch',
     'register_models': 'zoo',
     'ImageNet': 'data.imagenet',
+    'AmpOptimWrapper': 'engine.amp',
     'CPUAmpOptimWrapper': 'engine.amp',
     'ChannelsLastHook': 'engine.hooks',
     'PredictionRecord': 'engine.metrics',

@@ -13,7 +13,7 @@ from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
-from .engine.amp import CPUAmpOptimWrapper, build_amp_optim_wrapper
+from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.hooks import ChannelsLastHook
 from .engine.metrics import PredictionRecord
 from .models.backbone import RepVGG
@@ -37,7 +37,7 @@ DATASETS.register_module(module=ImageNet)
 HOOKS.register_module(module=ChannelsLastHook)
 METRICS.register_module(module=PredictionRecord)
 OPTIM_WRAPPERS.register_module(module=CPUAmpOptimWrapper)
-OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=build_amp_optim_wrapper)
+OPTIM_WRAPPERS.register_module(module=AmpOptimWrapper)
 
 allow_runner_checkpoints()
 

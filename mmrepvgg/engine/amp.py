@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine import optim
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 
@@ -21,14 +22,14 @@ class CPUAmpOptimWrapper(OptimWrapper):
             yield
 
 
-def build_amp_optim_wrapper(**kwargs: Any) -> OptimWrapper:
-    """The optimizer wrapper for mixed precision on this machine, ``mmrepvgg.AmpOptimWrapper`` in a config.
+def AmpOptimWrapper(**kwargs: Any) -> OptimWrapper:  # noqa: N802 (a config names it like a class)
+    """Build the optimizer wrapper for mixed precision on this machine.
 
     float16 with dynamic loss scaling on a GPU, bfloat16 on a CPU.
 
     Args:
         **kwargs: Arguments of mmengine's ``OptimWrapper``.
     """
-    return (
-        AmpOptimWrapper(loss_scale='dynamic', **kwargs) if torch.cuda.is_available() else CPUAmpOptimWrapper(**kwargs)
-    )
+    if torch.cuda.is_available():
+        return optim.AmpOptimWrapper(loss_scale='dynamic', **kwargs)
+    return CPUAmpOptimWrapper(**kwargs)
