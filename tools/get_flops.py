@@ -17,12 +17,22 @@ def parse() -> argparse.ArgumentParser:
         '--shape',
         nargs='+',
         type=pixels,
-        default=[224],
+        action=Shape,
+        default=(224, 224),
         metavar='PIXELS',
         help='height and width of the image, or one number for both (default: 224)',
     )
     cli.add_config_options(parser)
     return parser
+
+
+class Shape(argparse.Action):
+    """Keeps one number, or two, as height and width."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if len(values) > 2:
+            parser.error(f'--shape takes one number or two, height and width, got {len(values)}')
+        setattr(namespace, self.dest, (values[0], values[-1]))
 
 
 def pixels(text: str) -> int:
@@ -32,18 +42,15 @@ def pixels(text: str) -> int:
 
 
 def main(args: argparse.Namespace) -> None:
-    if len(args.shape) > 2:
-        raise ValueError(f'--shape takes one number or two, height and width, got {len(args.shape)}')
-    shape = (args.shape[0], args.shape[-1])
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.deploy.complexity import measure_cost
 
     for form, deploy in (('train', False), ('deploy', True)):
-        print_table(form, measure_cost(cfg, deploy, shape))
+        print_table(form, measure_cost(cfg, deploy, args.shape))
     print(
-        f'For one image of {shape[0]} x {shape[1]} pixels. GMACs: multiply-adds of convolutions and linear layers '
-        '(FLOPs are twice that; batch norms, activations and additions are not counted).\n'
+        f'For one image of {args.shape[0]} x {args.shape[1]} pixels. GMACs: multiply-adds of convolutions and linear '
+        'layers (FLOPs are twice that; batch norms, activations and additions are not counted).\n'
         'Activations: elements of the outputs of convolutions and linear layers.'
     )
 
