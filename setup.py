@@ -1,14 +1,30 @@
 """Package definition. `make` installs the tested versions, pinned in constraints.txt; the ranges here are wider."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').read_text()).group(1)
 
+
+class BuildWithConfigs(build_py):
+    """Copies configs/ into the package, as .mim/configs, where OpenMMLab's tools and mmrepvgg.zoo look for them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            destination = Path(self.build_lib, 'mmrepvgg/.mim/configs')
+            shutil.copytree(
+                ROOT / 'configs', destination, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__')
+            )
+
+
 setup(
+    cmdclass={'build_py': BuildWithConfigs},
     name='mmrepvgg',
     version=VERSION,
     description='RepVGG for OpenMMLab: train with branches, ship a plain stack of 3x3 convolutions',

@@ -13,10 +13,12 @@ from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
-from .engine.amp import CPUAmpOptimWrapper
+from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.hooks import ChannelsLastHook
 from .engine.metrics import PredictionRecord
 from .models.backbone import RepVGG
+from .models.classifier import ImageClassifier
+from .models.heads import AuxiliaryClsHead
 
 SCOPE = 'mmrepvgg'
 
@@ -32,10 +34,13 @@ OPTIM_WRAPPERS = Registry(
 # Registered here and not by decorators, so that the classes don't import upwards. Registries that are no
 # relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.
 MODELS.register_module(module=RepVGG)
+MODELS.register_module(module=ImageClassifier)
+MODELS.register_module(module=AuxiliaryClsHead)
 DATASETS.register_module(module=ImageNet)
 HOOKS.register_module(module=ChannelsLastHook)
 METRICS.register_module(module=PredictionRecord)
 OPTIM_WRAPPERS.register_module(module=CPUAmpOptimWrapper)
+OPTIM_WRAPPERS.register_module(module=AmpOptimWrapper)
 
 allow_runner_checkpoints()
 

@@ -53,6 +53,8 @@ def main(args: argparse.Namespace) -> None:
         f'{args.destination}: {result.train_params:,} -> {result.deploy_params:,} parameters (from {result.entry}); '
         f'largest difference {result.difference:.1e} of the largest output on {result.num_inputs} {inputs}'
     )
+    if result.dropped_heads:
+        print(f'dropped, for training only: {", ".join(result.dropped_heads)}')
 
 
 if __name__ == '__main__':

@@ -3,11 +3,14 @@
 from torch import nn
 
 from ..models.blocks import CheckpointFormError, RepVGGBlock, check_form
+from ..models.heads import AuxiliaryClsHead
 from .reading import Checkpoint, CheckpointError
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load strictly. Nothing is loaded if anything does not fit.
+    """Load strictly, for inference. Nothing is loaded if anything does not fit.
+
+    Training-only heads of which the checkpoint has nothing are dropped from the model: it is whole without them.
 
     Raises:
         CheckpointFormError: If the checkpoint is in the other form than the model.
@@ -18,7 +21,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
         check_form(blocks, checkpoint.state_dict)
     except CheckpointFormError as error:
         raise CheckpointFormError(f'{checkpoint.path}: {error}') from None
+    absent = _find_absent_heads(model, checkpoint)
     expected, found = model.state_dict(), checkpoint.state_dict
+    expected = {key: value for key, value in expected.items() if not key.startswith(tuple(absent))}
     # files of torch < 0.4.1 have no such counters, and torch fills them in
     missing = [key for key in expected if key not in found and not key.endswith('num_batches_tracked')]
     unexpected = [key for key in found if key not in expected]
@@ -34,4 +39,16 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             f'{checkpoint.path} does not fit the model of the config: {counts}; give the config with which it was '
             'trained (same arch, same number of classes)'
         )
+    for head in absent.values():
+        head.switch_to_deploy()
     model.load_state_dict(found)
+
+
+def _find_absent_heads(model: nn.Module, checkpoint: Checkpoint) -> dict[str, AuxiliaryClsHead]:
+    """The heads whose training-only part the checkpoint has nothing of, by the prefix of that part's keys."""
+    absent = {}
+    for name, module in model.named_modules():
+        prefix = f'{name}.aux_heads.'.lstrip('.')
+        if isinstance(module, AuxiliaryClsHead) and not any(key.startswith(prefix) for key in checkpoint.state_dict):
+            absent[prefix] = module
+    return absent

@@ -13,12 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from rich.progress import track
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
-from .convert import count_params
+from .complexity import count_macs, count_params
 from .forms import build_model
 
 
@@ -105,13 +104,6 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
         max_difference=(train_logits - deploy_logits).abs().max().item(),
         max_logit=train_logits.abs().max().item(),
     )
-
-
-def count_macs(model: nn.Module, inputs: Tensor) -> int:
-    """Multiply-adds of the convolutions and linear layers, as torch counts them (half its FLOPs)."""
-    with FlopCounterMode(display=False) as counter:
-        model(inputs)
-    return counter.get_total_flops() // 2
 
 
 def measure_latencies(runs: list[Callable[[], object]], repeats: int = 30, warm_up: int = 5) -> list[float]:

@@ -1,5 +1,6 @@
 """A train-form checkpoint file -> a deploy-form checkpoint file, verified."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing
 from ..models.blocks import RepVGGBlock
+from .complexity import count_params
 from .forms import build_model
 from .inputs import iterate_images, make_noise
 from .switch import reparameterize
@@ -31,6 +33,7 @@ class Conversion:
         num_inputs: On how many images or noise tensors that was measured.
         train_params: Parameters of the train form.
         deploy_params: Parameters of the deploy form.
+        dropped_heads: Training-only heads of the source, which the destination has not.
     """
 
     entry: str
@@ -38,6 +41,7 @@ class Conversion:
     num_inputs: int
     train_params: int
     deploy_params: int
+    dropped_heads: tuple[str, ...] = ()
 
 
 def reparameterize_checkpoint(
@@ -51,8 +55,9 @@ def reparameterize_checkpoint(
 ) -> Conversion:
     """Convert ``source`` to deploy form, compare the written file with it, and only then put it in place.
 
-    The model is switched in eval mode; the kernels are computed in float64 and written as float32. Both forms
-    then run in float32 on the same inputs, the deploy form from the file as written.
+    The model is switched in eval mode; the kernels are computed in float64 and written as float32. Training-only
+    heads (:class:`AuxiliaryClsHead`) are dropped. Both forms then run in float32 on the same inputs, the deploy form
+    from the file as written.
 
     Args:
         cfg: The config with which the source was trained, or its deploy twin.
@@ -82,8 +87,13 @@ def reparameterize_checkpoint(
         state_dict={prefix + key: value.contiguous() for key, value in deployed.state_dict().items()},
         meta=dict(checkpoint.meta),
     )
+    dropped_heads = _find_aux_heads(checkpoint)
     record = content['meta']['mmrepvgg'] = dict(
-        form='deploy', source=Path(source).name, source_sha256=hash_file(source), version=__version__
+        form='deploy',
+        source=Path(source).name,
+        source_sha256=hash_file(source),
+        version=__version__,
+        dropped_heads=list(dropped_heads),
     )
     with replacing(destination) as temporary:
         torch.save(content, temporary)
@@ -100,7 +110,9 @@ def reparameterize_checkpoint(
             )
         record.update(max_relative_difference=difference, num_inputs=num_inputs, tolerance=tolerance)
         torch.save(content, temporary)
-    return Conversion(checkpoint.entry, difference, num_inputs, count_params(trained), count_params(deployed))
+    return Conversion(
+        checkpoint.entry, difference, num_inputs, count_params(trained), count_params(deployed), dropped_heads
+    )
 
 
 @torch.no_grad()
@@ -122,10 +134,6 @@ def measure_difference(first: nn.Module, second: nn.Module, inputs: Iterable[Ten
     return largest_difference / largest_output if largest_output else largest_difference, num_inputs
 
 
-def count_params(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def _select_part(model: Any, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
     """The part of ``model`` that the checkpoint holds, and what its keys begin with."""
     if not hasattr(model, 'backbone'):
@@ -135,6 +143,12 @@ def _select_part(model: Any, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
     if all(key.startswith('backbone.') for key in checkpoint.state_dict):
         return model.backbone, 'backbone.'
     return model, ''
+
+
+def _find_aux_heads(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Names of the training-only heads in the checkpoint, such as ``head.aux_heads.0``."""
+    matches = (re.match(r'(.*\baux_heads\.\d+)\.', key) for key in checkpoint.state_dict)
+    return tuple(dict.fromkeys(match[1] for match in matches if match))
 
 
 def _without_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:

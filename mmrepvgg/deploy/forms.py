@@ -7,22 +7,28 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+# What takes an argument deploy.
+_PARTS_WITH_FORM = ('RepVGG', 'AuxiliaryClsHead')
+
 
 def build_model(cfg: Config, deploy: bool) -> nn.Module:
-    """Build ``cfg.model`` in the given form, in eval mode and on the CPU. No pretrained weights are read."""
+    """Build ``cfg.model`` in the given form, in eval mode and on torch's default device.
+
+    No pretrained weights are read.
+    """
     model_cfg = copy.deepcopy(cfg.model)
-    for backbone in _find_backbones(model_cfg):
-        backbone['deploy'] = deploy
+    for part in _find_parts(model_cfg):
+        part['deploy'] = deploy
     if 'data_preprocessor' in cfg:  # as the Runner does
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     model_cfg['_scope_'] = cfg.get('default_scope', 'mmpretrain')
     return MODELS.build(model_cfg).eval()
 
 
-def _find_backbones(node: Any) -> list[dict]:
+def _find_parts(node: Any) -> list[dict]:
     if isinstance(node, dict):
-        found = [node] if str(node.get('type', '')).split('.')[-1] == 'RepVGG' else []
-        return found + [backbone for value in node.values() for backbone in _find_backbones(value)]
+        found = [node] if str(node.get('type', '')).split('.')[-1] in _PARTS_WITH_FORM else []
+        return found + [part for value in node.values() for part in _find_parts(value)]
     if isinstance(node, list | tuple):
-        return [backbone for value in node for backbone in _find_backbones(value)]
+        return [part for value in node for part in _find_parts(value)]
     return []

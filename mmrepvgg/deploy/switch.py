@@ -8,12 +8,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..models.backbone import RepVGG
 from ..models.blocks import RepVGGBlock, switch_blocks
+from ..models.heads import AuxiliaryClsHead
 
 M = TypeVar('M', bound=nn.Module)
 
 
 def reparameterize(model: M, inplace: bool = False) -> M:
-    """Replace the branches of every RepVGG block in ``model`` by one convolution.
+    """Replace the branches of every RepVGG block in ``model`` by one convolution, and drop training-only heads.
 
     Args:
         model: A block, a backbone, a classifier, a detector or segmentor, or a wrapper of one (DDP, EMA). A
@@ -39,7 +40,9 @@ def reparameterize(model: M, inplace: bool = False) -> M:
     for module in model.modules():
         if isinstance(module, RepVGG):
             module.deploy = True
-        if isinstance(module, DistributedDataParallel):
+        elif isinstance(module, AuxiliaryClsHead):
+            module.switch_to_deploy()
+        elif isinstance(module, DistributedDataParallel):
             # It would broadcast the batch norms' statistics before each forward pass, and fail without them.
             module.broadcast_buffers = False
     return model

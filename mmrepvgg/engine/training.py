@@ -69,10 +69,6 @@ def train(
 
 def _use_mixed_precision(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrepvgg.CPUAmpOptimWrapper'):
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrepvgg.AmpOptimWrapper'):
         raise ValueError(f'--amp replaces optim_wrapper.type OptimWrapper only, and the config has {wrapper}')
-    if torch.cuda.is_available():
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    else:
-        cfg.optim_wrapper.type = 'mmrepvgg.CPUAmpOptimWrapper'
+    cfg.optim_wrapper.type = 'mmrepvgg.AmpOptimWrapper'

@@ -15,6 +15,7 @@ class Arch:
         group_layer_map: Groups by the block's number, counted through all stages; the stem is block 0
             and always dense. A block that is not named has one group.
         se_cfg: Arguments of :class:`mmrepvgg.models.squeeze_excite.SELayer`, or None for no SE.
+        se_after_act: Whether SE follows the activation (RepVGGplus) instead of preceding it.
         stem_channels: Upper bound of the stem's channels; the first stage's width is the other one.
     """
 
@@ -22,6 +23,7 @@ class Arch:
     width_factor: tuple[float, ...]
     group_layer_map: Mapping[int, int] = field(default_factory=dict)
     se_cfg: Mapping[str, Any] | None = None
+    se_after_act: bool = False
     stem_channels: int = 64
 
     def __post_init__(self) -> None:
@@ -69,6 +71,8 @@ ARCHS: dict[str, Arch] = {
     'B3g2': Arch(_B, (3, 3, 3, 5), _every_second(2)),
     'B3g4': Arch(_B, (3, 3, 3, 5), _every_second(4)),
     'D2se': Arch(_D, (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=16, divisor=1)),
+    # RepVGGplus; its training-only heads are AuxiliaryClsHead's
+    'L2pse': Arch(_D, (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=4, divisor=1), se_after_act=True),
 }
 
 

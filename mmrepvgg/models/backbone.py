@@ -23,10 +23,11 @@ class RepVGG(BaseModule):
 
     Args:
         arch: A preset (``mmrepvgg.models.archs.ARCHS``) or a dict with ``num_blocks`` and ``width_factor`` and,
-            optionally, ``group_layer_map``, ``se_cfg`` and ``stem_channels``.
+            optionally, ``group_layer_map``, ``se_cfg``, ``se_after_act`` and ``stem_channels``.
         in_channels: Channels of the image.
         base_channels: Multiplied by ``width_factor`` and 1, 2, 4, ... to give the stages' channels.
-        out_indices: Stages whose output is returned, from 0; negative ones count from the last.
+        out_indices: Stages whose output is returned, from 0; negative ones count from the last. A pair ``(stage,
+            block)`` is the output of one block, both from 0. Outputs come in the network's order.
         strides: Stride of each stage's first block. Stage ``i``'s output has stride ``2 * strides[0] * ... *
             strides[i]``.
         dilations: Dilation of each stage's blocks.
@@ -53,7 +54,7 @@ class RepVGG(BaseModule):
         arch: str | Mapping[str, Any] | Arch,
         in_channels: int = 3,
         base_channels: int = 64,
-        out_indices: int | Sequence[int] = (3,),
+        out_indices: int | Sequence[int | tuple[int, int]] = (3,),
         strides: Sequence[int] = (2, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1),
         frozen_stages: int = -1,
@@ -77,7 +78,7 @@ class RepVGG(BaseModule):
 
         self.in_channels = in_channels
         self.base_channels = base_channels
-        self.out_indices = _resolve_out_indices(out_indices, num_stages)
+        self.out_indices = _resolve_out_indices(out_indices, self.arch.num_blocks)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.deploy = deploy
@@ -85,6 +86,7 @@ class RepVGG(BaseModule):
 
         block_args: dict[str, Any] = dict(
             se_cfg=self.arch.se_cfg,
+            se_after_act=self.arch.se_after_act,
             with_cp=with_cp,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
@@ -92,6 +94,7 @@ class RepVGG(BaseModule):
             deploy=deploy,
         )
         widths = [int(base_channels * 2**i * factor) for i, factor in enumerate(self.arch.width_factor)]
+        self.out_channels = tuple(widths[_stage_of(index)] for index in sorted(self.out_indices, key=_depth_of))
         channels = min(self.arch.stem_channels, widths[0])
         self.stem = RepVGGBlock(in_channels, channels, stride=2, **block_args)
 
@@ -115,7 +118,11 @@ class RepVGG(BaseModule):
             self.add_module(stage_name, nn.Sequential(*blocks))
         self.ppf = _make_ppf(channels, norm_cfg, act_cfg) if add_ppf else nn.Identity()
         # Child 0 is the stem; the last stage's output is taken behind the pooling.
-        self._out_children = [i + 1 + (i == num_stages - 1) for i in self.out_indices]
+        self._out_children = [i + 1 + (i == num_stages - 1) for i in self.out_indices if isinstance(i, int)]
+        self._out_blocks: dict[int, set[int]] = {}
+        for stage, number in (i for i in self.out_indices if isinstance(i, tuple)):
+            self._out_blocks.setdefault(stage + 1, set()).add(number)
+        self._has_out_blocks = bool(self._out_blocks)
         self._freeze_stages()
 
     # No return annotation: TorchScript knows no tuples of variable length and gets a list.
@@ -128,7 +135,17 @@ class RepVGG(BaseModule):
         outs: list[Tensor] = []
         # Not getattr by name, which can't be scripted: the children are the stem, the stages and the pooling.
         for index, module in enumerate(self.children()):
-            x = module(x)
+            if torch.jit.is_scripting():
+                if self._has_out_blocks:
+                    raise RuntimeError('a RepVGG with pairs (stage, block) in out_indices can not be scripted')
+                x = module(x)
+            elif index in self._out_blocks:
+                for number, block in enumerate(module):
+                    x = block(x)
+                    if number in self._out_blocks[index]:
+                        outs.append(x)
+            else:
+                x = module(x)
             if index in self._out_children:
                 outs.append(x)
         if torch.jit.is_scripting():
@@ -178,17 +195,48 @@ class RepVGG(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
+OutIndex = int | tuple[int, int]
+
+
+def _resolve_out_indices(
+    out_indices: int | Sequence[int | Sequence[int]], num_blocks: Sequence[int]
+) -> tuple[OutIndex, ...]:
+    num_stages = len(num_blocks)
     indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-    if not indices or any(not isinstance(i, int) or not -num_stages <= i < num_stages for i in indices):
+    resolved: list[OutIndex] = []
+    for index in indices:
+        if isinstance(index, int) and -num_stages <= index < num_stages:
+            resolved.append(index % num_stages)
+        elif _is_block_index(index, num_blocks):
+            stage, block = index  # type: ignore[misc]
+            resolved.append((stage, block))
+        else:
+            resolved.clear()
+            break
+    if not resolved:
         raise ValueError(
             f'out_indices must be stages from 0 to {num_stages - 1}, or negative ones from -{num_stages} to -1, '
-            f'got {out_indices!r}'
+            f'or pairs (stage, block) with blocks below {tuple(num_blocks)}, got {out_indices!r}'
         )
-    resolved = tuple(i % num_stages for i in indices)
     if len(set(resolved)) != len(resolved):
         raise ValueError(f'out_indices must name each stage once, got {out_indices!r}')
-    return resolved
+    return tuple(resolved)
+
+
+def _is_block_index(index: Any, num_blocks: Sequence[int]) -> bool:
+    if not isinstance(index, tuple | list) or len(index) != 2 or not all(isinstance(i, int) for i in index):
+        return False
+    stage, block = index
+    return 0 <= stage < len(num_blocks) and 0 <= block < num_blocks[stage]
+
+
+def _stage_of(index: OutIndex) -> int:
+    return index if isinstance(index, int) else index[0]
+
+
+def _depth_of(index: OutIndex) -> tuple[int, float]:
+    """Sorts outputs as the network computes them: a stage's own output is behind those of its blocks."""
+    return (index, float('inf')) if isinstance(index, int) else index
 
 
 def _make_ppf(channels: int, norm_cfg: dict, act_cfg: dict | None) -> nn.Module:

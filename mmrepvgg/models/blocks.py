@@ -42,6 +42,7 @@ class RepVGGBlock(BaseModule):
         groups: Groups of the convolutions.
         padding_mode: ``'zeros'``, ``'reflect'``, ``'replicate'`` or ``'circular'``; holds in both forms.
         se_cfg: Arguments of :class:`SELayer`, which stays in the deploy form; None for no SE.
+        se_after_act: SE follows the activation (RepVGGplus) instead of preceding it.
         with_cp: Recompute the branches in the backward pass instead of storing them. The batch norms'
             statistics are updated once a step all the same.
         conv_cfg: Convolution of the branches. The deploy form's is always a plain ``Conv2d``.
@@ -56,7 +57,7 @@ class RepVGGBlock(BaseModule):
     """
 
     # For torch.jit.script: the form is decided when the block is compiled.
-    __constants__ = ['deploy', 'stride', 'padding', 'dilation', 'padding_mode', 'with_cp']
+    __constants__ = ['deploy', 'stride', 'padding', 'dilation', 'padding_mode', 'se_after_act', 'with_cp']
     __jit_unused_properties__ = ['is_init']
 
     def __init__(
@@ -69,6 +70,7 @@ class RepVGGBlock(BaseModule):
         groups: int = 1,
         padding_mode: str = 'zeros',
         se_cfg: Mapping[str, Any] | None = None,
+        se_after_act: bool = False,
         with_cp: bool = False,
         conv_cfg: dict | None = None,
         norm_cfg: dict = dict(type='BN'),
@@ -96,6 +98,7 @@ class RepVGGBlock(BaseModule):
         self.dilation = dilation
         self.groups = groups
         self.padding_mode = padding_mode
+        self.se_after_act = se_after_act
         self.with_cp = with_cp
         self.deploy = deploy
 
@@ -125,7 +128,7 @@ class RepVGGBlock(BaseModule):
             y = checkpoint(self._sum_branches, x, use_reentrant=False, context_fn=self._make_checkpoint_contexts)
         else:
             y = self._sum_branches(x)
-        return self.act(self.se_layer(y))
+        return self.se_layer(self.act(y)) if self.se_after_act else self.act(self.se_layer(y))
 
     def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
         """The one 3x3 convolution that equals the branches in eval mode.

@@ -7,12 +7,13 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 
-train_pipeline = [
+# What every augmentation begins with; configs that add one say [*_base_.train_crop, ..., dict(type='PackInputs')].
+train_crop = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
 ]
+train_pipeline = [*train_crop, dict(type='PackInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),

@@ -3,14 +3,9 @@
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
     # What decays: convolution and linear weights, and the gain of the identity branch's batch norm. What does not:
-    # any bias, and the gains of the 3x3 and the 1x1 branch's batch norms.
+    # any bias, and the gains of all other batch norms.
     paramwise_cfg=dict(
-        bias_decay_mult=0.0,
-        custom_keys={
-            'branch_3x3.norm': dict(decay_mult=0.0),
-            'branch_1x1.norm': dict(decay_mult=0.0),
-            'branch_norm.bias': dict(decay_mult=0.0),
-        },
+        bias_decay_mult=0.0, norm_decay_mult=0.0, custom_keys={'branch_norm.weight': dict(decay_mult=1.0)}
     ),
 )
 

@@ -1,0 +1,75 @@
+"""The table of models in a README, written from the model-index file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .checkpoints.writing import replacing
+
+BEGIN = '<!-- model table: written by tools/update_model_table.py from metafile.yml -->'
+END = '<!-- end of model table -->'
+
+# Columns of accuracies: what a result's source begins with, up to its comma.
+SOURCES = ('RepVGG authors', 'mmpretrain 1.x', 'mmcls 0.x', 'timm', 'MindCV')
+
+
+def update_table(readme: str | Path, metafile: str | Path) -> bool:
+    """Write the table between the marker comments of ``readme``.
+
+    Returns:
+        bool: Whether anything changed.
+
+    Raises:
+        ValueError: If the markers are missing, or a result names a source that has no column.
+    """
+    old = Path(readme).read_text()
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f'{readme} must have the lines {BEGIN} and {END}; put them where the table belongs')
+    models = yaml.safe_load(Path(metafile).read_text())['Models']
+    new = f'{before}{BEGIN}\n{render_table(models)}{END}{after}'
+    if new == old:
+        return False
+    with replacing(readme) as temporary:
+        temporary.write_text(new)
+    return True
+
+
+def render_table(models: Sequence[Mapping[str, Any]]) -> str:
+    """The Markdown table of ``models``, entries of a model-index file."""
+    head = ['model', 'parameters (M)', 'GMACs', 'epochs', *SOURCES, 'weights']
+    lines = [head, ['---'] * len(head), *map(_render_row, models)]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def _render_row(model: Mapping[str, Any]) -> list[str]:
+    cost = model['Metadata']
+    accuracies: dict[str, list[str]] = {source: [] for source in SOURCES}
+    for result in model.get('Results') or ():
+        source = result['Metrics']['Source'].split(',')[0]
+        if source not in accuracies:
+            raise ValueError(f'{model["Name"]}: the source must begin with one of {", ".join(SOURCES)}, got {source}')
+        accuracies[source].append(_render_accuracy(result['Metrics'], cost['Epochs']))
+    weights = {'OpenMMLab': model.get('Weights'), 'converted': model.get('Converted Weights')}
+    return [
+        f'[{model["Name"]}]({Path(model["Config"]).name})',
+        f'{cost["Parameters"] / 1e6:.2f} / {cost["Deploy Parameters"] / 1e6:.2f}',
+        f'{cost["FLOPs"] / 1e9:.3f} / {cost["Deploy FLOPs"] / 1e9:.3f}',
+        str(cost['Epochs']),
+        *('<br>'.join(found) or '-' for found in accuracies.values()),
+        ', '.join(f'[{name}]({address})' for name, address in weights.items() if address) or '-',
+    ]
+
+
+def _render_accuracy(metrics: Mapping[str, Any], epochs: int) -> str:
+    text = f'{metrics["Top 1 Accuracy"]:.2f}'
+    if 'Top 5 Accuracy' in metrics:
+        text += f' / {metrics["Top 5 Accuracy"]:.2f}'
+    if 'Pixels' in metrics:
+        text += f' @{metrics["Pixels"]}'
+    if metrics.get('Epochs', epochs) != epochs:
+        text += f' ({metrics["Epochs"]} epochs)'
+    return text

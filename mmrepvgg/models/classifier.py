@@ -1,0 +1,34 @@
+"""The classifier: backbone, neck and head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmpretrain.models.classifiers import ImageClassifier as PlainImageClassifier
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from .backbone import RepVGG
+
+
+class ImageClassifier(PlainImageClassifier):
+    """mmpretrain's ``ImageClassifier`` whose head follows the backbone.
+
+    Where a ``LinearClsHead`` or an ``AuxiliaryClsHead`` on a RepVGG does not say otherwise, its ``in_channels`` (and
+    ``aux_channels``, ``deploy``) are the backbone's, so that a config names the arch and no width.
+    """
+
+    def __init__(self, backbone: Any, neck: Any = None, head: Any = None, **kwargs: Any):
+        if not isinstance(backbone, nn.Module):
+            backbone = MODELS.build(backbone)
+        if isinstance(head, Mapping) and isinstance(backbone, RepVGG):
+            head = {**_derive_head_args(str(head.get('type')).split('.')[-1], backbone), **head}
+        super().__init__(backbone, neck, head, **kwargs)
+
+
+def _derive_head_args(head_type: str, backbone: RepVGG) -> dict[str, Any]:
+    *aux_channels, in_channels = backbone.out_channels
+    if head_type == 'LinearClsHead':
+        return dict(in_channels=in_channels)
+    if head_type == 'AuxiliaryClsHead':
+        return dict(in_channels=in_channels, aux_channels=aux_channels, deploy=backbone.deploy)
+    return {}

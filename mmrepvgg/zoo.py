@@ -1,0 +1,87 @@
+"""The models that this project describes: their configs, and how mmpretrain's model hub finds them."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from mmengine.runner import CheckpointLoader
+from mmpretrain.apis import ModelHub
+from modelindex.load_model_index import load
+
+from . import registry  # noqa: F401  (makes mmrepvgg's types known)
+from .checkpoints.reading import CheckpointError, load_file
+
+# Where this project's model-index file is, below the folder that holds configs/.
+METAFILE = 'configs/repvgg/metafile.yml'
+
+
+def find_root() -> Path:
+    """The folder that holds ``configs/``: ``.mim`` of an installed package, or the checkout of an editable one.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    package = Path(__file__).parent
+    for root in (package / '.mim', package.parent):
+        if (root / METAFILE).is_file():
+            return root
+    raise FileNotFoundError(
+        f'{METAFILE} is neither in {package / ".mim"} nor in {package.parent}; install the package with pip, or use a '
+        'checkout of the repository'
+    )
+
+
+def register_models(metafile: str | Path | None = None) -> list[str]:
+    """Make ``mmpretrain.list_models`` and ``mmpretrain.get_model`` find this project's models.
+
+    Their names are ``repvgg-a0_8xb32`` and so on. mmpretrain's own, ``repvgg-A0_8xb32_in1k`` and so on, stay as they
+    are. Calling it again changes nothing. The weights behind ``get_model(name, pretrained=True)`` are read as tensors
+    and plain data only, and against the hash in their file name.
+
+    Args:
+        metafile: Another model-index file; its configs are relative to its own folder.
+
+    Returns:
+        list[str]: The names.
+
+    Raises:
+        ValueError: If another model already has one of the names.
+    """
+    root = find_root() if metafile is None else Path(metafile).parent
+    path = root / METAFILE if metafile is None else Path(metafile)
+    index = load(str(path))
+    index.build_models_with_collections()
+    models = list(index.models)
+    known = {model.name: ModelHub.get(model.name) for model in models if ModelHub.has(model.name)}
+    if foreign := [name for name, model in known.items() if Path(model.filepath).resolve() != path.resolve()]:
+        raise ValueError(
+            f'{path} names {", ".join(foreign)}, which {known[foreign[0]].filepath} has registered already; rename it'
+        )
+    if not known:
+        ModelHub.register_model_index(path, config_prefix=root)
+    for folder in {model.weights.rsplit('/', 1)[0] for model in models if model.weights}:
+        # A longer prefix wins over mmengine's own loader of http addresses, which would run what is in a pickle.
+        CheckpointLoader.register_scheme(prefixes=f'{folder}/', loader=_load_address, force=True)
+    return [model.name for model in models]
+
+
+def _load_address(address: str, map_location: Any = None) -> Any:
+    """Download a checkpoint into torch's cache, unless it is there, and read it safely (onto the CPU)."""
+    name = address.rsplit('/', 1)[1]
+    file = Path(torch.hub.get_dir(), 'checkpoints', name)
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # OpenMMLab's names end in the first 8 digits of the SHA-256
+        match = re.search(r'-([0-9a-f]{8,})\.', name)
+        try:
+            torch.hub.download_url_to_file(address, str(file), match and match[1], progress=sys.stderr.isatty())
+        except (URLError, OSError) as error:
+            raise CheckpointError(
+                f'{address} could not be downloaded ({error}); download it elsewhere and put it at {file}'
+            ) from error
+        except RuntimeError as error:
+            raise CheckpointError(f'{address} was not kept: {error}') from error
+    return load_file(file)

@@ -1,0 +1,31 @@
+"""Write the model table of configs/repvgg/README.md from configs/repvgg/metafile.yml.
+
+example: python tools/update_model_table.py
+"""
+
+import argparse
+
+from mmrepvgg import cli
+
+
+def parse() -> argparse.ArgumentParser:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument('--readme', default='configs/repvgg/README.md', help='file to update (default: %(default)s)')
+    parser.add_argument(
+        '--metafile', default='configs/repvgg/metafile.yml', help='model-index file to read (default: %(default)s)'
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    cli.require_file(args.readme)
+    cli.require_file(args.metafile)
+
+    from mmrepvgg.model_table import update_table
+
+    changed = update_table(args.readme, args.metafile)
+    print(f'{args.readme}: {"updated" if changed else "up to date"}')
+
+
+if __name__ == '__main__':
+    cli.run(parse(), main)
