@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
