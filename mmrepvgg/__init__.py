@@ -22,7 +22,9 @@ _PUBLIC = {
     'reparameterize': 'deploy.switch',
     'ImageNet': 'data.imagenet',
     'CPUAmpOptimWrapper': 'engine.amp',
+    'CalibrateInsertedNormsHook': 'engine.calibration',
     'ChannelsLastHook': 'engine.hooks',
+    'CustomL2Hook': 'engine.custom_l2',
     'PredictionRecord': 'engine.metrics',
 }
 

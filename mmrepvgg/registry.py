@@ -14,6 +14,8 @@ from torch import nn
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
 from .engine.amp import CPUAmpOptimWrapper
+from .engine.calibration import CalibrateInsertedNormsHook
+from .engine.custom_l2 import CustomL2Hook
 from .engine.hooks import ChannelsLastHook
 from .engine.metrics import PredictionRecord
 from .models.backbone import RepVGG
@@ -33,7 +35,8 @@ OPTIM_WRAPPERS = Registry(
 # relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.
 MODELS.register_module(module=RepVGG)
 DATASETS.register_module(module=ImageNet)
-HOOKS.register_module(module=ChannelsLastHook)
+for _hook in (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook):
+    HOOKS.register_module(module=_hook)
 METRICS.register_module(module=PredictionRecord)
 OPTIM_WRAPPERS.register_module(module=CPUAmpOptimWrapper)
 

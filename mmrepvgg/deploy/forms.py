@@ -9,10 +9,15 @@ from torch import nn
 
 
 def build_model(cfg: Config, deploy: bool) -> nn.Module:
-    """Build ``cfg.model`` in the given form, in eval mode and on the CPU. No pretrained weights are read."""
+    """Build ``cfg.model`` in the given form, in eval mode and on the CPU. No pretrained weights are read.
+
+    The train form of a config with ``deploy_norm`` is the deploy form with these norms inserted.
+    """
     model_cfg = copy.deepcopy(cfg.model)
     for backbone in _find_backbones(model_cfg):
-        backbone['deploy'] = deploy
+        if deploy:
+            backbone.pop('deploy_norm', None)
+        backbone['deploy'] = deploy or backbone.get('deploy_norm') is not None
     if 'data_preprocessor' in cfg:  # as the Runner does
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     model_cfg['_scope_'] = cfg.get('default_scope', 'mmpretrain')
