@@ -204,7 +204,7 @@ class RepVGGBlock(BaseModule):
         if not self.deploy:
             for name in _TRAIN_BRANCHES:
                 delattr(self, name)
-        self.deploy_norm = nn.Identity()
+        self.deploy_norm = nn.Identity().train(self.training)
         self.branch_reparam = conv
         self.deploy = True
 
