@@ -101,4 +101,4 @@ def test_the_registry_is_imported_by_the_scope_alone():
         'import torch; from mmengine.logging import HistoryBuffer\n'
         'print(type(m).__module__, HistoryBuffer in torch.serialization.get_safe_globals())'
     )
-    assert run_python(code).stdout.split() == ['mmrepvgg.models.backbone', 'True']
+    assert run_python(code).stdout.splitlines()[-1].split() == ['mmrepvgg.models.backbone', 'True']
