@@ -75,7 +75,7 @@ for name, (tool, *arguments) in json.loads(sys.argv[1]).items():
             runpy.run_path(tool, run_name='__main__')
         except SystemExit as exit:
             status = exit.code
-    results[name] = [status, errors.getvalue().splitlines()[-1], os.path.exists('RAN')]
+    results[name] = [status, (errors.getvalue().splitlines() or [''])[-1], os.path.exists('RAN')]
 with open('results.json', 'w') as file:
     json.dump(results, file)
 """
