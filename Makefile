@@ -1,5 +1,6 @@
 # make demo   train, convert and test RepVGG-A0 on real images, in .venv
 # make test   run the tests there
+# make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
 # make lint   check format, style and types there
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ WORK := work_dirs/repvgg-a0_digits
 CONFIG := configs/repvgg/repvgg-a0_digits.py
 DEPLOY_CONFIG := configs/repvgg/deploy/repvgg-a0_digits_deploy.py
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test test-onedl lint format install clean
 
 demo: install
 	$(BIN)/python tools/prepare_digits.py data/digits
@@ -19,6 +20,19 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-onedl: .venv-onedl/installed
+	.venv-onedl/bin/python -c 'import mmseg'  # without it tests/onedl would not be collected
+	.venv-onedl/bin/python -m pytest
+
+# The forks replace packages that setup.py asks for by name, hence --no-deps.
+.venv-onedl/installed: constraints-onedl.txt setup.py
+	$(PYTHON) -m venv --clear .venv-onedl
+	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
+		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
+		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest
+	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv-onedl/installed
 
 lint: install
 	$(BIN)/ruff check .
@@ -36,4 +50,4 @@ install: .venv/installed
 	PYTHON="$(PYTHON)" ./install.sh
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-onedl build *.egg-info .pytest_cache .mypy_cache .ruff_cache

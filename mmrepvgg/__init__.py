@@ -26,7 +26,9 @@ _PUBLIC = {
     'ImageNet': 'data.imagenet',
     'AmpOptimWrapper': 'engine.amp',
     'CPUAmpOptimWrapper': 'engine.amp',
+    'CalibrateInsertedNormsHook': 'engine.calibration',
     'ChannelsLastHook': 'engine.hooks',
+    'CustomL2Hook': 'engine.custom_l2',
     'PredictionRecord': 'engine.metrics',
 }
 

@@ -1,6 +1,7 @@
 """What the tools share: arguments, and errors as one line. Imports no torch, so that usage errors are fast."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -74,6 +75,9 @@ def require_file(path: str | Path) -> None:
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> NoReturn:
     """Parse the arguments, call ``main``, and exit: 0, or 1 with one line that says why; 2 for wrong usage."""
     args = parser.parse_args()
+    # No library below may run what a checkpoint says: some versions of mmengine fall back to an unsafe load.
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     try:
         main(args)
     except KeyboardInterrupt:

@@ -14,6 +14,8 @@ from torch import nn
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
+from .engine.calibration import CalibrateInsertedNormsHook
+from .engine.custom_l2 import CustomL2Hook
 from .engine.hooks import ChannelsLastHook
 from .engine.metrics import PredictionRecord
 from .models.backbone import RepVGG
@@ -33,14 +35,15 @@ OPTIM_WRAPPERS = Registry(
 
 # Registered here and not by decorators, so that the classes don't import upwards. Registries that are no
 # relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.
-MODELS.register_module(module=RepVGG)
-MODELS.register_module(module=ImageClassifier)
-MODELS.register_module(module=AuxiliaryClsHead)
-DATASETS.register_module(module=ImageNet)
-HOOKS.register_module(module=ChannelsLastHook)
-METRICS.register_module(module=PredictionRecord)
-OPTIM_WRAPPERS.register_module(module=CPUAmpOptimWrapper)
-OPTIM_WRAPPERS.register_module(module=AmpOptimWrapper)
+for _registry, _members in {
+    MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead),
+    DATASETS: (ImageNet,),
+    HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook),
+    METRICS: (PredictionRecord,),
+    OPTIM_WRAPPERS: (AmpOptimWrapper, CPUAmpOptimWrapper),
+}.items():
+    for _member in _members:
+        _registry.register_module(module=_member)
 
 allow_runner_checkpoints()
 

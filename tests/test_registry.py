@@ -41,7 +41,7 @@ def test_the_prefixed_name_works_from_every_registry():
 
 def test_build_classifier_needs_nothing_imported_before():
     code = f'import mmrepvgg; print(type(mmrepvgg.build_classifier({CLASSIFIER!r}).backbone).__module__)'
-    assert run_python(code).stdout.strip() == 'mmrepvgg.models.backbone'
+    assert run_python(code).stdout.splitlines()[-1] == 'mmrepvgg.models.backbone'
 
 
 def test_mmpretrains_own_class_stays_as_it_is():
@@ -101,4 +101,4 @@ def test_the_registry_is_imported_by_the_scope_alone():
         'import torch; from mmengine.logging import HistoryBuffer\n'
         'print(type(m).__module__, HistoryBuffer in torch.serialization.get_safe_globals())'
     )
-    assert run_python(code).stdout.split() == ['mmrepvgg.models.backbone', 'True']
+    assert run_python(code).stdout.splitlines()[-1].split() == ['mmrepvgg.models.backbone', 'True']

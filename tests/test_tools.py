@@ -85,8 +85,8 @@ class TestMainPath:
         report, _ = deployed
         match = re.fullmatch(
             r'deployed\.pth: 7,840,778 -> 7,041,194 parameters \(from state_dict\); '
-            r'largest difference (\S+) of the largest output on 360 image\(s\)\n',
-            report,
+            r'largest difference (\S+) of the largest output on 360 image\(s\)',
+            report.splitlines()[-1],  # the onedl forks print a line when imported
         )
         assert match
         assert float(match[1]) <= 1e-5

@@ -41,7 +41,9 @@ class Checkpoint:
 
     @property
     def is_deploy_form(self) -> bool:
-        return any('branch_reparam.' in key for key in self.state_dict)
+        """Whether it is one convolution a block, no batch norm inserted."""
+        keys = list(self.state_dict)
+        return any('branch_reparam.' in key for key in keys) and not any('deploy_norm.' in key for key in keys)
 
 
 def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:

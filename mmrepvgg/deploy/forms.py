@@ -14,11 +14,14 @@ _PARTS_WITH_FORM = ('RepVGG', 'AuxiliaryClsHead')
 def build_model(cfg: Config, deploy: bool) -> nn.Module:
     """Build ``cfg.model`` in the given form, in eval mode and on torch's default device.
 
-    No pretrained weights are read.
+    No pretrained weights are read. The train form of a config with ``deploy_norm`` is the deploy form with these
+    norms inserted.
     """
     model_cfg = copy.deepcopy(cfg.model)
     for part in _find_parts(model_cfg):
-        part['deploy'] = deploy
+        if deploy:
+            part.pop('deploy_norm', None)
+        part['deploy'] = deploy or part.get('deploy_norm') is not None
     if 'data_preprocessor' in cfg:  # as the Runner does
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     model_cfg['_scope_'] = cfg.get('default_scope', 'mmpretrain')

@@ -30,7 +30,8 @@ def iterate_images(path: Path, cfg: Config, preprocessor: nn.Module, batch_size:
     if not files:
         raise ValueError(f'{path} holds no image ({", ".join(IMAGE_SUFFIXES)})')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+        steps = [step for step in cfg.test_dataloader.dataset.pipeline if not step['type'].endswith('LoadAnnotations')]
+        pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     for start in range(0, len(files), batch_size):
         # a label that no file has: the pipeline packs it, and nothing reads it
         samples = [pipeline(dict(img_path=str(file), gt_label=0)) for file in files[start : start + batch_size]]

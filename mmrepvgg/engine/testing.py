@@ -42,7 +42,13 @@ def evaluate(
     Raises:
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
+        ValueError: If ``metrics`` or ``out`` are given for a model that is no classifier.
     """
+    if (metrics or out is not None) and 'head' not in cfg.model:
+        raise ValueError(
+            f'--metrics and --out are for classifiers, got a config of {cfg.model.type}; leave them out, and its own '
+            'test_evaluator is used'
+        )
     weights = read_checkpoint(checkpoint)
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False

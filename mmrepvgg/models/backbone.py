@@ -41,6 +41,8 @@ class RepVGG(BaseModule):
         norm_eval: Keep all batch norms in eval mode while training.
         add_ppf: Add mmpretrain's MTSPPF pooling (YOLOX-PAI) after the last stage.
         init_cfg: Initialisation. ``dict(type='Pretrained', checkpoint=...)`` is read once.
+        deploy_norm: With ``deploy=True``, batch norm to insert behind each convolution, for fine-tuning a converted
+            model (``dict(type='BN')``); the switch folds it in again.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -66,6 +68,7 @@ class RepVGG(BaseModule):
         norm_eval: bool = False,
         add_ppf: bool = False,
         init_cfg: dict | Sequence[dict] | None = INIT_CFG,
+        deploy_norm: dict | None = None,
     ):
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         self.arch = get_arch(arch)
@@ -82,7 +85,7 @@ class RepVGG(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.deploy = deploy
-        self._warn_when_trained = deploy
+        self._warn_when_trained = deploy and deploy_norm is None
 
         block_args: dict[str, Any] = dict(
             se_cfg=self.arch.se_cfg,
@@ -92,6 +95,7 @@ class RepVGG(BaseModule):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
             deploy=deploy,
+            deploy_norm=deploy_norm,
         )
         widths = [int(base_channels * 2**i * factor) for i, factor in enumerate(self.arch.width_factor)]
         self.out_channels = tuple(widths[_stage_of(index)] for index in sorted(self.out_indices, key=_depth_of))

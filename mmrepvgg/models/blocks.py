@@ -21,6 +21,7 @@ PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 
 _TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
 _DEPLOY_BRANCH = 'branch_reparam'
+_DEPLOY_NORM = 'deploy_norm'
 
 
 class CheckpointFormError(RuntimeError):
@@ -50,6 +51,8 @@ class RepVGGBlock(BaseModule):
         act_cfg: Activation; None for none.
         deploy: Build the deploy form.
         init_cfg: Initialisation, as for any mmengine module.
+        deploy_norm: Batch norm to insert behind the convolution of the deploy form, for fine-tuning; the switch
+            folds it in again. It is the identity function when a deploy-form state dict is loaded.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -58,7 +61,7 @@ class RepVGGBlock(BaseModule):
 
     # For torch.jit.script: the form is decided when the block is compiled.
     __constants__ = ['deploy', 'stride', 'padding', 'dilation', 'padding_mode', 'se_after_act', 'with_cp']
-    __jit_unused_properties__ = ['is_init']
+    __jit_unused_properties__ = ['is_init', 'is_plain']
 
     def __init__(
         self,
@@ -77,8 +80,13 @@ class RepVGGBlock(BaseModule):
         act_cfg: dict | None = dict(type='ReLU'),
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        deploy_norm: dict | None = None,
     ):
         super().__init__(init_cfg)
+        if deploy_norm is not None and not deploy:
+            raise ValueError(
+                f'deploy_norm is inserted into the deploy form and needs deploy=True, got deploy={deploy!r}'
+            )
         _check_integers(1, in_channels=in_channels, out_channels=out_channels, stride=stride, dilation=dilation)
         _check_integers(1, groups=groups)
         _check_integers(0, padding=padding)
@@ -114,6 +122,7 @@ class RepVGGBlock(BaseModule):
                 conv_cfg, norm_cfg, 3, stride=stride, padding=padding, dilation=dilation, **mode
             )
             self.branch_1x1 = self._make_conv_norm(conv_cfg, norm_cfg, 1)
+        self.deploy_norm = nn.Identity() if deploy_norm is None else _make_deploy_norm(deploy_norm, out_channels)
 
         self.se_layer = nn.Identity() if se_cfg is None else SELayer(out_channels, **se_cfg)
         self.act = nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
@@ -121,7 +130,7 @@ class RepVGGBlock(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C_in, H, W)`` -> ``(N, C_out, H', W')``, with H' and W' as of the 3x3 convolution."""
         if self.deploy:
-            y = self.branch_reparam(x)
+            y = self.deploy_norm(self.branch_reparam(x))
         elif torch.jit.is_scripting():
             y = self._sum_branches(x)
         elif self.with_cp and self.training and torch.is_grad_enabled():
@@ -129,6 +138,11 @@ class RepVGGBlock(BaseModule):
         else:
             y = self._sum_branches(x)
         return self.se_layer(self.act(y)) if self.se_after_act else self.act(self.se_layer(y))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the block is one convolution: in deploy form, and no norm is inserted."""
+        return self.deploy and isinstance(self.deploy_norm, nn.Identity)
 
     def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
         """The one 3x3 convolution that equals the branches in eval mode.
@@ -144,7 +158,10 @@ class RepVGGBlock(BaseModule):
         """
         if self.deploy:
             deploy_conv: Any = self.branch_reparam
-            return deploy_conv.weight, deploy_conv.bias
+            if self.is_plain:
+                return deploy_conv.weight, deploy_conv.bias
+            kernel, bias = fuse_conv_norm(nn.Sequential(deploy_conv, self.deploy_norm))
+            return kernel.to(deploy_conv.weight.dtype), bias.to(deploy_conv.weight.dtype)
         kernel, bias = fuse_conv_norm(self.branch_3x3)
         kernel_1x1, bias_1x1 = fuse_conv_norm(self.branch_1x1)
         kernel, bias = kernel + pad_1x1_to_3x3(kernel_1x1), bias + bias_1x1
@@ -176,18 +193,21 @@ class RepVGGBlock(BaseModule):
                 'the equivalent kernel or bias exceeds the range of float16 (65504); '
                 'convert in float32 (model.float()) and keep float32 or use bfloat16'
             )
-        conv_3x3: Any = self.branch_3x3[0]
+        conv_3x3: Any = self.branch_reparam if self.deploy else self.branch_3x3[0]
         if conv_3x3.weight.is_contiguous(memory_format=torch.channels_last):
             kernel = kernel.contiguous(memory_format=torch.channels_last)
         conv = self._make_deploy_conv(dtype=kernel.dtype, device=kernel.device)
-        trained = any(p.requires_grad for name, p in self.named_parameters() if name.startswith(_TRAIN_BRANCHES))
+        fused = (*_TRAIN_BRANCHES, _DEPLOY_BRANCH, _DEPLOY_NORM)
+        trained = any(p.requires_grad for name, p in self.named_parameters() if name.startswith(fused))
         conv.weight = nn.Parameter(kernel, requires_grad=trained)
         conv.bias = nn.Parameter(bias, requires_grad=trained)
         return conv.train(self.training)
 
     def _become(self, conv: nn.Conv2d) -> None:
-        for name in _TRAIN_BRANCHES:
-            delattr(self, name)
+        if not self.deploy:
+            for name in _TRAIN_BRANCHES:
+                delattr(self, name)
+        self.deploy_norm = nn.Identity().train(self.training)
         self.branch_reparam = conv
         self.deploy = True
 
@@ -231,17 +251,30 @@ class RepVGGBlock(BaseModule):
             **factory,
         )
 
+    def _add_identity_norm(self, state_dict: Any, prefix: str) -> None:
+        """Complete a plain deploy-form state dict by the statistics and gains of a norm that changes nothing."""
+        prefix = f'{prefix}{_DEPLOY_NORM}.'
+        if any(key.startswith(prefix) for key in state_dict):
+            return
+        norm: Any = self.deploy_norm
+        state = {key: torch.zeros_like(value) for key, value in norm.state_dict().items()}
+        state['running_var'] += 1
+        state['weight'] += (1 + norm.eps) ** 0.5
+        state_dict.update({prefix + key: value for key, value in state.items()})
+
     def _make_checkpoint_contexts(self):
         return nullcontext(), _hold_norm_statistics(self)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         check_form({prefix: self}, state_dict)
+        if self.deploy and not self.is_plain:
+            self._add_identity_norm(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def switch_blocks(blocks: Iterable[RepVGGBlock]) -> None:
     """Switch all of ``blocks``, or none: every convolution is computed before the first block changes."""
-    pending = [block for block in blocks if not block.deploy]
+    pending = [block for block in blocks if not block.is_plain]
     convs = [block._fuse_branches() for block in pending]
     for block, conv in zip(pending, convs, strict=True):
         block._become(conv)
@@ -258,19 +291,31 @@ def check_form(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any])
         CheckpointFormError: If it has a tensor of the other form for one of the blocks.
     """
     for prefix, block in blocks.items():
-        foreign = _TRAIN_BRANCHES if block.deploy else (_DEPLOY_BRANCH,)
+        foreign = _TRAIN_BRANCHES if block.deploy else (_DEPLOY_BRANCH, _DEPLOY_NORM)
+        if block.is_plain:
+            foreign = (*foreign, _DEPLOY_NORM)
         heads = tuple(f'{prefix}{name}.' for name in foreign)
-        if found := next((key for key in state_dict if key.startswith(heads)), None):
-            if block.deploy:
-                raise CheckpointFormError(
-                    f'the checkpoint is in train form (it has {found}), but the model is in deploy form; convert the '
-                    'checkpoint with: python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
-                )
-            raise CheckpointFormError(
-                f'the checkpoint is in deploy form (it has {found}), but the model is in train form; use the deploy '
-                'config (deploy=True), or load the train-form checkpoint from which it was made with: '
-                'python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
-            )
+        if found := [key for key in state_dict if key.startswith(heads)]:
+            raise CheckpointFormError(_explain_form(block, found))
+
+
+def _explain_form(block: RepVGGBlock, foreign: list[str]) -> str:
+    found = foreign[0]
+    if inserted := [key for key in foreign if f'{_DEPLOY_NORM}.' in key]:
+        return (
+            f'the checkpoint has inserted batch norms ({inserted[0]}), but the model has none; fold them with: '
+            'python tools/reparameterize_model.py INSERT_BN_CONFIG SRC DST'
+        )
+    if block.deploy:
+        return (
+            f'the checkpoint is in train form (it has {found}), but the model is in deploy form; convert the '
+            'checkpoint with: python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
+        )
+    return (
+        f'the checkpoint is in deploy form (it has {found}), but the model is in train form; use the deploy '
+        'config (deploy=True), or load the train-form checkpoint from which it was made with: '
+        'python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
+    )
 
 
 @contextmanager
@@ -292,6 +337,16 @@ def _hold_norm_statistics(module: nn.Module) -> Iterator[None]:
         for norm, momentum, num_batches_tracked in held:
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(num_batches_tracked)
+
+
+def _make_deploy_norm(cfg: dict, channels: int) -> nn.Module:
+    norm = build_norm_layer(cfg, channels)[1]
+    if not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
+        raise ValueError(
+            'deploy_norm must be a batch norm with gains and running statistics, or it could be neither the identity '
+            f"function nor folded in, for example dict(type='BN'), got {cfg}"
+        )
+    return norm
 
 
 def _check_integers(minimum: int, **values: Any) -> None:

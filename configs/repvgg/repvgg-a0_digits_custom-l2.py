@@ -1,0 +1,9 @@
+"""repvgg-a0_digits.py with custom L2 in place of the kernels' weight decay (docs/training.md).
+
+python tools/train.py configs/repvgg/repvgg-a0_digits_custom-l2.py
+Top-1 to expect: about that of repvgg-a0_digits.py.
+"""
+
+_base_ = './repvgg-a0_digits.py'
+
+default_hooks = dict(custom_l2=dict(type='mmrepvgg.CustomL2Hook'))

@@ -1,0 +1,21 @@
+"""Fine-tuning of a converted RepVGG-A0 on digits, batch norms inserted behind its convolutions (docs/training.md).
+
+make demo    # writes the deploy checkpoint from which this starts
+python tools/train.py configs/repvgg/repvgg-a0_digits_insert-bn.py
+python tools/reparameterize_model.py configs/repvgg/repvgg-a0_digits_insert-bn.py \
+    work_dirs/repvgg-a0_digits_insert-bn/epoch_4.pth digits_deploy.pth
+python tools/test.py configs/repvgg/deploy/repvgg-a0_digits_deploy.py digits_deploy.pth --metrics accuracy
+"""
+
+_base_ = './repvgg-a0_digits.py'
+
+model = dict(backbone=dict(deploy=True, deploy_norm=dict(type='BN')))
+
+load_from = 'work_dirs/repvgg-a0_digits/deploy.pth'
+
+# a tenth of the rate that the model was trained with
+optim_wrapper = dict(optimizer=dict(lr=0.005), paramwise_cfg=dict(custom_keys={'deploy_norm': dict(decay_mult=0.0)}))
+train_cfg = dict(max_epochs=4, val_interval=1)
+param_scheduler = dict(T_max=4, end=4)
+
+default_hooks = dict(calibrate=dict(type='mmrepvgg.CalibrateInsertedNormsHook', num_batches=20))

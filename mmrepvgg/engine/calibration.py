@@ -1,0 +1,115 @@
+"""The statistics of batch norms that are inserted into a deployed model."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..models.blocks import RepVGGBlock
+
+
+class CalibrateInsertedNormsHook(Hook):
+    """Before fine-tuning with ``deploy_norm``, measure the inserted norms' statistics on training batches.
+
+    Without it training would start from another function than the converted model's: in train mode a norm
+    standardises its input by the batch, and only gains and biases that are equal to the input's own deviation and
+    mean undo that. Norms that have counted a batch already, as those of a resumed run, are left as they are.
+
+    Args:
+        num_batches: How many training batches to measure on, in each process. More than there are: all.
+    """
+
+    def __init__(self, num_batches: int = 100):
+        if num_batches < 1:
+            raise ValueError(f'num_batches must be at least 1, got {num_batches}')
+        self.num_batches = num_batches
+
+    # After the checkpoint is loaded.
+    def before_train(self, runner: Runner) -> None:
+        model = getattr(runner.model, 'module', runner.model)
+        norms = _find_norms(model)
+        if not norms:
+            raise ValueError(
+                'the model has no inserted batch norm to calibrate; give the backbone deploy=True and '
+                "deploy_norm=dict(type='BN'), or leave out CalibrateInsertedNormsHook"
+            )
+        if any(norm.num_batches_tracked > 0 for norm in norms):
+            return
+
+        def run(batch: Any) -> None:
+            data = model.data_preprocessor(batch, True)
+            model(data['inputs'])
+
+        num_batches = calibrate_inserted_norms(model, itertools.islice(runner.train_dataloader, self.num_batches), run)
+        print_log(f'calibrated {len(norms)} inserted batch norms on {num_batches} training batches', 'current')
+
+
+@torch.no_grad()
+def calibrate_inserted_norms(
+    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object] | None = None
+) -> int:
+    """Give every inserted norm its input's mean and variance as statistics, and the gain and bias that undo them.
+
+    In eval mode the model computes the same function before and after, up to rounding: the norms are identities
+    throughout, so one pass measures all of them. In train mode it differs as far as the statistics of a batch
+    differ from those of all batches.
+
+    Args:
+        model: A model whose inserted norms are the identity function, as after loading a deploy-form checkpoint.
+        batches: Batches to measure on. In distributed runs each process has its own; the statistics are common.
+        run: Runs the model on one batch. Default: ``model(batch)``.
+
+    Returns:
+        int: The number of batches.
+
+    Raises:
+        ValueError: If there is no inserted norm or no batch.
+    """
+    norms = _find_norms(model)
+    # per norm: values a channel, sum, sum of squares; float64, or the variance would suffer from cancellation
+    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.weight.device) for norm in norms]
+    handles = [norm.register_forward_pre_hook(_make_observer(total)) for norm, total in zip(norms, sums, strict=True)]
+    was_training = model.training
+    model.eval()
+    num_batches = 0
+    try:
+        for batch in batches:
+            (run or model)(batch)
+            num_batches += 1
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    if not norms or not num_batches:
+        raise ValueError(f'calibration needs inserted norms and batches, got {len(norms)} and {num_batches}')
+    for norm, total in zip(norms, sums, strict=True):
+        all_reduce(total)
+        count, mean, mean_square = total[0], total[1] / total[0], total[2] / total[0]
+        # unbiased, as torch's own running variance
+        variance = (mean_square - mean.square()).clamp_min(0) * count / (count - 1).clamp_min(1)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
+        norm.bias.copy_(norm.running_mean)
+        norm.num_batches_tracked.fill_(num_batches)
+    return num_batches
+
+
+def _make_observer(total: Tensor) -> Callable[[nn.Module, Any], None]:
+    def observe(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        x = inputs[0].double()  # (N, C, H, W)
+        total[0] += x.numel() / x.shape[1]
+        total[1] += x.sum((0, 2, 3))
+        total[2] += x.square().sum((0, 2, 3))
+
+    return observe
+
+
+def _find_norms(model: nn.Module) -> list[Any]:
+    return [m.deploy_norm for m in model.modules() if isinstance(m, RepVGGBlock) and m.deploy and not m.is_plain]

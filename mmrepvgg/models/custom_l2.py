@@ -1,0 +1,51 @@
+"""Custom L2: a weight decay of the equivalent kernel instead of the branches' kernels (official RepVGG code)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .blocks import RepVGGBlock
+from .fusion import get_norm_scale_shift
+
+
+def custom_l2(block: RepVGGBlock) -> Tensor:
+    """The penalty of one block in train form, before the factor ``weight_decay / 2``.
+
+    With K3 and K1 the kernels of the 3x3 and the 1x1 branch, C the centre of K3, and t3 and t1 the scales
+    ``gamma / sqrt(running_var + eps)`` of their batch norms, taken as constants::
+
+        sum(K3^2) - sum(C^2) + sum((t3 * C + t1 * K1)^2 / (t3^2 + t1^2))
+
+    The eight outer taps are penalised as they are, the centre as it will be in the fused kernel, normalised so
+    that scaling the batch norms neither raises nor lowers it. The identity branch has no kernel to penalise and
+    takes no part, though it adds to the fused centre, too: the source's formula is kept, and the identity's gain
+    goes on with ordinary decay.
+
+    Returns:
+        Tensor: A scalar of the kernels' dtype, differentiable in K3 and K1 only.
+
+    Raises:
+        ValueError: If the block is in deploy form.
+        FusionError: If a norm of the block is no batch norm with running statistics.
+    """
+    if block.deploy:
+        raise ValueError('custom L2 needs the branches of a block in train form, got one in deploy form')
+    (conv_3x3, norm_3x3), (conv_1x1, norm_1x1) = _get_layers(block.branch_3x3), _get_layers(block.branch_1x1)
+    kernel_3x3, kernel_1x1 = conv_3x3.weight, conv_1x1.weight
+    scale_3x3, scale_1x1 = (_get_scale(norm, kernel_3x3) for norm in (norm_3x3, norm_1x1))
+    centre = kernel_3x3[:, :, 1:2, 1:2]
+    fused = scale_3x3 * centre + scale_1x1 * kernel_1x1
+    # Gains of exactly zero in both branches: 0 / 0, whose limit along any pair of gains is finite. The fused
+    # centre is zero then, so is its penalty.
+    squares = (scale_3x3.square() + scale_1x1.square()).clamp_min(torch.finfo(fused.dtype).tiny)
+    return kernel_3x3.square().sum() - centre.square().sum() + (fused.square() / squares).sum()
+
+
+def _get_layers(branch: Any) -> tuple[Any, Any]:
+    return branch.conv, branch.norm
+
+
+def _get_scale(norm: Any, like: Tensor) -> Tensor:
+    scale, _ = get_norm_scale_shift(norm)
+    return scale.detach().to(like.dtype).reshape(-1, 1, 1, 1)

@@ -1,0 +1,92 @@
+"""A PSPNet on RepVGG: trained, switched and tested by the tools, as a user runs them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmrepvgg import RepVGGBlock, build_backbone, reparameterize
+from mmrepvgg.data.shapes import prepare_shapes
+from mmrepvgg.deploy.forms import build_model
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'examples/segmentation/pspnet_repvgg-a0_shapes.py'
+DEPLOY_CONFIG = ROOT / 'examples/segmentation/pspnet_repvgg-a0_shapes_deploy.py'
+
+
+def run_tool(folder: Path, name: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / f'tools/{name}.py', *arguments]
+    result = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
+    assert result.returncode == status, result.stderr[-2000:]
+    return result
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with data/shapes and psp/epoch_1.pth after 4 iterations."""
+    folder = tmp_path_factory.mktemp('segmentation')
+    prepare_shapes(folder / 'data/shapes', num_train=32, num_val=8)
+    options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
+    run_tool(folder, 'train', CONFIG, '--work-dir', 'psp', '--cfg-options', *options, 'param_scheduler.end=1')
+    return folder
+
+
+def test_the_segmentor_is_built_with_this_projects_backbone():
+    model = build_model(Config.fromfile(CONFIG), deploy=False)
+    features = model.backbone(torch.randn(1, 3, 64, 64))
+    assert [tuple(f.shape) for f in features] == [(1, 192, 8, 8), (1, 1280, 8, 8)]
+    assert [block.dilation for block in model.backbone.stage_4] == [4]
+
+
+def test_whole_segmentor_switches_to_equal_predictions(trained, randomise):
+    model = randomise(build_model(Config.fromfile(CONFIG), deploy=False)).double()
+    deployed = reparameterize(model)
+    blocks = [m for m in deployed.modules() if isinstance(m, RepVGGBlock)]
+    assert len(blocks) == 22
+    assert all(block.deploy for block in blocks)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        before, after = model(images), deployed(images)
+    assert before.shape == (2, 4, 8, 8)
+    assert before.abs().max() > 1e-3
+    torch.testing.assert_close(after, before, atol=1e-10, rtol=0)
+
+
+def test_tools_convert_and_test_both_forms(trained):
+    source, destination = trained / 'psp/epoch_1.pth', trained / 'deploy.pth'
+    for options in ([], ['--data', 'data/shapes/images/val']):
+        result = run_tool(trained, 'reparameterize_model', CONFIG, source, destination, *options)
+        found = re.search(r'largest difference (\S+) of the largest output on [28] (image|noise)', result.stdout)
+        assert found is not None, result.stdout
+        assert float(found[1]) < 1e-5
+    scores = []
+    for config, checkpoint in ((CONFIG, source), (DEPLOY_CONFIG, destination)):
+        output = run_tool(trained, 'test', config, checkpoint, '--work-dir', 'test').stdout
+        scores.append(re.findall(r'^(aAcc|mIoU|mAcc): (\d+\.\d+)$', output, re.MULTILINE))
+    assert len(scores[0]) == 3
+    assert scores[0] == scores[1]
+
+    wrong = run_tool(trained, 'test', CONFIG, destination, status=1).stderr
+    assert 'is in deploy form' in wrong
+    wrong = run_tool(trained, 'test', CONFIG, source, '--metrics', 'accuracy', status=1).stderr
+    assert '--metrics and --out are for classifiers, got a config of EncoderDecoder' in wrong
+
+
+def test_a_classifiers_backbone_is_loaded_by_prefix(tmp_path, randomise):
+    """Weights of a classifier's file arrive in the segmentor; its head does not matter."""
+    classifier = randomise(build_backbone(dict(type='RepVGG', arch='A0')))
+    state_dict = {f'backbone.{key}': value for key, value in classifier.state_dict().items()}
+    torch.save(dict(state_dict=state_dict | {'head.fc.weight': torch.zeros(10, 1280)}), tmp_path / 'classifier.pth')
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'classifier.pth'), prefix='backbone.'
+    )
+    model = MODELS.build(dict(cfg.model, _scope_='mmseg'))
+    model.init_weights()
+    for key, value in classifier.state_dict().items():
+        torch.testing.assert_close(model.backbone.state_dict()[key], value, atol=0, rtol=0)
