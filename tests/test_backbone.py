@@ -10,7 +10,8 @@ from torch import nn
 
 from mmrepvgg import RepVGG
 from mmrepvgg.models.archs import ARCHS
-from mmrepvgg.models.blocks import CheckpointFormError, RepVGGBlock
+from mmrepvgg.models.blocks import RepVGGBlock
+from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.fusion import FusionError
 
 TINY = dict(num_blocks=[1, 2, 2, 1], width_factor=[0.25, 0.25, 0.25, 0.25], group_layer_map={2: 2, 4: 4})

@@ -8,7 +8,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmrepvgg.models.blocks import CheckpointFormError, RepVGGBlock
+from mmrepvgg.models.blocks import RepVGGBlock
+from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.fusion import FusionError
 
 

@@ -12,7 +12,7 @@ from mmrepvgg import RepVGG
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
 from mmrepvgg.checkpoints.writing import replacing
-from mmrepvgg.models.blocks import CheckpointFormError
+from mmrepvgg.models.forms import CheckpointFormError
 
 WEIGHTS = {'layer.weight': torch.arange(6.0).reshape(2, 3), 'layer.bias': torch.ones(2)}
 AVERAGED = {key: value + 1 for key, value in WEIGHTS.items()}

@@ -12,7 +12,7 @@ from tiny_runner import TINY_BACKBONE, make_model_config, make_runner
 from mmrepvgg import CalibrateInsertedNormsHook, RepVGGBlock, build_backbone, reparameterize
 from mmrepvgg.deploy.convert import reparameterize_checkpoint
 from mmrepvgg.engine.calibration import calibrate_inserted_norms
-from mmrepvgg.models.blocks import CheckpointFormError
+from mmrepvgg.models.forms import CheckpointFormError
 
 DEPLOY_NORM = dict(deploy=True, deploy_norm=dict(type='BN'))
 
@@ -126,7 +126,7 @@ def test_errors_name_what_is_wrong(deployed):
         with pytest.raises(ValueError, match='must be a batch norm with gains and running statistics'):
             RepVGGBlock(4, 4, deploy=True, deploy_norm=norm)
     inserted = make_inserted(deployed)
-    with pytest.raises(CheckpointFormError, match=r'has inserted batch norms \(stem.deploy_norm.weight\)'):
+    with pytest.raises(CheckpointFormError, match=r'has inserted batch norms \(it has stem.deploy_norm.weight\)'):
         deployed.load_state_dict(inserted.state_dict())
     train_form = build_backbone(TINY_BACKBONE)
     with pytest.raises(CheckpointFormError, match='has inserted batch norms'):

@@ -8,7 +8,7 @@ from tiny_runner import TINY_BACKBONE, make_model_config
 from mmrepvgg import build_backbone, build_classifier, reparameterize
 from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.engine.training import train
-from mmrepvgg.models.blocks import CheckpointFormError
+from mmrepvgg.models.forms import CheckpointFormError
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from ..models.blocks import CheckpointFormError, RepVGGBlock, check_form
+from ..models.blocks import RepVGGBlock, check_forms
+from ..models.forms import CheckpointFormError
 from ..models.heads import AuxiliaryClsHead
 from .reading import Checkpoint, CheckpointError
 
@@ -18,7 +19,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """
     blocks = {f'{name}.' if name else '': m for name, m in model.named_modules() if isinstance(m, RepVGGBlock)}
     try:
-        check_form(blocks, checkpoint.state_dict)
+        check_forms(blocks, checkpoint.state_dict)
     except CheckpointFormError as error:
         raise CheckpointFormError(f'{checkpoint.path}: {error}') from None
     absent = _find_absent_heads(model, checkpoint)

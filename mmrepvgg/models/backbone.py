@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .archs import Arch, get_arch
-from .blocks import RepVGGBlock, check_form, switch_blocks
+from .blocks import RepVGGBlock, check_forms, switch_blocks
 
 INIT_CFG = (
     dict(type='Kaiming', layer=['Conv2d']),
@@ -195,7 +195,7 @@ class RepVGG(BaseModule):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         # All blocks before the first one loads: a refused state dict changes nothing.
-        check_form(self._named_blocks(prefix), state_dict)
+        check_forms(self._named_blocks(prefix), state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

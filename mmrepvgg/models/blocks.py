@@ -14,18 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 from torch.utils.checkpoint import checkpoint
 
+from .forms import DEPLOY_BRANCH, DEPLOY_NORM, TRAIN_BRANCHES, check_form
 from .fusion import fuse_conv_norm, fuse_identity_norm, pad_1x1_to_3x3
 from .squeeze_excite import SELayer
 
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
-
-_TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
-_DEPLOY_BRANCH = 'branch_reparam'
-_DEPLOY_NORM = 'deploy_norm'
-
-
-class CheckpointFormError(RuntimeError):
-    """A state dict of the other form: train-form weights for a deploy-form model, or the other way."""
 
 
 class RepVGGBlock(BaseModule):
@@ -197,7 +190,7 @@ class RepVGGBlock(BaseModule):
         if conv_3x3.weight.is_contiguous(memory_format=torch.channels_last):
             kernel = kernel.contiguous(memory_format=torch.channels_last)
         conv = self._make_deploy_conv(dtype=kernel.dtype, device=kernel.device)
-        fused = (*_TRAIN_BRANCHES, _DEPLOY_BRANCH, _DEPLOY_NORM)
+        fused = (*TRAIN_BRANCHES, DEPLOY_BRANCH, DEPLOY_NORM)
         trained = any(p.requires_grad for name, p in self.named_parameters() if name.startswith(fused))
         conv.weight = nn.Parameter(kernel, requires_grad=trained)
         conv.bias = nn.Parameter(bias, requires_grad=trained)
@@ -205,7 +198,7 @@ class RepVGGBlock(BaseModule):
 
     def _become(self, conv: nn.Conv2d) -> None:
         if not self.deploy:
-            for name in _TRAIN_BRANCHES:
+            for name in TRAIN_BRANCHES:
                 delattr(self, name)
         self.deploy_norm = nn.Identity().train(self.training)
         self.branch_reparam = conv
@@ -253,7 +246,7 @@ class RepVGGBlock(BaseModule):
 
     def _add_identity_norm(self, state_dict: Any, prefix: str) -> None:
         """Complete a plain deploy-form state dict by the statistics and gains of a norm that changes nothing."""
-        prefix = f'{prefix}{_DEPLOY_NORM}.'
+        prefix = f'{prefix}{DEPLOY_NORM}.'
         if any(key.startswith(prefix) for key in state_dict):
             return
         norm: Any = self.deploy_norm
@@ -266,7 +259,7 @@ class RepVGGBlock(BaseModule):
         return nullcontext(), _hold_norm_statistics(self)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        check_form({prefix: self}, state_dict)
+        check_forms({prefix: self}, state_dict)
         if self.deploy and not self.is_plain:
             self._add_identity_norm(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -280,42 +273,14 @@ def switch_blocks(blocks: Iterable[RepVGGBlock]) -> None:
         block._become(conv)
 
 
-def check_form(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any]) -> None:
-    """Refuse a state dict of the other form, of which a non-strict load would take next to nothing.
-
-    Args:
-        blocks: The blocks by the prefix of their keys, with its final dot.
-        state_dict: The state dict that is to be loaded.
+def check_forms(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any]) -> None:
+    """Refuse a state dict in which one of ``blocks``, by the prefix of its keys with the final dot, has another form.
 
     Raises:
-        CheckpointFormError: If it has a tensor of the other form for one of the blocks.
+        CheckpointFormError: Names the form found, the form wanted, and what to do.
     """
     for prefix, block in blocks.items():
-        foreign = _TRAIN_BRANCHES if block.deploy else (_DEPLOY_BRANCH, _DEPLOY_NORM)
-        if block.is_plain:
-            foreign = (*foreign, _DEPLOY_NORM)
-        heads = tuple(f'{prefix}{name}.' for name in foreign)
-        if found := [key for key in state_dict if key.startswith(heads)]:
-            raise CheckpointFormError(_explain_form(block, found))
-
-
-def _explain_form(block: RepVGGBlock, foreign: list[str]) -> str:
-    found = foreign[0]
-    if inserted := [key for key in foreign if f'{_DEPLOY_NORM}.' in key]:
-        return (
-            f'the checkpoint has inserted batch norms ({inserted[0]}), but the model has none; fold them with: '
-            'python tools/reparameterize_model.py INSERT_BN_CONFIG SRC DST'
-        )
-    if block.deploy:
-        return (
-            f'the checkpoint is in train form (it has {found}), but the model is in deploy form; convert the '
-            'checkpoint with: python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
-        )
-    return (
-        f'the checkpoint is in deploy form (it has {found}), but the model is in train form; use the deploy '
-        'config (deploy=True), or load the train-form checkpoint from which it was made with: '
-        'python tools/reparameterize_model.py TRAIN_CONFIG SRC DST'
-    )
+        check_form(prefix, state_dict, deploy=block.deploy, inserted_norm=block.deploy and not block.is_plain)
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+"""The forms of a block in a state dict, and the refusal of the wrong one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
+DEPLOY_BRANCH = 'branch_reparam'
+DEPLOY_NORM = 'deploy_norm'
+
+_CONVERT = 'python tools/reparameterize_model.py'
+
+
+class CheckpointFormError(RuntimeError):
+    """A state dict of the other form: train-form weights for a deploy-form model, or the other way."""
+
+
+def check_form(prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inserted_norm: bool) -> None:
+    """Refuse a state dict of another form, of which a non-strict load would take next to nothing.
+
+    Args:
+        prefix: What the block's keys begin with, the final dot included.
+        state_dict: The state dict that is to be loaded.
+        deploy: Whether the block is in deploy form.
+        inserted_norm: Whether a batch norm is inserted behind its convolution.
+
+    Raises:
+        CheckpointFormError: If it has a tensor of another form for the block.
+    """
+
+    def find(*names: str) -> str | None:
+        heads = tuple(f'{prefix}{name}.' for name in names)
+        return next((key for key in state_dict if key.startswith(heads)), None)
+
+    if not inserted_norm and (found := find(DEPLOY_NORM)):
+        raise CheckpointFormError(
+            f'the checkpoint has inserted batch norms (it has {found}), but the model has none; fold them with: '
+            f'{_CONVERT} INSERT_BN_CONFIG SRC DST'
+        )
+    if deploy and (found := find(*TRAIN_BRANCHES)):
+        raise CheckpointFormError(
+            f'the checkpoint is in train form (it has {found}), but the model is in deploy form; convert the '
+            f'checkpoint with: {_CONVERT} TRAIN_CONFIG SRC DST'
+        )
+    if not deploy and (found := find(DEPLOY_BRANCH)):
+        raise CheckpointFormError(
+            f'the checkpoint is in deploy form (it has {found}), but the model is in train form; use the deploy '
+            'config (deploy=True), or load the train-form checkpoint from which it was made with: '
+            f'{_CONVERT} TRAIN_CONFIG SRC DST'
+        )
