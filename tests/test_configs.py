@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, TRANSFORMS, DefaultScope
+from published import NUM_PARAMS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -33,24 +34,6 @@ RECIPES = [
     'repvgg-a0_mindcv_8xb32',
     'repvgg-a0_mindspore_8xb512',
 ]
-# Computed from the official builders' structure, 1000 classes: arch -> train form, deploy form.
-NUM_PARAMS = {
-    'A0': (9_108_968, 8_309_384),
-    'A1': (14_092_264, 12_789_864),
-    'A2': (28_210_600, 25_499_944),
-    'B0': (15_817_960, 14_339_048),
-    'B1': (57_415_016, 51_829_480),
-    'B1g2': (45_782_376, 41_360_104),
-    'B1g4': (39_966_056, 36_125_416),
-    'B2': (89_022_376, 80_315_112),
-    'B2g2': (70_846_376, 63_956_712),
-    'B2g4': (61_758_376, 55_777_512),
-    'B3': (123_085_288, 110_960_872),
-    'B3g2': (96_911_848, 87_404_776),
-    'B3g4': (83_825_128, 75_626_728),
-    'D2se': (133_334_836, 120_387_572),
-    'L2pse': (146_062_864, 127_151_960),
-}
 TINY_ARCH = dict(num_blocks=(1, 1, 12, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))
 
 
