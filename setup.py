@@ -12,7 +12,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').rea
 
 
 class BuildWithConfigs(build_py):
-    """Copies configs/ into the package, as .mim/configs, where OpenMMLab's tools and mmrepvgg.zoo look for them."""
+    """Copies configs/ into the package, as .mim/configs, where OpenMMLab's tools and mmrepvgg.zoo.hub look for them."""
 
     def run(self) -> None:
         super().run()

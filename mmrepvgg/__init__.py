@@ -22,7 +22,7 @@ _PUBLIC = {
     'build_backbone': 'registry',
     'build_classifier': 'registry',
     'reparameterize': 'deploy.switch',
-    'register_models': 'zoo',
+    'register_models': 'zoo.hub',
     'ImageNet': 'data.imagenet',
     'AmpOptimWrapper': 'engine.amp',
     'CPUAmpOptimWrapper': 'engine.amp',

@@ -21,7 +21,7 @@ def main(args: argparse.Namespace) -> None:
     cli.require_file(args.readme)
     cli.require_file(args.metafile)
 
-    from mmrepvgg.model_table import update_table
+    from mmrepvgg.zoo.table import update_table
 
     changed = update_table(args.readme, args.metafile)
     print(f'{args.readme}: {"updated" if changed else "up to date"}')

@@ -11,8 +11,8 @@ from mmengine.runner import CheckpointLoader
 from mmpretrain.apis import ModelHub
 from modelindex.load_model_index import load
 
-from . import registry  # noqa: F401  (makes mmrepvgg's types known)
-from .checkpoints.reading import CheckpointError, load_file
+from .. import registry  # noqa: F401  (makes mmrepvgg's types known)
+from ..checkpoints.reading import CheckpointError, load_file
 
 # Where this project's model-index file is, below the folder that holds configs/.
 METAFILE = 'configs/repvgg/metafile.yml'
@@ -24,7 +24,7 @@ def find_root() -> Path:
     Raises:
         FileNotFoundError: If there is neither.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     for root in (package / '.mim', package.parent):
         if (root / METAFILE).is_file():
             return root

@@ -1,0 +1,1 @@
+"""The models that this project describes: their table, and how mmpretrain finds them."""
