@@ -200,10 +200,12 @@ class TestLoading:
             'stem.branch_3x3.conv.weight': None,
             'head.fc.weight': torch.zeros(1),
             'stage_4.0.branch_3x3.norm.bias': torch.zeros(7),
+            'stem.branch_1x1.norm.bias': torch.zeros(16, dtype=torch.int64),
         }
         message = (
             r'weights\.pth does not fit .*1 missing \(stem\.branch_3x3\.conv\.weight, .*1 unexpected \(head\.fc\.weight'
             r'.*1 of another shape \(stage_4\.0\.branch_3x3\.norm\.bias \(7,\) instead of \(128,\)'
+            r'.*1 of another type \(stem\.branch_1x1\.norm\.bias torch\.int64 instead of torch\.float32'
         )
         with pytest.raises(CheckpointError, match=message):
             load_weights(model, self.checkpoint(RepVGG(self.ARCH), tmp_path, **changes))

@@ -33,7 +33,17 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
         for key in expected
         if key in found and found[key].shape != expected[key].shape
     ]
-    problems = {'missing': missing, 'unexpected': unexpected, 'of another shape': reshaped}
+    retyped = [
+        f'{key} {found[key].dtype} instead of {expected[key].dtype}'
+        for key in expected
+        if key in found and found[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    problems = {
+        'missing': missing,
+        'unexpected': unexpected,
+        'of another shape': reshaped,
+        'of another type': retyped,
+    }
     if any(problems.values()):
         counts = ', '.join(f'{len(keys)} {kind} ({keys[0]}, ...)' for kind, keys in problems.items() if keys)
         raise CheckpointError(

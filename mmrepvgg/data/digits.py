@@ -6,8 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+
+try:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError('the digits come with scikit-learn: pip install "mmrepvgg[digits]"') from error
 
 NUM_IMAGES = 1797
 _VAL_FRACTION = 0.2

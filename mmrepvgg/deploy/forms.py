@@ -30,7 +30,9 @@ def build_model(cfg: Config, deploy: bool) -> nn.Module:
 
 def _find_parts(node: Any) -> list[dict]:
     if isinstance(node, dict):
-        found = [node] if str(node.get('type', '')).split('.')[-1] in _PARTS_WITH_FORM else []
+        part_type = node.get('type', '')  # a name with or without scope, or the class itself
+        name = part_type.split('.')[-1] if isinstance(part_type, str) else getattr(part_type, '__name__', '')
+        found = [node] if name in _PARTS_WITH_FORM else []
         return found + [part for value in node.values() for part in _find_parts(value)]
     if isinstance(node, list | tuple):
         return [part for value in node for part in _find_parts(value)]

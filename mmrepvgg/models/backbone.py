@@ -165,7 +165,7 @@ class RepVGG(BaseModule):
                 'training a RepVGG that was built with deploy=True: it has neither branches nor batch norms and will '
                 'be less accurate. Train with deploy=False and convert the result with '
                 'tools/reparameterize_model.py; go on only to fine-tune a converted model.',
-                stacklevel=2,
+                stacklevel=1,  # this module: a warning of the project's own is an error in its tests
             )
         self._freeze_stages()
         if mode and self.norm_eval:
