@@ -11,7 +11,7 @@ fail() {
 
 command -v "$python" >/dev/null || fail "$python was not found; install Python 3.10 to 3.13 (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3"
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' ||
-    fail "$("$python" --version) can't be used; Python must be 3.10 to 3.13: make PYTHON=python3.12"
+    fail "$("$python" --version 2>&1) can't be used; Python must be 3.10 to 3.13: make PYTHON=python3.12"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module; install it (Debian and Ubuntu: apt-get install python3-venv)"
 

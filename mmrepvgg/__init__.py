@@ -8,7 +8,7 @@ __version__ = '0.1.0'
 
 if find_spec('mmcv') is None:
     raise ImportError(
-        'mmrepvgg needs mmcv, and none is installed: pip install "mmrepvgg[mmcv-lite]" (or mmcv itself; '
+        'mmrepvgg needs mmcv, and none is installed: pip install "mmcv-lite>=2.1,<2.3" (or mmcv itself; '
         "never both, they are two builds of one package and overwrite each other's files)"
     )
 

@@ -91,7 +91,7 @@ def test_importing_without_mmcv_says_what_to_install():
     )
     done = run_python(hide + 'import mmrepvgg')
     assert done.returncode != 0
-    assert 'pip install "mmrepvgg[mmcv-lite]"' in done.stderr.splitlines()[-1]
+    assert 'pip install "mmcv-lite>=2.1,<2.3"' in done.stderr.splitlines()[-1]
 
 
 def test_the_registry_is_imported_by_the_scope_alone():
