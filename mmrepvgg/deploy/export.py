@@ -97,12 +97,12 @@ def export_model(
         ExportError: If fp16 would overflow, or the file differs by more than ``tolerance``.
     """
     row = find_format(out)
-    asked = dict(
-        opset=opset is not None,
-        fixed_batch=not dynamic_batch,
-        with_preprocess=with_preprocess,
-        softmax=softmax,
-    )
+    asked = {
+        'opset': opset is not None,
+        'fixed batch size': not dynamic_batch,
+        'preprocessing': with_preprocess,
+        'softmax': softmax,
+    }
     check_options(row, precision, [name for name, is_asked in asked.items() if is_asked])
     require_packages(row, write=True)
 

@@ -19,7 +19,7 @@ class Format:
         name: Its name in messages.
         suffixes: What its files end in.
         precisions: What its weights can be.
-        options: Which of ``opset``, ``fixed_batch``, ``with_preprocess`` and ``softmax`` it has.
+        options: Which of ``'opset'``, ``'fixed batch size'``, ``'preprocessing'`` and ``'softmax'`` it can have.
         to_write: Packages that writing takes, by the name that is imported.
         to_run: Packages that running takes.
         extra: The extra of this project that installs them.
@@ -34,7 +34,7 @@ class Format:
     extra: str = ''
 
 
-_GRAPH = frozenset({'with_preprocess', 'softmax'})
+_GRAPH = frozenset({'preprocessing', 'softmax'})
 
 FORMATS = (
     # no bf16: ONNX Runtime has no bfloat16 convolution on CPUs, so such a file could not be verified
@@ -42,13 +42,13 @@ FORMATS = (
         'ONNX',
         ('.onnx',),
         ('fp32', 'fp16'),
-        _GRAPH | {'opset', 'fixed_batch'},
+        _GRAPH | {'opset', 'fixed batch size'},
         ('onnx', 'onnxscript', 'onnxruntime'),
         ('onnxruntime',),
         'onnx',
     ),
-    Format('OpenVINO', ('.xml',), PRECISIONS, _GRAPH | {'fixed_batch'}, ('openvino',), ('openvino',), 'openvino'),
-    Format('torch.export', ('.pt2',), PRECISIONS, _GRAPH | {'fixed_batch'}),
+    Format('OpenVINO', ('.xml',), PRECISIONS, _GRAPH | {'fixed batch size'}, ('openvino',), ('openvino',), 'openvino'),
+    Format('torch.export', ('.pt2',), PRECISIONS, _GRAPH | {'fixed batch size'}),
     Format('TorchScript', ('.ts', '.torchscript'), PRECISIONS, _GRAPH),
     Format(
         'safetensors', ('.safetensors',), PRECISIONS, frozenset(), ('safetensors',), ('safetensors',), 'safetensors'
@@ -83,7 +83,7 @@ def check_options(row: Format, precision: str, options: Iterable[str]) -> None:
     """
     if precision not in row.precisions:
         raise ValueError(
-            f'the precision of a {row.name} file must be one of {", ".join(row.precisions)}, got {precision}'
+            f'the precision of {row.name} files must be one of {", ".join(row.precisions)}, got {precision}'
         )
     for option in options:
         if option not in row.options:
