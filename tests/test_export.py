@@ -121,7 +121,7 @@ def test_the_openvino_graph_is_fused(small_cfg, export_once):
 
     path = export_once(small_cfg, '.xml')[1]
     model = openvino.Core().read_model(path)
-    kernels = [list(op.input(1).shape)[2:] for op in model.get_ops() if op.get_type_name() == 'Convolution']
+    kernels = [list(op.input(1).get_shape())[2:] for op in model.get_ops() if op.get_type_name() == 'Convolution']
     assert kernels.count([3, 3]) == NUM_BLOCKS
     assert not [op for op in model.get_ops() if 'Norm' in op.get_type_name()]
     # full precision was asked for: 4 bytes a weight, which OpenVINO would have halved

@@ -92,7 +92,7 @@ def export_model(
 
     Raises:
         ValueError: If the format is unknown or has not what is asked for.
-        ModuleNotFoundError: If the exporter is not installed.
+        MissingPackageError: If the exporter is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
         ExportError: If fp16 would overflow, or the file differs by more than ``tolerance``.
     """

@@ -11,6 +11,10 @@ from pathlib import Path
 PRECISIONS = ('fp32', 'fp16', 'bf16')
 
 
+class MissingPackageError(ModuleNotFoundError):
+    """A format takes a package that is not installed; the message says how to install it."""
+
+
 @dataclass(frozen=True)
 class Format:
     """One kind of file.
@@ -95,10 +99,10 @@ def require_packages(row: Format, *, write: bool) -> None:
     """Say which packages a format lacks, without importing them.
 
     Raises:
-        ModuleNotFoundError: If one is not installed.
+        MissingPackageError: If one is not installed.
     """
     packages = row.to_write if write else row.to_run
     if missing := [package for package in packages if find_spec(package) is None]:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f'{row.name} files take {", ".join(missing)}, not installed here: pip install "mmrepvgg[{row.extra}]"'
         )
