@@ -1,6 +1,5 @@
 """A checkpoint -> a file for a runtime, verified by running that file."""
 
-import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -256,4 +255,4 @@ def _stack(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normalise(model: Any, images: Tensor) -> Tensor:
-    return model.data_preprocessor(dict(inputs=copy.copy(images)))['inputs']
+    return model.data_preprocessor(dict(inputs=images))['inputs']
