@@ -13,6 +13,7 @@ from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
+from .deploy.exported import ExportedClassifier
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.calibration import CalibrateInsertedNormsHook
 from .engine.custom_l2 import CustomL2Hook
@@ -36,7 +37,7 @@ OPTIM_WRAPPERS = Registry(
 # Registered here and not by decorators, so that the classes don't import upwards. Registries that are no
 # relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.
 for _registry, _members in {
-    MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead),
+    MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
     DATASETS: (ImageNet,),
     HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook),
     METRICS: (PredictionRecord,),
