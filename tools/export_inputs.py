@@ -32,7 +32,10 @@ def parse() -> argparse.ArgumentParser:
         help='uint8: pixels (BGR) for a model that normalises by itself (default: float32)',
     )
     parser.add_argument(
-        '--entry', default='input', metavar='NAME', help="name in the .npz: that of the model's input (default: input)"
+        '--entry',
+        default='images',
+        metavar='NAME',
+        help='name in the .npz: that of the input of the model (default: images, as in files of tools/export.py)',
     )
     cli.add_config_options(parser)
     return parser

@@ -45,7 +45,7 @@ def write_inputs(
     batch_size: int = 1,
     dtype: str = 'float32',
     fill: bool = False,
-    entry: str = 'input',
+    entry: str = 'images',
 ) -> WrittenInputs:
     """Write the images of ``cfg.test_dataloader`` as the model sees them, and a list of them.
 

@@ -241,6 +241,7 @@ def _refuse(rows: list[int] | None, name: str, path: Path, reason: str, listing:
 
 
 def _shorten(error: Exception) -> str:
-    if 'allow_pickle' in str(error):
+    # numpy's words for a refused pickle, and for one that can't be mapped
+    if 'allow_pickle' in str(error) or 'Python objects' in str(error):
         return 'it holds Python objects, which could run code'
     return ' '.join(str(error).split())[:100] or type(error).__name__
