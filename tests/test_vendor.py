@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmrepvgg.deploy.export import export_model
 from torch import nn
 
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.deploy.export import export_model
 from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.deploy.vendor.inputs import write_inputs
 from mmrepvgg.deploy.vendor.listing import InputList, ListedImage, ListError, make_names, read_list

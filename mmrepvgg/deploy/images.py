@@ -30,7 +30,7 @@ def list_images(paths: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
             if not files:
                 raise ValueError(f'{path} holds no image ({", ".join(IMAGE_SUFFIXES)})')
             found += [(file, file.relative_to(path)) for file in files]

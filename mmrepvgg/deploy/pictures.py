@@ -11,8 +11,9 @@ from mmpretrain.visualization import UniversalVisualizer
 
 from .predict import Prediction
 
-# The text is as large as the picture allows, so small images are enlarged; very large ones only cost time.
+# In pixels. The text is as large as the picture allows: small images are enlarged, large ones only cost time.
 SHORT_EDGE = 448
+LONG_EDGE = 4096  # of images like ribbons
 
 
 class PictureWriter:
@@ -56,12 +57,15 @@ class PictureWriter:
         scores = torch.zeros(max(labels) + 1)
         scores[labels] = torch.tensor([ranked.score for ranked in prediction.classes])
         sample = DataSample().set_pred_label(torch.tensor(labels)).set_pred_score(scores)
-        # ImageNet's names are lists of synonyms, too long for a picture
-        names = {ranked.label: ranked.name.split(',')[0] for ranked in prediction.classes}
+        # ImageNet's names are lists of synonyms, too long for a picture; names that are indices are there already
+        names = {c.label: c.name.split(',')[0] for c in prediction.classes if c.name != str(c.label)}
+        image = mmcv.imread(str(prediction.image), channel_order='rgb')
+        short, long = sorted(image.shape[:2])
         self._visualizer.visualize_cls(
-            mmcv.imread(str(prediction.image), channel_order='rgb'),
+            image,
             sample,
-            classes=[names.get(label, '') for label in range(len(scores))],
-            resize=SHORT_EDGE,
+            classes=[names.get(label, '-') for label in range(len(scores))] if names else None,
+            resize=max(1, min(SHORT_EDGE, LONG_EDGE * short // long)),
+            text_cfg=dict(bbox=dict(facecolor='black', alpha=0.7, boxstyle='Round')),
             out_file=str(target),
         )
