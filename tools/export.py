@@ -84,12 +84,12 @@ def tolerance(text: str) -> float:
 
 
 def check_usage(args: argparse.Namespace) -> None:
-    asked = dict(
-        opset=args.opset is not None,
-        fixed_batch=not args.dynamic_batch,
-        with_preprocess=args.with_preprocess,
-        softmax=args.softmax,
-    )
+    asked = {
+        'opset': args.opset is not None,
+        'fixed batch size': not args.dynamic_batch,
+        'preprocessing': args.with_preprocess,
+        'softmax': args.softmax,
+    }
     try:
         check_options(find_format(args.out), args.precision, [name for name, is_asked in asked.items() if is_asked])
     except ValueError as error:

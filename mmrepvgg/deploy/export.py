@@ -92,17 +92,17 @@ def export_model(
 
     Raises:
         ValueError: If the format is unknown or has not what is asked for.
-        ModuleNotFoundError: If the exporter is not installed.
+        MissingPackageError: If the exporter is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
         ExportError: If fp16 would overflow, or the file differs by more than ``tolerance``.
     """
     row = find_format(out)
-    asked = dict(
-        opset=opset is not None,
-        fixed_batch=not dynamic_batch,
-        with_preprocess=with_preprocess,
-        softmax=softmax,
-    )
+    asked = {
+        'opset': opset is not None,
+        'fixed batch size': not dynamic_batch,
+        'preprocessing': with_preprocess,
+        'softmax': softmax,
+    }
     check_options(row, precision, [name for name, is_asked in asked.items() if is_asked])
     require_packages(row, write=True)
 

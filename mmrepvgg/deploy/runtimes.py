@@ -37,6 +37,11 @@ class ExportedModel(nn.Module):
         self.metadata = metadata
         self._run = run  # a module among them is registered, and moves with this one
         self._any_size = any_size
+        self.training = False
+
+    def train(self, mode: bool = True) -> 'ExportedModel':
+        """Nothing to switch: a file was exported for inference, and torch.export's modules refuse to be asked."""
+        return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +86,7 @@ def load_exported(path: str | Path, *, num_threads: int | None = None) -> Export
     Raises:
         ValueError: If the ending is unknown, or the file holds no metadata.
         FileNotFoundError: If there is no such file.
-        ModuleNotFoundError: If the runtime is not installed; names the extra that has it.
+        MissingPackageError: If the runtime is not installed; names the extra that has it.
         CheckpointError: If the file is damaged.
     """
     path = Path(path)
