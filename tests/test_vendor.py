@@ -367,6 +367,12 @@ class TestBatches:
         assert problems_of(score(listing, tmp_path)) == [('malformed', name) for name in 'abcdef']
 
 
+    def test_more_rows_than_images_where_nothing_was_filled(self, listing, tmp_path):
+        listing.filled = False
+        np.save(tmp_path / 'batch_000001.npy', np.eye(6)[[4, 5, 0, 0]])
+        assert [problem.kind for problem in score(listing, tmp_path).problems] == ['missing'] * 4 + ['malformed'] * 2
+
+
 class TestOneFile:
     def test_an_entry_an_image(self, listing, tmp_path):
         names = ['val/f.png', *'edcb', 'unknown']
