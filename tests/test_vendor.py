@@ -366,7 +366,6 @@ class TestBatches:
         np.save(tmp_path / 'batch_000000.npy', np.eye(6)[:3])
         assert problems_of(score(listing, tmp_path)) == [('malformed', name) for name in 'abcdef']
 
-
     def test_more_rows_than_images_where_nothing_was_filled(self, listing, tmp_path):
         listing.filled = False
         np.save(tmp_path / 'batch_000001.npy', np.eye(6)[[4, 5, 0, 0]])
