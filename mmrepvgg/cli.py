@@ -45,6 +45,21 @@ def weights_file(name: str) -> Path:
     return path
 
 
+def positive_int(text: str) -> int:
+    """Argument type of a count."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
+    return int(text)
+
+
+def json_file(name: str) -> Path:
+    """Argument type of a report to write."""
+    path = Path(name)
+    if path.suffix != '.json':
+        raise argparse.ArgumentTypeError(f'must end in .json, got {name!r}')
+    return path
+
+
 def load_config(path: str, options: Sequence[str] = ()) -> Any:
     """Read a config file and change the settings in ``options``.
 

@@ -1,0 +1,71 @@
+"""Pictures with their predictions written on them."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import mmcv
+import torch
+from mmpretrain.structures import DataSample
+from mmpretrain.visualization import UniversalVisualizer
+
+from .predict import Prediction
+
+# In pixels. The text is as large as the picture allows: small images are enlarged, large ones only cost time.
+SHORT_EDGE = 448
+LONG_EDGE = 4096  # of images like ribbons
+
+
+class PictureWriter:
+    """Writes annotated copies of images into a folder, by mmpretrain's own visualizer.
+
+    Args:
+        folder: The folder; is made when the first picture is written.
+        images: All the images that will come, and their paths inside ``folder``. The copies are PNG files of the
+            same name; where two would be the same file, the later ones get a number.
+
+    Raises:
+        ValueError: If a copy would replace one of the images.
+    """
+
+    def __init__(self, folder: str | Path, images: Iterable[tuple[Path, Path]]):
+        self.targets: list[Path] = []
+        sources = set()
+        taken = set()
+        for image, relative in images:
+            target, number = Path(folder, relative).with_suffix('.png'), 2
+            while target in taken:
+                target, number = Path(folder, relative).with_name(f'{relative.stem}_{number}.png'), number + 1
+            taken.add(target)
+            sources.add(image.resolve())
+            self.targets.append(target)
+        for target in self.targets:
+            if target.resolve() in sources:
+                raise ValueError(f'{target} is one of the images and would be replaced; name another folder')
+        with warnings.catch_warnings():
+            # it has no folder of its own: each picture is given its file
+            warnings.filterwarnings('ignore', 'Visualizer backend is not initialized')
+            self._visualizer = UniversalVisualizer()
+
+    def write(self, number: int, prediction: Prediction) -> None:
+        """Write the picture of the ``number``-th image; none if that can't be read."""
+        if prediction.error:
+            return
+        target = self.targets[number]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        labels = [ranked.label for ranked in prediction.classes]
+        scores = torch.zeros(max(labels) + 1)
+        scores[labels] = torch.tensor([ranked.score for ranked in prediction.classes])
+        sample = DataSample().set_pred_label(torch.tensor(labels)).set_pred_score(scores)
+        # ImageNet's names are lists of synonyms, too long for a picture; names that are indices are there already
+        names = {c.label: c.name.split(',')[0] for c in prediction.classes if c.name != str(c.label)}
+        image = mmcv.imread(str(prediction.image), channel_order='rgb')
+        short, long = sorted(image.shape[:2])
+        self._visualizer.visualize_cls(
+            image,
+            sample,
+            classes=[names.get(label, '-') for label in range(len(scores))] if names else None,
+            resize=max(1, min(SHORT_EDGE, LONG_EDGE * short // long)),
+            text_cfg=dict(bbox=dict(facecolor='black', alpha=0.7, boxstyle='Round')),
+            out_file=str(target),
+        )

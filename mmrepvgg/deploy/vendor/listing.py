@@ -1,0 +1,155 @@
+"""The list that goes with a folder of inputs: which file and row is which image, and its label. Imports no torch."""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+LIST_NAME = 'list.csv'
+INFO_NAME = 'info.json'
+COLUMNS = ('name', 'file', 'row', 'label', 'image')
+
+# What may stand behind a name that comes back; anything else with a dot in it is part of the name.
+_SUFFIXES = ('.npz', '.npy', '.txt', '.bin', '.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+
+
+class ListError(ValueError):
+    """A list that can't be used: says which file, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """One line of the list.
+
+    Attributes:
+        name: The image's name; no two are the same.
+        file: The file of inputs that holds it, relative to the list.
+        row: Its row in that file.
+        label: The index of its class.
+    """
+
+    name: str
+    file: str
+    row: int
+    label: int
+
+
+class InputList:
+    """The images of a folder of inputs, found by their names.
+
+    Attributes:
+        images: The images in the order of the list.
+        num_classes: How many numbers an output must have.
+        batch_size: Rows of a file; the last one may have fewer.
+        filled: Whether the last file has been filled up to ``batch_size`` rows.
+    """
+
+    def __init__(self, images: Sequence[ListedImage], num_classes: int, batch_size: int = 1, filled: bool = False):
+        self.images = images
+        self.num_classes = num_classes
+        self.batch_size = batch_size
+        self.filled = filled
+        self._indices = {image.name: index for index, image in enumerate(images)}
+        self._rows: dict[str, list[int]] = {}
+        for index in sorted(range(len(images)), key=lambda index: images[index].row):
+            self._rows.setdefault(PurePath(images[index].file).stem, []).append(index)
+
+    def find_image(self, name: str) -> int | None:
+        """The index of the image that ``name`` names: its name in the list, or a path that ends in it.
+
+        ``val/n01440764/ILSVRC2012_val_00000293.JPEG`` is found as ``ILSVRC2012_val_00000293``, and
+        ``val/cat/1.png`` as ``cat__1`` where that is its name.
+        """
+        if name in self._indices:
+            return self._indices[name]
+        *folders, last = name.replace('\\', '/').split('/')
+        stem, suffix = os.path.splitext(last)
+        # the longest first: of the images cat/1.png and 1.png, val/cat/1.png is the former
+        for start in range(len(folders) + 1):
+            for ending in (last, stem) if suffix.lower() in _SUFFIXES else (last,):
+                index = self._indices.get('__'.join([*folders[start:], ending]))
+                if index is not None:
+                    return index
+        return None
+
+    def find_rows(self, file: str) -> list[int] | None:
+        """The indices of the images whose outputs a file of this name holds, row by row."""
+        rows = self._rows.get(PurePath(file).stem)
+        if rows is None and (index := self.find_image(file)) is not None:
+            rows = [index]
+        return rows
+
+
+def make_names(paths: Sequence[str]) -> list[str]:
+    """Short names that differ: the files' names without folder and suffix, and as much more as it takes.
+
+    Raises:
+        ListError: If a path is there twice.
+    """
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ''
+    relative = [PurePath(os.path.relpath(path, root or '.')) for path in paths]
+    for names in (
+        [path.stem for path in relative],
+        ['__'.join(path.with_suffix('').parts) for path in relative],
+        ['__'.join(path.parts) for path in relative],
+    ):
+        if len(set(names)) == len(names):
+            return names
+    name, count = Counter(names).most_common(1)[0]
+    raise ListError(f'every image must have a name of its own, and {name} is there {count} times')
+
+
+def write_list(folder: Path, images: Sequence[ListedImage], paths: Sequence[str], info: Mapping[str, Any]) -> None:
+    """Write ``folder``'s list, with the images' paths for the reader, and what there is to know about the inputs."""
+    with open(folder / LIST_NAME, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(COLUMNS)
+        for image, path in zip(images, paths, strict=True):
+            writer.writerow((image.name, image.file, image.row, image.label, path))
+    (folder / INFO_NAME).write_text(json.dumps(info, indent=1) + '\n')
+
+
+def read_list(folder: str | Path) -> InputList:
+    """Read the list of a folder that :func:`~mmrepvgg.deploy.vendor.inputs.write_inputs` wrote.
+
+    The files of inputs need not be there any more.
+
+    Raises:
+        FileNotFoundError: If the list or its information is not there.
+        ListError: If they can't be understood.
+    """
+    folder = Path(folder)
+    for name in (LIST_NAME, INFO_NAME):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f'{folder / name} does not exist; give the folder that tools/export_inputs.py wrote '
+                f'({LIST_NAME} and {INFO_NAME} are enough)'
+            )
+    images = []
+    with open(folder / LIST_NAME, newline='', encoding='utf-8') as file:
+        reader = csv.DictReader(file)
+        if not {'name', 'file', 'row', 'label'} <= set(reader.fieldnames or ()):
+            raise ListError(f'{folder / LIST_NAME} must have the columns {",".join(COLUMNS)}, got {reader.fieldnames}')
+        for line in reader:
+            try:
+                images.append(ListedImage(line['name'], line['file'], int(line['row']), int(line['label'])))
+            except (TypeError, ValueError) as error:
+                raise ListError(f'{folder / LIST_NAME}, line {reader.line_num}: {error}') from error
+    if len({image.name for image in images}) != len(images):
+        name, count = Counter(image.name for image in images).most_common(1)[0]
+        raise ListError(f'{folder / LIST_NAME} must have every name once, and {name} is there {count} times')
+    try:
+        info = json.loads((folder / INFO_NAME).read_text())
+        listing = InputList(images, info['num_classes'], info['batch_size'], info['filled'])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ListError(f'{folder / INFO_NAME} is damaged: {type(error).__name__}: {error}') from error
+    if wrong := [image for image in images if not 0 <= image.label < listing.num_classes]:
+        raise ListError(
+            f'{folder / LIST_NAME}: labels must be 0 to {listing.num_classes - 1}, got {wrong[0].label} for '
+            f'{wrong[0].name}'
+        )
+    return listing

@@ -1,0 +1,108 @@
+"""Outputs matched with the list by name, and their accuracy. Imports no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .listing import InputList
+from .outputs import Returned
+
+KINDS = ('missing', 'duplicated', 'malformed', 'extra')
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one image or one output.
+
+    Attributes:
+        kind: ``'missing'``: nothing came back. ``'duplicated'``: more than one answer; none is counted.
+            ``'malformed'``: what came back is no answer. ``'extra'``: it is no listed image.
+        name: The image, or what came back.
+        reason: Where and why.
+    """
+
+    kind: str
+    name: str
+    reason: str = ''
+
+
+@dataclass(frozen=True)
+class Score:
+    """The accuracy of what came back.
+
+    Attributes:
+        num_listed: Images in the list.
+        num_scored: Images with exactly one good answer.
+        num_correct: For each k, the scored images whose class is among the first k; no k beyond the answers' length.
+        num_tied: Scored images of which another class has the same score as the right one.
+        problems: Everything that is not as it should be.
+    """
+
+    num_listed: int
+    num_scored: int
+    num_correct: dict[int, int]
+    num_tied: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def get_accuracy(self, k: int, of_all: bool = False) -> float:
+        """Top-k accuracy in percent, of the scored images or of all listed ones; NaN if there are none."""
+        total = self.num_listed if of_all else self.num_scored
+        return 100 * self.num_correct[k] / total if total else float('nan')
+
+
+def score_outputs(listing: InputList, outputs: Iterable[Returned], topk: tuple[int, ...] = (1, 5)) -> Score:
+    """Score what came back. One number an image is kept, however long the outputs are.
+
+    Of equal scores the class of lower index comes first, as in ``argmax``; an output that is the same for all
+    classes is an answer of class 0.
+
+    Args:
+        listing: The images and their labels.
+        outputs: What came back, of :func:`~mmrepvgg.deploy.vendor.outputs.read_outputs`.
+        topk: The k of the accuracies.
+    """
+    num_images = len(listing.images)
+    ranks = np.full(num_images, -1)  # place of the right class, 0 is the first; -1: no good answer
+    tied = np.zeros(num_images, bool)
+    num_answers = np.zeros(num_images, int)
+    length = listing.num_classes
+    problems: dict[int, Problem] = {}
+    extra: list[Problem] = []
+    for output in outputs:
+        if output.index is None:
+            kind = 'extra' if output.is_extra else 'malformed'
+            extra.append(Problem(kind, output.name, f'{output.source}: {output.reason}'))
+            continue
+        index, label = output.index, listing.images[output.index].label
+        num_answers[index] += 1
+        reason = output.reason
+        if output.scores is not None:
+            if num_bad := int((~np.isfinite(output.scores)).sum()):
+                reason = f'{num_bad} of {listing.num_classes} values are NaN or infinite'
+            else:
+                ranks[index], tied[index] = _rank(output.scores, label)
+        elif output.labels is not None:
+            length = min(length, len(output.labels))
+            ranks[index] = output.labels.index(label) if label in output.labels else listing.num_classes
+        if reason:
+            problems[index] = Problem('malformed', listing.images[index].name, f'{output.source}: {reason}')
+        if num_answers[index] > 1:
+            where = f'the last one in {output.source}'
+            problems[index] = Problem('duplicated', listing.images[index].name, f'{num_answers[index]} times, {where}')
+    for index in np.flatnonzero(num_answers == 0).tolist():
+        problems[index] = Problem('missing', listing.images[index].name)
+    ranks[list(problems)] = -1
+    scored = ranks >= 0
+    return Score(
+        num_listed=num_images,
+        num_scored=int(scored.sum()),
+        num_correct={k: int((scored & (ranks < k)).sum()) for k in topk if k <= length},
+        num_tied=int((scored & tied).sum()),
+        problems=[problems[index] for index in sorted(problems)] + extra,
+    )
+
+
+def _rank(scores: np.ndarray, label: int) -> tuple[int, bool]:
+    equal = scores == scores[label]
+    return int((scores > scores[label]).sum() + equal[:label].sum()), bool(equal.sum() > 1)

@@ -1,0 +1,288 @@
+"""Predictions of real images: scikit-learn's digits and photographs."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich import progress as rich_progress
+from sklearn.datasets import load_sample_images
+
+from mmrepvgg import progress
+from mmrepvgg.cli import load_config
+from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.deploy.export import export_model
+from mmrepvgg.deploy.exported import load_classifier
+from mmrepvgg.deploy.forms import build_model
+from mmrepvgg.deploy.images import ImageReader, UnreadableImageError, iterate_batches, list_images
+from mmrepvgg.deploy.pictures import PictureWriter
+from mmrepvgg.deploy.predict import Prediction, Predictor, RankedClass, get_class_names
+from mmrepvgg.deploy.reports import write_predictions
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
+CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+
+
+def run_tool(*args, cwd, python=()):
+    command = [sys.executable, *python, str(ROOT / 'tools' / 'predict.py'), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory, randomise):
+    """data/digits, photos/ with two good and three broken files, and a small network as config, checkpoint and ONNX."""
+    folder = tmp_path_factory.mktemp('predict')
+    prepare_digits(folder / 'data' / 'digits')
+    (folder / 'photos' / 'more').mkdir(parents=True)
+    china, flower = load_sample_images().images
+    cv2.imwrite(str(folder / 'photos' / 'china.jpg'), china[..., ::-1])
+    cv2.imwrite(str(folder / 'photos' / 'more' / 'flower.PNG'), flower[..., ::-1])
+    whole = (folder / 'photos' / 'china.jpg').read_bytes()
+    (folder / 'photos' / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
+    (folder / 'photos' / 'empty.png').touch()
+    (folder / 'photos' / 'text.png').write_text('no image')
+    (folder / 'photos' / 'notes.txt').write_text('no image, and not named like one')
+
+    cfg = load_config(str(DIGITS))
+    cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
+    cfg.dump(folder / 'config.py')
+    torch.manual_seed(0)
+    model = randomise(build_model(cfg, deploy=False))
+    torch.nn.init.normal_(model.head.fc.weight)
+    content = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': CLASSES}}}
+    torch.save(content, folder / 'model.pth')
+    export_model(cfg, folder / 'model.pth', folder / 'model.onnx', input_size=(32, 32))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def cfg(workspace):
+    return load_config(str(workspace / 'config.py'))
+
+
+@pytest.fixture(scope='module')
+def digits(workspace):
+    return [image for image, _ in list_images([workspace / 'data/digits/val/3', workspace / 'data/digits/val/1'])][:50]
+
+
+class TestPredictor:
+    def test_the_best_classes_of_each_image(self, workspace, cfg, digits):
+        found = Predictor(cfg, workspace / 'model.pth', topk=3, batch_size=16).predict(digits)
+        model = load_classifier(cfg, workspace / 'model.pth')
+        mean, std = (np.array(cfg.data_preprocessor[key], np.float32) for key in ('mean', 'std'))
+        assert [prediction.image for prediction in found] == digits
+        for prediction in found[::10]:
+            image = cv2.cvtColor(cv2.resize(cv2.imread(str(prediction.image)), (32, 32)), cv2.COLOR_BGR2RGB)
+            inputs = torch.from_numpy(((image - mean) / std).transpose(2, 0, 1)[None])
+            with torch.no_grad():
+                best = model.head(model.extract_feat(inputs)).softmax(1)[0].topk(3)
+            assert [ranked.label for ranked in prediction.classes] == best.indices.tolist()
+            assert [ranked.score for ranked in prediction.classes] == pytest.approx(best.values.tolist(), abs=1e-5)
+            assert [ranked.name for ranked in prediction.classes] == [CLASSES[i] for i in best.indices]
+        assert len({round(prediction.classes[0].score, 4) for prediction in found}) > 40, 'or any order would pass'
+
+    def test_an_exported_file_says_the_same(self, workspace, cfg, digits):
+        ours, exported = (
+            Predictor(cfg, workspace / name, topk=1, batch_size=n).predict(digits[:20])
+            for name, n in (('model.pth', 7), ('model.onnx', 20))
+        )
+        for a, b in zip(ours, exported, strict=True):
+            assert (a.image, a.classes[0].label, a.classes[0].name) == (b.image, b.classes[0].label, b.classes[0].name)
+            assert a.classes[0].score == pytest.approx(b.classes[0].score, abs=1e-4)
+
+    def test_broken_images_stand_at_their_places(self, workspace, cfg):
+        photos = workspace / 'photos'
+        paths = [photos / name for name in ('cut.jpg', 'china.jpg', 'empty.png', 'text.png', 'more/flower.PNG')]
+        calls = []
+        predictor = Predictor(cfg, workspace / 'model.pth', topk=99, batch_size=2)
+        found = predictor.predict(paths, lambda number, prediction: calls.append((number, prediction)))
+        assert [prediction.image for prediction in found] == paths
+        assert [bool(prediction.error) for prediction in found] == [True, False, True, True, False]
+        assert found[2].error == 'the file is empty'
+        assert all(len(prediction.classes) == (0 if prediction.error else 10) for prediction in found)
+        assert sum(ranked.score for ranked in found[1].classes) == pytest.approx(1, abs=1e-5)
+        assert [found[number] for number, _ in calls] == [prediction for _, prediction in calls]
+        assert sorted(number for number, _ in calls) == [0, 1, 2, 3, 4]
+
+    def test_wrong_numbers(self, workspace, cfg):
+        with pytest.raises(ValueError, match='topk and batch_size must be at least 1, got 0 and 16'):
+            Predictor(cfg, workspace / 'model.pth', topk=0)
+
+    @pytest.mark.parametrize(
+        ('meta', 'num_classes', 'names'),
+        [
+            ({'classes': ('a', 'b')}, 2, ['a', 'b']),
+            ({'classes': ('a', 'b')}, 3, ['a', 'b', '2']),
+            ({'classes': ('a', 'b', 'c')}, 2, ['a', 'b']),
+            ({}, 3, ['0', '1', '2']),
+            (None, 2, ['0', '1']),
+        ],
+    )
+    def test_class_names(self, meta, num_classes, names):
+        model = torch.nn.Identity()
+        model._dataset_meta = meta
+        assert get_class_names(model, num_classes) == names
+
+    def test_the_names_of_imagenet(self):
+        names = get_class_names(torch.nn.Identity(), 1000)
+        assert (len(names), names[0]) == (1000, 'tench, Tinca tinca')
+
+
+class TestImages:
+    def test_in_the_order_of_the_arguments(self, workspace):
+        photos = workspace / 'photos'
+        found = list_images([photos / 'notes.txt', photos, photos / 'china.jpg'])
+        assert [relative.as_posix() for _, relative in found] == [
+            'notes.txt', 'china.jpg', 'cut.jpg', 'empty.png', 'more/flower.PNG', 'text.png', 'china.jpg',
+        ]  # fmt: skip
+
+    def test_paths_that_hold_nothing(self, tmp_path):
+        with pytest.raises(ValueError, match=r'holds no image \(\.jpg'):
+            list_images([tmp_path])
+        with pytest.raises(FileNotFoundError, match='no does not exist'):
+            list_images([tmp_path / 'no'])
+
+    def test_a_folder_named_like_an_image_is_none(self, tmp_path):
+        (tmp_path / 'folder.png').mkdir()
+        with pytest.raises(ValueError, match='holds no image'):
+            list_images([tmp_path])
+
+    def test_the_reason_is_short(self, workspace, cfg):
+        with pytest.raises(UnreadableImageError, match=r'^AssertionError: failed to load image: .*text\.png$'):
+            ImageReader(cfg)(workspace / 'photos/text.png')
+
+    def test_batches_are_of_one_size(self):
+        sizes = [8, 8, 8, 8, 9, 8]
+        samples = [(n, dict(inputs=torch.zeros(3, size, 8))) for n, size in enumerate(sizes)]
+        assert [[n for n, _ in batch] for batch in iterate_batches(samples, 3)] == [[0, 1, 2], [3], [4], [5]]
+
+
+RESULTS = [
+    Prediction(Path('a.png'), (RankedClass(1, 'tench, "Tinca"', 0.75), RankedClass(0, 'crème', 0.25))),
+    Prediction(Path('b.png'), error='the file is empty'),
+]
+
+
+class TestReports:
+    def test_json(self, tmp_path):
+        write_predictions(tmp_path / 'out.json', RESULTS)
+        first, second = json.loads((tmp_path / 'out.json').read_text())
+        assert first['predictions'][0] == {'label': 1, 'class': 'tench, "Tinca"', 'score': 0.75}
+        assert second == {'image': 'b.png', 'error': 'the file is empty'}
+
+    def test_csv(self, tmp_path):
+        write_predictions(tmp_path / 'out.csv', RESULTS)
+        with open(tmp_path / 'out.csv', newline='', encoding='utf-8') as file:
+            lines = list(csv.DictReader(file))
+        assert [(line['image'], line['rank'], line['class'], line['error']) for line in lines] == [
+            ('a.png', '1', 'tench, "Tinca"', ''), ('a.png', '2', 'crème', ''), ('b.png', '', '', 'the file is empty'),
+        ]  # fmt: skip
+
+    def test_another_ending(self, tmp_path):
+        with pytest.raises(ValueError, match=r'path must end in \.json or \.csv, got .*out\.xml'):
+            write_predictions(tmp_path / 'out.xml', RESULTS)
+
+
+class TestPictures:
+    def test_the_text_is_on_an_enlarged_copy(self, tmp_path, digits):
+        before = digits[0].read_bytes()
+        PictureWriter(tmp_path, [(digits[0], Path('sub/x.bmp'))]).write(0, Prediction(digits[0], RESULTS[0].classes))
+        picture = cv2.imread(str(tmp_path / 'sub/x.png'))
+        assert picture.shape == (448, 448, 3)
+        plain = cv2.resize(cv2.imread(str(digits[0])), (448, 448))
+        changed = np.abs(picture.astype(int) - plain).max(2) > 40
+        assert changed[:60, :300].mean() > 0.05
+        assert not changed[150:].any()
+        assert digits[0].read_bytes() == before
+
+    def test_an_image_like_a_ribbon(self, tmp_path):
+        cv2.imwrite(str(tmp_path / 'ribbon.png'), np.zeros((5, 9000, 3), np.uint8))
+        images = [(tmp_path / 'ribbon.png', Path('ribbon.png'))]
+        PictureWriter(tmp_path / 'out', images).write(0, Prediction(images[0][0], RESULTS[0].classes))
+        assert max(cv2.imread(str(tmp_path / 'out/ribbon.png')).shape) <= 4096
+
+    def test_no_picture_replaces_another_or_an_image(self, tmp_path):
+        images = [(Path('a/x.png'), Path('x.png')), (Path('b/x.jpg'), Path('x.jpg'))]
+        assert [target.name for target in PictureWriter(tmp_path, images).targets] == ['x.png', 'x_2.png']
+        with pytest.raises(ValueError, match=r'a/x\.png is one of the images and would be replaced'):
+            PictureWriter('a', images)
+
+    def test_no_picture_of_a_broken_image(self, tmp_path):
+        PictureWriter(tmp_path / 'out', [(Path('b.png'), Path('b.png'))]).write(0, RESULTS[1])
+        assert not (tmp_path / 'out').exists()
+
+
+class TestProgress:
+    def test_is_on_stderr_and_only_for_a_terminal(self, capsys, monkeypatch):
+        assert list(progress.track(iter('abc'), 'working', total=3)) == ['a', 'b', 'c']
+        assert capsys.readouterr() == ('', '')
+        monkeypatch.setattr(
+            progress, 'Console', lambda stderr: rich_progress.Console(stderr=stderr, force_terminal=True)
+        )
+        assert list(progress.track('abc', 'working')) == ['a', 'b', 'c']
+        out, err = capsys.readouterr()
+        assert not out
+        assert 'working' in err
+        assert '100%' in err
+
+
+class TestTool:
+    def test_files_pictures_and_the_list_of_unreadable_images(self, workspace):
+        done = run_tool(
+            'config.py', 'model.onnx', 'photos', 'data/digits/val/7', '--out', 'out.json', '--show-dir', 'shown',
+            '--topk', '2', cwd=workspace,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        num_sevens = len(list((workspace / 'data/digits/val/7').iterdir()))
+        assert done.stdout == (
+            f'out.json: {num_sevens + 2} images predicted, 3 unreadable\nshown: {num_sevens + 2} annotated pictures\n'
+        )
+        warning = done.stderr[done.stderr.index('warning: ') :].splitlines()
+        assert warning[0] == f'warning: 3 of {num_sevens + 5} images could not be read:'
+        assert [line.split(':')[0].strip() for line in warning[1:]] == [
+            'photos/cut.jpg', 'photos/empty.png', 'photos/text.png',
+        ]  # fmt: skip
+        content = json.loads((workspace / 'out.json').read_text())
+        assert [item['image'] for item in content[:5]] == [
+            'photos/china.jpg', 'photos/cut.jpg', 'photos/empty.png', 'photos/more/flower.PNG', 'photos/text.png',
+        ]  # fmt: skip
+        assert all(item['predictions'][0]['class'] in CLASSES for item in content[5:])
+        assert {len(item['predictions']) for item in content[5:]} == {2}
+        assert (workspace / 'shown/more/flower.png').is_file()
+        assert len(list((workspace / 'shown').rglob('*.png'))) == num_sevens + 2
+
+    def test_no_readable_image_at_all(self, workspace):
+        done = run_tool('config.py', 'model.pth', 'photos/text.png', 'photos/empty.png', cwd=workspace)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == 'predict.py: error: none of the 2 images could be read'
+        assert not done.stdout
+
+    def test_a_line_an_image(self, workspace):
+        done = run_tool('config.py', 'model.pth', 'photos/china.jpg', '--topk', '2', cwd=workspace)
+        assert done.returncode == 0, done.stderr
+        name, _, classes = done.stdout.strip().partition(': ')
+        assert name == 'photos/china.jpg'
+        assert all(part.split()[0] in CLASSES for part in classes.split('; '))
+
+    @pytest.mark.parametrize(
+        ('args', 'status', 'message'),
+        [
+            (['config.py', 'model.pth'], 2, 'the following arguments are required: images'),
+            (['config.py', 'model.pth', 'photos', '--topk', '0'], 2, 'must be a whole number of at least 1'),
+            (['config.py', 'model.pth', 'photos', '--out', 'a.txt'], 2, "must end in .json or .csv, got 'a.txt'"),
+            (['config.py', 'no.pth', 'photos'], 1, 'error: no.pth does not exist'),
+            (['config.py', 'model.pth', 'photos', 'no.jpg'], 1, 'error: no.jpg does not exist'),
+        ],
+    )
+    def test_wrong_arguments_are_named_before_torch_is_imported(self, workspace, args, status, message):
+        done = run_tool(*args, cwd=workspace, python=['-X', 'importtime'])
+        assert done.returncode == status
+        assert message in done.stderr
+        assert '| torch\n' not in done.stderr
