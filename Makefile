@@ -30,7 +30,8 @@ test-onedl: .venv-onedl/installed
 	$(PYTHON) -m venv --clear .venv-onedl
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
 		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
-		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest
+		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest \
+		safetensors protobuf onnx onnxscript onnxruntime openvino
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv-onedl/installed
 

@@ -5,6 +5,8 @@ python tools/train.py configs/repvgg/repvgg-a0_digits_insert-bn.py
 python tools/reparameterize_model.py configs/repvgg/repvgg-a0_digits_insert-bn.py \
     work_dirs/repvgg-a0_digits_insert-bn/epoch_4.pth digits_deploy.pth
 python tools/test.py configs/repvgg/deploy/repvgg-a0_digits_deploy.py digits_deploy.pth --metrics accuracy
+
+Top-1 to expect: about that of the converted model; docs/training.md says when this is worth it.
 """
 
 _base_ = './repvgg-a0_digits.py'
