@@ -22,6 +22,8 @@ _PUBLIC = {
     'build_backbone': 'registry',
     'build_classifier': 'registry',
     'reparameterize': 'deploy.switch',
+    'ExportedClassifier': 'deploy.exported',
+    'load_classifier': 'deploy.exported',
     'register_models': 'zoo',
     'ImageNet': 'data.imagenet',
     'AmpOptimWrapper': 'engine.amp',

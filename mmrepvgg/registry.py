@@ -13,6 +13,7 @@ from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
+from .deploy.exported import ExportedClassifier
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.hooks import ChannelsLastHook
 from .engine.metrics import PredictionRecord
@@ -36,6 +37,7 @@ OPTIM_WRAPPERS = Registry(
 MODELS.register_module(module=RepVGG)
 MODELS.register_module(module=ImageClassifier)
 MODELS.register_module(module=AuxiliaryClsHead)
+MODELS.register_module(module=ExportedClassifier)
 DATASETS.register_module(module=ImageNet)
 HOOKS.register_module(module=ChannelsLastHook)
 METRICS.register_module(module=PredictionRecord)

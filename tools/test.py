@@ -1,12 +1,14 @@
-"""Test a checkpoint: the train form with the train config, the deploy form with the deploy config.
+"""Test a checkpoint (the train form with the train config, the deploy form with the deploy one) or an exported file.
 
 example: python tools/test.py configs/repvgg/deploy/repvgg-a0_deploy.py repvgg-a0_deploy.pth --metrics accuracy
+         python tools/test.py configs/repvgg/repvgg-a0_8xb32.py repvgg-a0.onnx --metrics accuracy
 """
 
 import argparse
 from pathlib import Path
 
 from mmrepvgg import cli
+from mmrepvgg.deploy.formats import find_format, is_exported, require_packages
 
 # The keys of mmrepvgg.engine.metrics.METRICS; importing that would import torch before a usage error shows.
 METRICS = ['accuracy', 'precision', 'recall', 'f1-score', 'support', 'confusion-matrix']
@@ -15,7 +17,7 @@ METRICS = ['accuracy', 'precision', 'recall', 'f1-score', 'support', 'confusion-
 def parse() -> argparse.ArgumentParser:
     parser = cli.make_parser(__doc__)
     parser.add_argument('config', help='config of the model and its data')
-    parser.add_argument('checkpoint', help='weights in the form of the config')
+    parser.add_argument('checkpoint', help='weights in the form of the config, or a file of tools/export.py')
     parser.add_argument(
         '--metrics', nargs='+', choices=METRICS, default=[], help="what to measure (default: the config's evaluator)"
     )
@@ -34,6 +36,8 @@ def out_file(name: str) -> Path:
 
 def main(args: argparse.Namespace) -> None:
     cli.require_file(args.checkpoint)
+    if is_exported(args.checkpoint):
+        require_packages(find_format(args.checkpoint), write=False)
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.data.layout import check_data
@@ -49,6 +53,7 @@ def main(args: argparse.Namespace) -> None:
         metrics=args.metrics,
         out=args.out,
         launcher=args.launcher,
+        exported=is_exported(args.checkpoint),
     )
     for name, value in results.items():
         print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')

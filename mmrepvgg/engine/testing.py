@@ -22,16 +22,18 @@ def evaluate(
     checkpoint: str | Path,
     work_dir: str,
     *,
+    exported: bool = False,
     metrics: Sequence[str] = (),
     out: str | Path | None = None,
     launcher: str = 'none',
 ) -> dict[str, Any]:
-    """Test ``checkpoint``, which must fit the model of ``cfg`` and its form exactly.
+    """Test ``checkpoint``, which must fit the model of ``cfg`` and its form exactly, or an exported file.
 
     Args:
         cfg: The config. Its data is expected to be there (:func:`mmrepvgg.data.layout.check_data`).
         checkpoint: The weights.
         work_dir: Where the logs go.
+        exported: ``checkpoint`` is a file of tools/export.py, which takes the place of the model of ``cfg``.
         metrics: Names from :data:`mmrepvgg.engine.metrics.METRICS`; none for the config's own evaluator.
         out: A JSON file for the metrics and the prediction for each image.
         launcher: How the processes were started.
@@ -42,12 +44,20 @@ def evaluate(
     Raises:
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
+        ValueError: If an exported file does not fit, or is to be tested in several processes.
     """
-    weights = read_checkpoint(checkpoint)
+    weights = None if exported else read_checkpoint(checkpoint)
+    if exported and launcher != 'none':
+        raise ValueError(f'an exported file is tested in one process: leave out --launcher, got {launcher}')
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
     if metrics:
         cfg.test_evaluator = make_evaluator(metrics, cfg.model.head.num_classes)
+    if exported:
+        # by its registered name: this folder imports nothing of deploy/
+        cfg.model = dict(
+            type='mmrepvgg.ExportedClassifier', path=str(checkpoint), num_classes=cfg.model.head.num_classes
+        )
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
@@ -55,7 +65,8 @@ def evaluate(
 
     runner = Runner.from_cfg(cfg)
     # Not by the Runner, which loads what fits and only logs what does not.
-    load_weights(getattr(runner.model, 'module', runner.model), weights)
+    if weights is not None:
+        load_weights(getattr(runner.model, 'module', runner.model), weights)
     results = {name: _to_plain(value) for name, value in runner.test().items()}
     if out is not None and is_main_process():
         records = [m for m in runner.test_loop.evaluator.metrics if isinstance(m, PredictionRecord)]
