@@ -35,9 +35,11 @@ def time_interleaved(
     repeats: int,
     warm_up: int = 0,
     budget: float = float('inf'),
+    pause: float = 0,
     on_turn: Callable[[], object] = lambda: None,
     on_error: Callable[[int, Exception], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> list[list[float | None]]:
     """Time each of ``runs`` once a round, one after the other, for ``repeats`` rounds.
 
@@ -50,10 +52,13 @@ def time_interleaved(
         repeats: Number of timed rounds.
         warm_up: Number of rounds before them that are not kept.
         budget: Seconds for each of ``runs``. A run that used it up in the warm-up is timed once all the same.
+        pause: Seconds of rest before each turn. The threads of some runtimes go on looking for work for a while after
+            theirs is done, at the cost of whoever is next.
         on_turn: Called after each turn of a run, those that are left out included.
         on_error: Called with the index of a run and what it raised; the run is left alone from then on. If it is
             None, the error is raised.
         clock: Gives seconds.
+        sleep: Waits for seconds.
 
     Returns:
         list[list[float | None]]: For each of ``runs`` the seconds of each round; None where it was not timed.
@@ -65,6 +70,7 @@ def time_interleaved(
         for index in range(len(runs))[:: -1 if repeat % 2 else 1]:
             # the first timed round is owed to all
             if index not in failed and (repeat == 0 or used[index] < budget):
+                sleep(pause)
                 try:
                     start = clock()
                     runs[index]()

@@ -53,8 +53,11 @@ RUNTIMES: dict[str, Runtime] = {
     'eager': Runtime('PyTorch eager', LAYOUTS, ('cpu', 'cuda')),
     'compiled': Runtime('torch.compile', LAYOUTS, ('cpu', 'cuda')),
     'cuda-graph': Runtime('CUDA graph', LAYOUTS, ('cuda',)),
+    # files as tools/export.py writes them
     'onnxruntime': Runtime('ONNX Runtime'),
     'openvino': Runtime('OpenVINO'),
+    'torch-export': Runtime('torch.export'),
+    'torchscript': Runtime('TorchScript'),
     # forward, backward and SGD; in bf16 and fp16 by autocast
     'train-step': Runtime('training step', LAYOUTS, ('cpu', 'cuda'), ('train', 'resnet50', 'resnet101')),
 }
@@ -147,6 +150,6 @@ def plan_cases(
         raise ValueError(
             f'nothing to time: no runtime of {", ".join(runtimes)} runs any of {", ".join(networks)} on '
             f'{", ".join(devices)}; a training step is that of {", ".join(RUNTIMES["train-step"].networks or ())}, a '
-            'CUDA graph is on cuda, ONNX Runtime and OpenVINO are on cpu'
+            'CUDA graph is on cuda, exported files are on cpu'
         )
     return list(dict.fromkeys(cases))

@@ -1,92 +1,105 @@
-"""A network behind ONNX Runtime and OpenVINO, on inputs that they read where they lie."""
+"""A network as a file behind the runtime that reads it, by the code that writes and reads the files of users."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
 from torch import Tensor, nn
 
+from .. import __version__
+from ..deploy import writers
+from ..deploy.formats import find_format, require_packages
+from ..deploy.metadata import ExportMetadata
+from ..deploy.network import DeployedNetwork
+from ..deploy.runtimes import load_exported
 from .cases import Case
 
-_OPENVINO_TYPES = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
+Write = Callable[[nn.Module, Path, Tensor, ExportMetadata], object]
 
 
-def prepare_onnxruntime(case: Case, network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
-    """A call that runs one batch and returns the logits ``(N, num_classes)``, in memory that the next call reuses.
+@dataclass(frozen=True)
+class _FileFormat:
+    """How a runtime's files are made.
+
+    Attributes:
+        suffix: What they end in.
+        write: Writes one.
+        precisions: What the runtime computes in on CPUs. A file in another one would be computed in fp32 under a
+            wrong name.
+    """
+
+    suffix: str
+    write: Write
+    precisions: tuple[str, ...]
+
+
+_FILES: dict[str, _FileFormat] = {
+    'onnxruntime': _FileFormat('.onnx', partial(writers.write_onnx, opset=None), ('fp32',)),
+    'openvino': _FileFormat('.xml', writers.write_openvino, ('fp32', 'bf16')),
+    'torch-export': _FileFormat('.pt2', writers.write_torch_export, ('fp32', 'bf16', 'fp16')),
+    'torchscript': _FileFormat('.torchscript', writers.write_torchscript, ('fp32', 'bf16', 'fp16')),
+}
+
+
+def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
+    """Export ``network`` for any batch size, load the file, and return a call that runs one batch.
 
     Args:
         case: What is asked for.
         network: In eval mode, in fp32 on the CPU.
-        inputs: ``(N, 3, H, W)``, in fp32 on the CPU.
+        inputs: ``(N, 3, H, W)``, in fp32 on the CPU; the runtimes read it where it lies.
+
+    Returns:
+        A call that gives the logits ``(N, num_classes)``, fp32 in every precision.
 
     Raises:
-        ImportError: If onnx, onnxscript or onnxruntime is not installed.
-        ValueError: If the precision is not fp32.
+        ModuleNotFoundError: If the exporter or the runtime is not installed.
+        ValueError: If the runtime does not compute in this precision on this CPU.
     """
-    if case.precision != 'fp32':
-        raise ValueError(f"precision must be fp32: ONNX Runtime's CPU kernels have no other, got {case.precision}")
-    import onnxruntime
+    row = _FILES[case.runtime]
+    require_packages(find_format(f'network{row.suffix}'), write=True)
+    _check_precision(case, row)
+    metadata = _describe(case, network(inputs[:1]).shape[1], inputs)
+    # OpenVINO is told the precision when it loads the file
+    inside = 'fp32' if case.runtime == 'openvino' else case.precision
+    deployed = DeployedNetwork(network, inside).eval().requires_grad_(False)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f'network{row.suffix}')
+        # an example of one image would be taken for a constant batch size
+        row.write(deployed, path, inputs[:1].repeat(2, 1, 1, 1), metadata)
+        exported = load_exported(path, num_threads=case.threads)
+    return lambda: exported(inputs)
 
-    with _quiet():
-        program = torch.onnx.export(network, (inputs,), dynamo=True, verbose=False)
-    assert program is not None  # it is, with dynamo=True
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = case.threads
-    # or its threads would go on looking for work while the next subject is timed
-    options.add_session_config_entry('session.force_spinning_stop', '1')
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=['CPUExecutionProvider']
+
+def _check_precision(case: Case, row: _FileFormat) -> None:
+    if case.precision not in row.precisions:
+        raise ValueError(
+            f'precision must be one of {", ".join(row.precisions)}, in which {case.runtime} computes on CPUs, '
+            f'got {case.precision}'
+        )
+    if case.runtime == 'openvino' and case.precision == 'bf16':
+        import openvino
+
+        if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+            raise ValueError('precision must be fp32: OpenVINO has no bf16 on this CPU and computes in fp32 instead')
+
+
+def _describe(case: Case, num_classes: int, inputs: Tensor) -> ExportMetadata:
+    return ExportMetadata(
+        arch=case.model,
+        classes=(),
+        num_classes=num_classes,
+        channels=inputs.shape[1],
+        input_size=(inputs.shape[2], inputs.shape[3]),
+        batch_size=None,
+        mean=(),
+        std=(),
+        to_rgb=False,
+        precision=case.precision,
+        with_preprocess=False,
+        softmax=False,
+        source_sha256='',
+        version=__version__,
     )
-    binding = session.io_binding()
-    binding.bind_ortvalue_input(
-        session.get_inputs()[0].name, onnxruntime.OrtValue.ortvalue_from_numpy(inputs.numpy(), 'cpu')
-    )
-    (output,) = session.get_outputs()
-    logits = torch.empty(output.shape)
-    binding.bind_output(output.name, 'cpu', 0, 'float32', output.shape, logits.data_ptr())
-
-    def run() -> Tensor:
-        session.run_with_iobinding(binding)
-        return logits
-
-    return run
-
-
-def prepare_openvino(case: Case, network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
-    """As :func:`prepare_onnxruntime`, with OpenVINO.
-
-    Raises:
-        ImportError: If openvino is not installed.
-    """
-    import openvino
-
-    with _quiet():
-        model = openvino.convert_model(network, example_input=inputs[:1], input=[tuple(inputs.shape)])
-    compiled = openvino.Core().compile_model(
-        model,
-        'CPU',
-        {
-            # without it, it computes in bf16 wherever the CPU can
-            'INFERENCE_PRECISION_HINT': _OPENVINO_TYPES[case.precision],
-            'INFERENCE_NUM_THREADS': case.threads,
-            'PERFORMANCE_HINT': 'LATENCY',
-        },
-    )
-    request = compiled.create_infer_request()
-    tensor = openvino.Tensor(inputs.numpy(), shared_memory=True)
-
-    def run() -> Tensor:
-        request.set_input_tensor(tensor)
-        request.infer()
-        return torch.from_numpy(request.get_output_tensor().data)
-
-    return run
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings, which are about their own insides."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        yield

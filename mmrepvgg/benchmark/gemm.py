@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .runners import DTYPES, synchronise
+from ..deploy.network import DTYPES
+from .runners import synchronise
 
 # The largest side of a matrix, and the seconds that one product may take.
 _MAX_SIZE = 8192

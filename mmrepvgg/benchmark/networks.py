@@ -31,8 +31,8 @@ def build_reference(model: str, seed: int = 0) -> nn.Module:
         network = _create_timm(model) if model in NETWORKS else build_classifier(_classifier_cfg(model))
         for module in network.modules():
             if isinstance(module, _BatchNorm):
-                nn.init.uniform_(module.weight, 0.5, 1.0)
-                nn.init.uniform_(module.bias, -0.2, 0.2)
+                nn.init.uniform_(module.weight, 0.1, 0.3)
+                nn.init.uniform_(module.bias, -0.1, 0.1)
         _calibrate(network, torch.randn(8, 3, 64, 64))
     return network.eval()
 

@@ -18,8 +18,12 @@ from .networks import build_network, build_reference, make_inputs
 from .results import Limit, Report, Row
 from .runners import Runner, prepare, require_device
 
-# Largest difference of a subject's logits from the reference's, as a part of the largest logit.
-TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'bf16': 1e-1}
+# Largest difference of a subject's logits from the reference's, as a part of the largest logit. Random networks
+# amplify rounding (a ResNet-50 in bf16 to 0.2 at 64 pixels, RepVGGs to 0.05); other weights differ by 1 and more.
+TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-1, 'bf16': 5e-1}
+
+# Seconds between two turns: threads that spin after their work have gone to sleep by then.
+_PAUSE = 0.02
 
 # As many images of a batch are compared: batch norms in eval mode keep images apart.
 _NUM_CHECKED = 2
@@ -121,7 +125,7 @@ def _time_group(
             case = runners[index - len(gemms)][0]
             rows[case] = replace(rows[case], error=_describe(error))
 
-    times = time_interleaved(runs, repeats, warm_up, budget, lambda: progress.advance(task), on_error)
+    times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, lambda: progress.advance(task), on_error)
     for (case, _), seconds in zip(runners, times[len(gemms) :], strict=True):
         rows[case] = replace(rows[case], seconds=tuple(seconds))
     first = cases[0]

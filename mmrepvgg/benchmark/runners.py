@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..deploy.network import DTYPES
 from .cases import Case
-from .exported import prepare_onnxruntime, prepare_openvino
-
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+from .exported import prepare_exported
 
 
 @dataclass(frozen=True)
@@ -131,19 +130,18 @@ def _make_runner(case: Case, network: Callable[[Tensor], Tensor], inputs: Tensor
     return Runner(run, lambda: run().float().cpu())
 
 
-def _wrap(prepare_exported: Callable[[Case, nn.Module, Tensor], Callable[[], Tensor]]) -> Prepare:
-    def prepare(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
-        run = prepare_exported(case, network, inputs)
-        return Runner(run, lambda: run().float())
-
-    return prepare
+def _prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    run = prepare_exported(case, network, inputs)
+    return Runner(run, run)
 
 
 _PREPARE: dict[str, Prepare] = {
     'eager': _prepare_eager,
     'compiled': _prepare_compiled,
     'cuda-graph': _prepare_cuda_graph,
-    'onnxruntime': _wrap(prepare_onnxruntime),
-    'openvino': _wrap(prepare_openvino),
+    'onnxruntime': _prepare_exported,
+    'openvino': _prepare_exported,
+    'torch-export': _prepare_exported,
+    'torchscript': _prepare_exported,
     'train-step': _prepare_train_step,
 }
