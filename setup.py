@@ -52,10 +52,17 @@ setup(
         'mmcv-lite': ['mmcv-lite>=2.1,<2.3'],
         'digits': ['scikit-learn>=1.3', 'opencv-python'],
         'safetensors': ['safetensors>=0.4'],
+        # exporters and runtimes
+        'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
+        'openvino': ['openvino>=2025.0'],
         # reads MindSpore's checkpoints
         'protobuf': ['protobuf>=4.21'],
         'dev': [
             'safetensors>=0.4',
+            'onnx>=1.17',
+            'onnxscript>=0.3',
+            'onnxruntime>=1.20',
+            'openvino>=2025.0',
             'protobuf>=4.21',
             'scikit-learn>=1.3',
             'pytest>=8',

@@ -1,11 +1,18 @@
 """Fixtures that all tests share."""
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmrepvgg import build_classifier
+from mmrepvgg.deploy.export import export_model
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +41,63 @@ def randomise() -> Callable[[nn.Module], nn.Module]:
         return model
 
     return apply
+
+
+SMALL_CLASSIFIER = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmrepvgg.RepVGG',
+        arch=dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4, se_cfg=dict(ratio=4, divisor=1)),
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=128),
+)
+
+
+@pytest.fixture
+def small_cfg() -> Config:
+    """A classifier of 5 blocks with SE layers for 32x32 images, with a mean and a std that differ by channel."""
+    return Config(
+        dict(
+            model=copy.deepcopy(SMALL_CLASSIFIER),
+            data_preprocessor=dict(mean=[120.0, 110.0, 90.0], std=[60.0, 50.0, 70.0], to_rgb=True),
+            test_dataloader=dict(
+                dataset=dict(
+                    type='CustomDataset',
+                    pipeline=[
+                        dict(type='LoadImageFromFile'),
+                        dict(type='Resize', scale=32),
+                        dict(type='PackInputs'),
+                    ],
+                )
+            ),
+            default_scope='mmpretrain',
+        )
+    )
+
+
+@pytest.fixture(scope='session')
+def small_source(randomise, tmp_path_factory) -> Path:
+    """A train-form checkpoint of ``small_cfg`` with 10 classes, ``'a'`` to ``'j'``."""
+    torch.manual_seed(0)
+    model = randomise(build_classifier(SMALL_CLASSIFIER))
+    # logits that differ between images
+    torch.nn.init.normal_(model.head.fc.weight)
+    path = tmp_path_factory.mktemp('source') / 'train.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=list('abcdefghij')))), path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def export_once(small_source, tmp_path_factory) -> Callable[..., tuple[Any, Path]]:
+    """Export ``small_source`` with ``cfg`` as ``name``, once in a session for the same arguments."""
+    done: dict[str, tuple[Any, Path]] = {}
+
+    def export(cfg: Config, suffix: str, **options: Any) -> tuple[Any, Path]:
+        key = f'{suffix} {sorted(options.items())}'
+        if key not in done:
+            path = tmp_path_factory.mktemp('exported') / f'net{suffix}'
+            done[key] = export_model(cfg, small_source, path, **options), path
+        return done[key]
+
+    return export

@@ -84,12 +84,12 @@ def tolerance(text: str) -> float:
 
 
 def check_usage(args: argparse.Namespace) -> None:
-    asked = dict(
-        opset=args.opset is not None,
-        fixed_batch=not args.dynamic_batch,
-        with_preprocess=args.with_preprocess,
-        softmax=args.softmax,
-    )
+    asked = {
+        'opset': args.opset is not None,
+        'fixed batch size': not args.dynamic_batch,
+        'preprocessing': args.with_preprocess,
+        'softmax': args.softmax,
+    }
     try:
         check_options(find_format(args.out), args.precision, [name for name, is_asked in asked.items() if is_asked])
     except ValueError as error:
@@ -140,6 +140,8 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
         f'largest difference from PyTorch: {result.max_difference:.1e}, {result.difference:.1e} of the largest output, '
         f'on {result.num_inputs} {"image(s)" if args.data else "noise input(s)"}'
     )
+    if metadata.precision == 'bf16' and result.computed_in != 'bf16':
+        print(f'note: this CPU has no bfloat16 instructions, so that was computed in {result.computed_in}')
     if result.max_activation is not None:
         print(f'largest activation: {result.max_activation:.3g} of the 65504 that fp16 holds')
 

@@ -24,7 +24,7 @@ from .forms import build_model
 from .inputs import find_input_size, iterate_images
 from .metadata import ExportMetadata
 from .network import DeployedNetwork, ExportError, WithPreprocess, check_half_range
-from .runtimes import load_exported
+from .runtimes import ExportedModel, load_exported
 from .switch import reparameterize
 
 # Largest difference to the float32 model that is let pass, relative to the largest output.
@@ -40,6 +40,7 @@ class Export:
         max_difference: Largest absolute difference of an output of the file from the checkpoint's in PyTorch, float32.
         difference: The same, relative to the largest output.
         num_inputs: On how many images that was measured.
+        computed_in: In which precision the runtime computed on this machine, see :class:`ExportedModel`.
         was_switched: Whether the checkpoint was in train form.
         max_activation: fp16 only: largest absolute output of a layer; float16 ends at 65504.
     """
@@ -48,6 +49,7 @@ class Export:
     max_difference: float
     difference: float
     num_inputs: int
+    computed_in: str
     was_switched: bool
     max_activation: float | None = None
 
@@ -92,17 +94,17 @@ def export_model(
 
     Raises:
         ValueError: If the format is unknown or has not what is asked for.
-        ModuleNotFoundError: If the exporter is not installed.
+        MissingPackageError: If the exporter is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
         ExportError: If fp16 would overflow, or the file differs by more than ``tolerance``.
     """
     row = find_format(out)
-    asked = dict(
-        opset=opset is not None,
-        fixed_batch=not dynamic_batch,
-        with_preprocess=with_preprocess,
-        softmax=softmax,
-    )
+    asked = {
+        'opset': opset is not None,
+        'fixed batch size': not dynamic_batch,
+        'preprocessing': with_preprocess,
+        'softmax': softmax,
+    }
     check_options(row, precision, [name for name, is_asked in asked.items() if is_asked])
     require_packages(row, write=True)
 
@@ -132,7 +134,8 @@ def export_model(
         if row.name == 'OpenVINO':
             stack.enter_context(replacing(Path(out).resolve().with_suffix('.bin')))
         _write(row, deployed, temporary, metadata, cfg, opset)
-        difference, largest, num_inputs = _compare(cfg, model, temporary, metadata, data)
+        exported = load_exported(temporary)
+        difference, largest, num_inputs = _compare(cfg, model, exported, data)
         relative = difference / largest if largest else difference
         allowed = DEFAULT_TOLERANCES[precision] if tolerance is None else tolerance
         if not relative <= allowed:  # not >, which NaN would pass
@@ -140,7 +143,9 @@ def export_model(
                 f'the {row.name} file of {checkpoint} differs from PyTorch by {relative:.2e} of the largest output, '
                 f'more than the tolerance of {allowed:.0e}; nothing was written. --tolerance allows more'
             )
-    return Export(metadata, difference, relative, num_inputs, not weights.is_deploy_form, max_activation)
+    return Export(
+        metadata, difference, relative, num_inputs, exported.computes_in, not weights.is_deploy_form, max_activation
+    )
 
 
 def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) -> ExportMetadata:
@@ -208,14 +213,12 @@ def _write(
 
 
 @torch.no_grad()
-def _compare(
-    cfg: Config, model: Any, path: Path, metadata: ExportMetadata, data: str | Path | None
-) -> tuple[float, float, int]:
+def _compare(cfg: Config, model: Any, exported: ExportedModel, data: str | Path | None) -> tuple[float, float, int]:
     """Run the file and the model on the same images: largest difference, largest output, number of images.
 
     The difference is NaN if an output is not finite.
     """
-    exported = load_exported(path)
+    metadata = exported.metadata
     largest_difference = largest_output = 0.0
     num_inputs = 0
     for images in _iterate_inputs(cfg, metadata, data):

@@ -11,6 +11,10 @@ from pathlib import Path
 PRECISIONS = ('fp32', 'fp16', 'bf16')
 
 
+class MissingPackageError(ModuleNotFoundError):
+    """A format takes a package that is not installed; the message says how to install it."""
+
+
 @dataclass(frozen=True)
 class Format:
     """One kind of file.
@@ -19,7 +23,7 @@ class Format:
         name: Its name in messages.
         suffixes: What its files end in.
         precisions: What its weights can be.
-        options: Which of ``opset``, ``fixed_batch``, ``with_preprocess`` and ``softmax`` it has.
+        options: Which of ``'opset'``, ``'fixed batch size'``, ``'preprocessing'`` and ``'softmax'`` it can have.
         to_write: Packages that writing takes, by the name that is imported.
         to_run: Packages that running takes.
         extra: The extra of this project that installs them.
@@ -34,7 +38,7 @@ class Format:
     extra: str = ''
 
 
-_GRAPH = frozenset({'with_preprocess', 'softmax'})
+_GRAPH = frozenset({'preprocessing', 'softmax'})
 
 FORMATS = (
     # no bf16: ONNX Runtime has no bfloat16 convolution on CPUs, so such a file could not be verified
@@ -42,13 +46,13 @@ FORMATS = (
         'ONNX',
         ('.onnx',),
         ('fp32', 'fp16'),
-        _GRAPH | {'opset', 'fixed_batch'},
+        _GRAPH | {'opset', 'fixed batch size'},
         ('onnx', 'onnxscript', 'onnxruntime'),
         ('onnxruntime',),
         'onnx',
     ),
-    Format('OpenVINO', ('.xml',), PRECISIONS, _GRAPH | {'fixed_batch'}, ('openvino',), ('openvino',), 'openvino'),
-    Format('torch.export', ('.pt2',), PRECISIONS, _GRAPH | {'fixed_batch'}),
+    Format('OpenVINO', ('.xml',), PRECISIONS, _GRAPH | {'fixed batch size'}, ('openvino',), ('openvino',), 'openvino'),
+    Format('torch.export', ('.pt2',), PRECISIONS, _GRAPH | {'fixed batch size'}),
     Format('TorchScript', ('.ts', '.torchscript'), PRECISIONS, _GRAPH),
     Format(
         'safetensors', ('.safetensors',), PRECISIONS, frozenset(), ('safetensors',), ('safetensors',), 'safetensors'
@@ -83,7 +87,7 @@ def check_options(row: Format, precision: str, options: Iterable[str]) -> None:
     """
     if precision not in row.precisions:
         raise ValueError(
-            f'the precision of a {row.name} file must be one of {", ".join(row.precisions)}, got {precision}'
+            f'the precision of {row.name} files must be one of {", ".join(row.precisions)}, got {precision}'
         )
     for option in options:
         if option not in row.options:
@@ -95,10 +99,10 @@ def require_packages(row: Format, *, write: bool) -> None:
     """Say which packages a format lacks, without importing them.
 
     Raises:
-        ModuleNotFoundError: If one is not installed.
+        MissingPackageError: If one is not installed.
     """
     packages = row.to_write if write else row.to_run
     if missing := [package for package in packages if find_spec(package) is None]:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f'{row.name} files take {", ".join(missing)}, not installed here: pip install "mmrepvgg[{row.extra}]"'
         )

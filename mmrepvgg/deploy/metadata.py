@@ -57,10 +57,11 @@ class ExportMetadata:
         """
         try:
             values = json.loads(text or '')
-            known = {field.name: values[field.name] for field in fields(cls)}
+            known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
         except (ValueError, KeyError, TypeError):
             raise ValueError(
                 f'{path} holds no metadata of mmrepvgg (input size, normalisation, classes), without which it can not '
                 'be run rightly; export it with tools/export.py of this version'
             ) from None
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+        return cls(**known)

@@ -42,6 +42,9 @@ class WithPreprocess(nn.Module):
         to_rgb: Reverse the order of the channels first.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], to_rgb: bool):
         super().__init__()
         self.network = network

@@ -29,14 +29,22 @@ class ExportedModel(nn.Module):
 
     Attributes:
         metadata (ExportMetadata): What the file says about itself.
+        computes_in (str): The precision in which it is computed here. OpenVINO stores float16 and computes in float32
+            on CPUs, and takes float32 for bfloat16 where the CPU has no instructions for that.
     """
 
-    def __init__(self, path: Path, run: Run, metadata: ExportMetadata, any_size: bool = False):
+    def __init__(self, path: Path, run: Run, metadata: ExportMetadata, any_size: bool = False, computes_in: str = ''):
         super().__init__()
         self.path = path
         self.metadata = metadata
+        self.computes_in = computes_in or metadata.precision
         self._run = run  # a module among them is registered, and moves with this one
         self._any_size = any_size
+        self.training = False
+
+    def train(self, mode: bool = True) -> 'ExportedModel':
+        """Nothing to switch: a file was exported for inference, and torch.export's modules refuse to be asked."""
+        return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +89,7 @@ def load_exported(path: str | Path, *, num_threads: int | None = None) -> Export
     Raises:
         ValueError: If the ending is unknown, or the file holds no metadata.
         FileNotFoundError: If there is no such file.
-        ModuleNotFoundError: If the runtime is not installed; names the extra that has it.
+        MissingPackageError: If the runtime is not installed; names the extra that has it.
         CheckpointError: If the file is damaged.
     """
     path = Path(path)
@@ -139,14 +147,16 @@ def _load_openvino(path: Path, num_threads: int | None) -> ExportedModel:
     }
     if num_threads is not None:
         hints['INFERENCE_NUM_THREADS'] = num_threads
-    request = core.compile_model(model, 'CPU', hints).create_infer_request()
+    compiled = core.compile_model(model, 'CPU', hints)
+    is_bf16 = compiled.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.bf16
+    request = compiled.create_infer_request()
 
     def run(x: Tensor) -> Tensor:
         # the output is the request's own memory, and the next call's
         scores = request.infer({0: x.cpu().contiguous().numpy()}, share_inputs=True)[0]
         return torch.from_numpy(scores.copy()).to(x.device)
 
-    return ExportedModel(path, run, metadata)
+    return ExportedModel(path, run, metadata, computes_in='bf16' if is_bf16 else 'fp32')
 
 
 def _load_torch_export(path: Path, num_threads: int | None) -> ExportedModel:

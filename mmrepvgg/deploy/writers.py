@@ -84,9 +84,10 @@ def write_torchscript(network: nn.Module, path: Path, example: Tensor, metadata:
 
 # What a safetensors file may ask to be built, and which of its settings say nothing about inference.
 SAFE_TYPES = {
-    'ImageClassifier', 'RepVGG', 'GlobalAveragePooling', 'LinearClsHead', 'AuxiliaryClsHead',
-    'BN', 'BN2d', 'SyncBN', 'MMSyncBN', 'Conv2d', 'ReLU', 'ReLU6', 'SiLU', 'Swish', 'HSwish', 'GELU', 'LeakyReLU', 'Sigmoid',
-}  # fmt: skip
+    *('ImageClassifier', 'RepVGG', 'GlobalAveragePooling', 'LinearClsHead', 'AuxiliaryClsHead'),
+    *('BN', 'BN2d', 'SyncBN', 'MMSyncBN', 'Conv2d', 'ReLU', 'ReLU6', 'SiLU', 'Swish', 'HSwish', 'GELU', 'LeakyReLU'),
+    *('Sigmoid', 'HSigmoid'),
+}
 _TRAINING_ONLY = ('init_cfg', 'loss', 'train_cfg', 'data_preprocessor', 'pretrained', 'aux_loss_weight')
 
 
@@ -106,7 +107,8 @@ def write_safetensors(model: nn.Module, path: Path, metadata: ExportMetadata, mo
         )
     weights = {key: value.to(DTYPES[metadata.precision]).contiguous() for key, value in model.state_dict().items()}
     record = {'format': 'pt', ENTRY: metadata.to_json(), f'{ENTRY}_model': json.dumps(slim)}
-    safetensors.torch.save_file(weights, path, record)
+    # not save_file, whose files nobody but their owner may read
+    path.write_bytes(safetensors.torch.save(weights, record))
 
 
 def find_types(node: Any) -> Iterator[str]:

@@ -1,0 +1,333 @@
+"""Checkpoints in, files for runtimes out."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
+from mmrepvgg.deploy.convert import reparameterize_checkpoint
+from mmrepvgg.deploy.export import ExportError, export_model
+from mmrepvgg.deploy.exported import load_classifier
+from mmrepvgg.deploy.formats import EXPORTED_SUFFIXES
+from mmrepvgg.deploy.runtimes import load_exported
+
+ROOT = Path(__file__).parent.parent
+DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')
+NUM_BLOCKS = 5
+GRAPHS = [suffix for suffix in EXPORTED_SUFFIXES if suffix != '.safetensors']
+# everything that a file can have at once: fewer exports, and what works together works alone
+FULL = dict(precision='fp16', with_preprocess=True, softmax=True)
+FIXED = dict(dynamic_batch=False, batch_size=2)
+
+
+def make_images(num=3, size=32):
+    return torch.randint(256, (num, 3, size, size), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+@torch.no_grad()
+def expect(cfg, source, images, softmax=False):
+    model = load_classifier(cfg, source)
+    logits = model(model.data_preprocessor(dict(inputs=images.clone()))['inputs'])
+    return logits.softmax(1) if softmax else logits
+
+
+def normalise(images):
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([120.0, 110.0, 90.0], [60.0, 50.0, 70.0]))
+    return (images.flip(1).float() - mean) / std
+
+
+@pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source, export_once, suffix):
+    export, path = export_once(small_cfg, suffix)
+    assert export.was_switched
+    assert 0 <= export.difference < 1e-5
+    exported = load_exported(path)
+    for num in (1, 3):
+        images = make_images(num)
+        logits = exported(normalise(images))
+        assert logits.dtype == torch.float32
+        expected = expect(small_cfg, small_source, images)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
+    # nothing beside it but OpenVINO's weights
+    assert sorted(file.name for file in path.parent.iterdir()) == (['net.bin'] if suffix == '.xml' else []) + [
+        path.name
+    ]
+
+
+@pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+def test_the_metadata_is_in_the_file(small_cfg, small_source, export_once, suffix):
+    export, path = export_once(small_cfg, suffix)
+    metadata = load_exported(path).metadata
+    assert metadata == export.metadata
+    assert metadata.classes == tuple('abcdefghij')
+    assert (metadata.num_classes, metadata.input_size, metadata.batch_size) == (10, (32, 32), None)
+    assert (metadata.mean, metadata.std, metadata.to_rgb) == ((120.0, 110.0, 90.0), (60.0, 50.0, 70.0), True)
+    assert (metadata.precision, metadata.with_preprocess, metadata.softmax) == ('fp32', False, False)
+    assert metadata.source_sha256 == hashlib.sha256(small_source.read_bytes()).hexdigest()
+    assert json.loads(metadata.arch)['num_blocks'] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize('suffix', GRAPHS)
+def test_uint8_images_in_probabilities_out_half_precision_inside(small_cfg, small_source, export_once, suffix):
+    fixed = {} if suffix in ('.ts', '.torchscript') else FIXED
+    export, path = export_once(small_cfg, suffix, **FULL, **fixed)
+    assert 0 < export.max_activation < 65504
+    exported = load_exported(path)
+    assert exported.metadata.batch_size == fixed.get('batch_size')
+    images = make_images(5)  # two batches and a tail for a file that takes 2
+    scores = exported(images)
+    torch.testing.assert_close(scores.sum(1), torch.ones(5))
+    torch.testing.assert_close(scores, expect(small_cfg, small_source, images, softmax=True), rtol=0, atol=5e-3)
+    torch.testing.assert_close(exported(images[4:]), scores[4:], rtol=0, atol=1e-5)
+    if fixed:
+        assert exported(images[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize('suffix', ['.pt2', '.ts', '.safetensors'])
+def test_bfloat16(small_cfg, export_once, suffix):
+    export, path = export_once(small_cfg, suffix, precision='bf16')
+    # less exact than float32 can be, so it was in effect; and the file is half as large
+    assert 1e-4 < export.difference < 5e-2
+    assert path.stat().st_size < 0.7 * export_once(small_cfg, suffix)[1].stat().st_size
+
+
+def test_the_onnx_graph_is_fused(small_cfg, export_once):
+    import onnx
+
+    model = onnx.load(export_once(small_cfg, '.onnx')[1])
+    onnx.checker.check_model(model, full_check=True)
+    kernels = {tensor.name: tensor.dims[2:] for tensor in model.graph.initializer}
+    convs = [kernels[node.input[1]] for node in model.graph.node if node.op_type == 'Conv']
+    assert convs.count([3, 3]) == NUM_BLOCKS
+    assert convs.count([1, 1]) == len(convs) - NUM_BLOCKS == 2 * NUM_BLOCKS  # the SE layers
+    assert not [node for node in model.graph.node if 'Norm' in node.op_type]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ['images', 'scores']
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_the_openvino_graph_is_fused(small_cfg, export_once):
+    import openvino
+
+    path = export_once(small_cfg, '.xml')[1]
+    model = openvino.Core().read_model(path)
+    kernels = [list(op.input(1).get_shape())[2:] for op in model.get_ops() if op.get_type_name() == 'Convolution']
+    assert kernels.count([3, 3]) == NUM_BLOCKS
+    assert not [op for op in model.get_ops() if 'Norm' in op.get_type_name()]
+    # full precision was asked for: 4 bytes a weight, which OpenVINO would have halved
+    num_weights = sum(
+        tensor.numel() for tensor in torch.jit.load(export_once(small_cfg, '.ts')[1]).state_dict().values()
+    )
+    assert path.with_suffix('.bin').stat().st_size >= 4 * num_weights
+    half = export_once(small_cfg, '.xml', **FULL, **FIXED)[1]
+    assert half.with_suffix('.bin').stat().st_size < 2.2 * num_weights
+
+
+def test_torchs_graphs_are_fused(small_cfg, export_once):
+    graph = torch.export.load(export_once(small_cfg, '.pt2')[1]).graph
+    targets = [str(node.target) for node in graph.nodes]
+    assert sum('conv2d' in target for target in targets) == 3 * NUM_BLOCKS
+    assert not [target for target in targets if 'norm' in target]
+    text = str(torch.jit.load(export_once(small_cfg, '.ts')[1]).inlined_graph)
+    assert text.count('aten::_convolution') == 3 * NUM_BLOCKS
+    assert 'norm' not in text.lower()
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+def test_a_deploy_checkpoint_with_either_config(small_cfg, small_source, export_once, deploy, tmp_path):
+    reparameterize_checkpoint(small_cfg, small_source, tmp_path / 'deploy.pth')
+    small_cfg.model.backbone.deploy = deploy
+    export = export_model(small_cfg, tmp_path / 'deploy.pth', tmp_path / 'net.ts')
+    assert not export.was_switched
+    x = normalise(make_images())
+    expected = load_exported(export_once(small_cfg, '.ts')[1])(x)
+    torch.testing.assert_close(load_exported(tmp_path / 'net.ts')(x), expected, rtol=0, atol=1e-5)
+
+
+def test_a_safetensors_file_has_the_deploy_forms_keys(small_cfg, small_source, export_once, tmp_path):
+    from safetensors.torch import load_file
+
+    reparameterize_checkpoint(small_cfg, small_source, tmp_path / 'deploy.pth')
+    expected = read_checkpoint(tmp_path / 'deploy.pth').state_dict
+    torch.testing.assert_close(load_file(export_once(small_cfg, '.safetensors')[1]), expected, rtol=0, atol=1e-6)
+
+
+def test_a_safetensors_file_builds_known_parts_only(small_cfg, export_once, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = export_once(small_cfg, '.safetensors')[1]
+    with safe_open(path, 'pt') as file:
+        record = file.metadata()
+    record['mmrepvgg_model'] = record['mmrepvgg_model'].replace('GlobalAveragePooling', 'os.system')
+    save_file(load_file(path), tmp_path / 'net.safetensors', record)
+    with pytest.raises(CheckpointError, match=r'must describe a classifier of this project.*os\.system'):
+        load_exported(tmp_path / 'net.safetensors')
+
+
+def test_opset(small_cfg, small_source, tmp_path):
+    import onnx
+
+    export_model(small_cfg, small_source, tmp_path / 'net.onnx', opset=18)
+    assert [opset.version for opset in onnx.load(tmp_path / 'net.onnx').opset_import if not opset.domain] == [18]
+
+
+def test_a_file_that_differs_is_not_kept(small_cfg, small_source, tmp_path):
+    for name in ('net.xml', 'net.bin', 'net.ts'):
+        (tmp_path / name).write_text('precious')
+    for name in ('net.ts', 'net.xml'):
+        with pytest.raises(ExportError, match=r'differs from PyTorch by .* more than the tolerance of 1e-12'):
+            export_model(small_cfg, small_source, tmp_path / name, precision='fp16', tolerance=1e-12)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ('net.xml', 'net.bin', 'net.ts'), 'precious'
+    )
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'), [(1e6, r'head\.fc\.weight reaches 1e\+06'), (6e4, r'the output of head\.fc reaches')]
+)
+def test_fp16_is_refused_where_it_would_overflow(small_cfg, small_source, tmp_path, value, message):
+    state_dict = dict(read_checkpoint(small_source).state_dict)
+    state_dict['head.fc.weight'] = torch.full_like(state_dict['head.fc.weight'], value)
+    torch.save(state_dict, tmp_path / 'large.pth')
+    with pytest.raises(ExportError, match=message):
+        export_model(small_cfg, tmp_path / 'large.pth', tmp_path / 'net.ts', precision='fp16')
+    assert not (tmp_path / 'net.ts').exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('net.onnx', dict(precision='bf16'), 'precision of ONNX files must be one of fp32, fp16, got bf16'),
+        ('net.safetensors', dict(softmax=True), 'safetensors files have no softmax; those of ONNX, .* have it'),
+        ('net.ts', dict(dynamic_batch=False), 'TorchScript files have no fixed batch size'),
+        ('net.pt2', dict(opset=18), r'torch\.export files have no opset; those of ONNX have it'),
+        ('net.tflite', {}, r'must end in \.onnx, \.xml, .*, got .*net\.tflite'),
+    ],
+)
+def test_what_a_format_does_not_have(small_cfg, small_source, tmp_path, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        export_model(small_cfg, small_source, tmp_path / name, **options)
+
+
+def test_the_input_size(small_cfg, small_source, tmp_path):
+    cv2.imwrite(str(tmp_path / 'image.png'), make_images(1, size=40)[0].permute(1, 2, 0).numpy())
+    export = export_model(small_cfg, small_source, tmp_path / 'net.ts', data=tmp_path / 'image.png')
+    assert (export.metadata.input_size, export.num_inputs) == ((32, 32), 1)
+    with pytest.raises(ExportError, match=r'gives images of the shape \(3, 32, 32\), and the file is to take'):
+        export_model(small_cfg, small_source, tmp_path / 'net.ts', data=tmp_path, input_size=(64, 48))
+    export_model(small_cfg, small_source, tmp_path / 'net.ts', input_size=(64, 48))
+    with pytest.raises(ValueError, match=r'takes images of the shape \(N, 3, 64, 48\), got \(1, 3, 32, 32\)'):
+        load_exported(tmp_path / 'net.ts')(torch.zeros(1, 3, 32, 32))
+    small_cfg.test_dataloader.dataset.pipeline[1] = dict(type='ResizeEdge', scale=32)
+    with pytest.raises(ValueError, match=r'images of no fixed size .* --input-size'):
+        export_model(small_cfg, small_source, tmp_path / 'net.ts')
+
+
+class TestLoading:
+    def test_openvinos_two_files_must_be_a_pair(self, small_cfg, export_once, tmp_path):
+        path = export_once(small_cfg, '.xml')[1]
+        (tmp_path / 'net.xml').write_bytes(path.read_bytes())
+        with pytest.raises(FileNotFoundError, match=r'net\.bin does not exist; an OpenVINO model is two files'):
+            load_exported(tmp_path / 'net.xml')
+        weights = bytearray(path.with_suffix('.bin').read_bytes())
+        weights[100] ^= 1
+        (tmp_path / 'net.bin').write_bytes(weights)
+        with pytest.raises(CheckpointError, match=r'net\.bin is not the one that was written with .*net\.xml'):
+            load_exported(tmp_path / 'net.xml')
+
+    def test_pickles_in_a_pt2_file_are_not_run(self, small_cfg, export_once, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / 'ran'),)
+
+        buffer = io.BytesIO()
+        torch.save(Evil(), buffer)
+        source, target = export_once(small_cfg, '.pt2')[1], tmp_path / 'net.pt2'
+        with zipfile.ZipFile(source) as good, zipfile.ZipFile(target, 'w') as evil:
+            for member in good.namelist():
+                content = good.read(member)
+                evil.writestr(member, buffer.getvalue() if member.endswith('sample_inputs/model.pt') else content)
+        with pytest.raises(CheckpointError, match=r'refused, and nothing in it was run: .*model\.pt holds more than'):
+            load_exported(target)
+        assert not (tmp_path / 'ran').exists()
+
+    @pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+    def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):
+        path = tmp_path / f'net{suffix}'
+        path.write_bytes(export_once(small_cfg, suffix)[1].read_bytes()[:3000])
+        (tmp_path / 'net.bin').write_bytes(b'')
+        with pytest.raises(CheckpointError, match=r'net\.\w+'):
+            load_exported(path)
+
+    def test_a_file_of_others(self, tmp_path):
+        torch.jit.script(torch.nn.Identity()).save(str(tmp_path / 'net.ts'))
+        with pytest.raises(ValueError, match=r'net\.ts holds no metadata of mmrepvgg'):
+            load_exported(tmp_path / 'net.ts')
+
+
+def run_export(*args, **env):
+    command = [sys.executable, str(ROOT / 'tools' / 'export.py'), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
+
+
+class TestTool:
+    @pytest.mark.parametrize(
+        ('args', 'message'),
+        [
+            (['net.tflite'], 'must end in .onnx, .xml, .pt2, .ts, .torchscript, .safetensors'),
+            (['net.onnx', '--precision', 'bf16'], 'precision of ONNX files must be one of fp32, fp16, got bf16'),
+            (['net.onnx', '--batch-size', '2'], '--batch-size goes with --no-dynamic-batch'),
+        ],
+    )
+    def test_wrong_usage_is_told_before_torch_is_imported(self, args, message, tmp_path):
+        (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = None\n")
+        done = run_export(DIGITS, 'none.pth', *args, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+        assert (done.returncode, done.stdout) == (2, '')
+        assert message in done.stderr
+
+    def test_a_missing_package_is_told_before_anything_slow(self, small_source, tmp_path):
+        (tmp_path / 'sitecustomize.py').write_text(
+            "import sys\nsys.modules['torch'] = sys.modules['onnxscript'] = None\n"
+        )
+        done = run_export(
+            DIGITS, small_source, tmp_path / 'net.onnx', PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr == (
+            'export.py: error: ONNX files take onnxscript, not installed here: pip install "mmrepvgg[onnx]"\n'
+        )
+
+    def test_success_and_failure(self, small_cfg, small_source, tmp_path):
+        small_cfg.dump(tmp_path / 'config.py')
+        out = tmp_path / 'net.ts'
+        done = run_export(tmp_path / 'config.py', small_source, out, '--softmax', '--precision', 'fp16')
+        assert done.returncode == 0, done.stderr
+        assert 'train form, switched to deploy form' in done.stdout
+        assert 'takes normalised float32 images (N, 3, 32, 32), gives 10 probabilities, fp16' in done.stdout
+        assert 'on 3 noise input(s)' in done.stdout
+        before = out.read_bytes()
+        done = run_export(DIGITS, small_source, out)
+        assert done.returncode == 1
+        assert 'does not fit the model of the config' in done.stderr
+        assert len(done.stderr.strip().splitlines()[-1:]) == 1
+        assert 'Traceback' not in done.stderr
+        assert out.read_bytes() == before
+
+
+def test_the_reference_of_these_tests(small_cfg, small_source):
+    """That normalise() above is the config's preprocessing."""
+    model = load_classifier(small_cfg, small_source)
+    images = make_images()
+    expected = model.data_preprocessor(dict(inputs=images.clone()))['inputs']
+    np.testing.assert_array_equal(normalise(images), expected)
