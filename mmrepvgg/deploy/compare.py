@@ -1,11 +1,8 @@
 """The two forms of a model side by side: size, cost, accuracy, speed and agreement."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
+from ..timing import summarise, time_interleaved
 from .complexity import count_macs, count_params
 from .forms import build_model
 
@@ -83,7 +81,8 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
     train_logits, deploy_logits = (torch.cat(outputs) for outputs in logits)
     image = data['inputs'][:1]
 
-    latencies = measure_latencies([partial(model, image) for model in models])
+    times = time_interleaved([partial(model, image) for model in models], repeats=30, warm_up=5)
+    latencies = [summarise(taken).median for taken in times]
     truth = torch.tensor(labels)
     forms = [
         Form(
@@ -104,15 +103,3 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
         max_difference=(train_logits - deploy_logits).abs().max().item(),
         max_logit=train_logits.abs().max().item(),
     )
-
-
-def measure_latencies(runs: list[Callable[[], object]], repeats: int = 30, warm_up: int = 5) -> list[float]:
-    """Median seconds of each of ``runs``, interleaved so that all see the same machine; warm-up excluded."""
-    times: list[list[float]] = [[] for _ in runs]
-    for repeat in range(warm_up + repeats):
-        for run, taken in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run()
-            if repeat >= warm_up:
-                taken.append(time.perf_counter() - start)
-    return [median(taken) for taken in times]

@@ -1,0 +1,1 @@
+"""Models, runtimes and precisions timed side by side, in one run on one machine."""

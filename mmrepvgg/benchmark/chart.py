@@ -1,0 +1,66 @@
+"""A run of the benchmark as a bar chart."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..checkpoints.writing import replacing
+from .cases import NETWORKS
+from .report import describe_environment
+from .results import Report, Row
+
+# One colour a network, of a palette that the colour-blind can tell apart (Okabe and Ito).
+_COLOURS = dict(zip(NETWORKS, ('#0072B2', '#56B4E9', '#E69F00', '#009E73', '#999999', '#555555'), strict=True))
+_INCHES_PER_BAR = 0.24
+
+
+def draw_chart(report: Report, path: str | Path) -> None:
+    """Write a PNG: a panel for each model, number of threads and of images, and a bar for each row, with quartiles.
+
+    Raises:
+        ValueError: If no row has been timed.
+    """
+    panels: dict[str, list[Row]] = {}
+    for row in report.rows:
+        if row.speed:
+            panels.setdefault(_name_panel(row), []).append(row)
+    if not panels:
+        raise ValueError('no row has been timed: there is nothing to draw')
+    heights = [len(rows) + 1.5 for rows in panels.values()]
+    figure = Figure(figsize=(10, _INCHES_PER_BAR * sum(heights) + 1.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (title, rows) in zip(axes, panels.items(), strict=True):
+        speeds = [row.speed for row in rows if row.speed]
+        medians = [speed.median for speed in speeds]
+        errors = [[s.median - s.low for s in speeds], [s.high - s.median for s in speeds]]
+        positions = range(len(rows))
+        ax.barh(positions, medians, xerr=errors, color=[_COLOURS[row.case.network] for row in rows], capsize=2)
+        ax.set_yticks(positions, [_name_bar(row) for row in rows], fontsize=8)
+        ax.margins(y=0.01)
+        ax.invert_yaxis()
+        right = max(speed.high for speed in speeds)
+        ax.set_xlim(0, 1.12 * right)
+        for position, speed in zip(positions, speeds, strict=True):
+            ax.text(speed.high + 0.01 * right, position, f'{speed.median:.3g}', va='center', fontsize=8)
+        ax.set_title(title, fontsize=10, loc='left')
+        ax.spines[['top', 'right']].set_visible(False)
+    size = report.settings['input_size']
+    axes[-1].set_xlabel(
+        f'images per second at {size} x {size} pixels (median and quartiles; each panel has its own scale)'
+    )
+    environment, _, versions = describe_environment(report).rpartition('; ')
+    figure.suptitle(f'{environment}\n{versions}', fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format='png')
+
+
+def _name_panel(row: Row) -> str:
+    case = row.case
+    model = f'RepVGG-{case.arch}' if case.arch else NETWORKS[case.network].title
+    return f'{model}, {case.device}, {case.threads} thread(s), batch {case.batch_size}'
+
+
+def _name_bar(row: Row) -> str:
+    return f'{NETWORKS[row.case.network].title}, {row.case.mode_title}'

@@ -1,0 +1,105 @@
+"""A network as a file behind the runtime that reads it, by the code that writes and reads the files of users."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import Tensor, nn
+
+from .. import __version__
+from ..deploy import writers
+from ..deploy.formats import find_format, require_packages
+from ..deploy.metadata import ExportMetadata
+from ..deploy.network import DeployedNetwork
+from ..deploy.runtimes import load_exported
+from .cases import Case
+
+Write = Callable[[nn.Module, Path, Tensor, ExportMetadata], object]
+
+
+@dataclass(frozen=True)
+class _FileFormat:
+    """How a runtime's files are made.
+
+    Attributes:
+        suffix: What they end in.
+        write: Writes one.
+        precisions: What the runtime computes in on CPUs. A file in another one would be computed in fp32 under a
+            wrong name.
+    """
+
+    suffix: str
+    write: Write
+    precisions: tuple[str, ...]
+
+
+_FILES: dict[str, _FileFormat] = {
+    'onnxruntime': _FileFormat('.onnx', partial(writers.write_onnx, opset=None), ('fp32',)),
+    'openvino': _FileFormat('.xml', writers.write_openvino, ('fp32', 'bf16')),
+    'torch-export': _FileFormat('.pt2', writers.write_torch_export, ('fp32', 'bf16', 'fp16')),
+    'torchscript': _FileFormat('.torchscript', writers.write_torchscript, ('fp32', 'bf16', 'fp16')),
+}
+
+
+def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
+    """Export ``network`` for any batch size, load the file, and return a call that runs one batch.
+
+    Args:
+        case: What is asked for.
+        network: In eval mode, in fp32 on the CPU.
+        inputs: ``(N, 3, H, W)``, in fp32 on the CPU; the runtimes read it where it lies.
+
+    Returns:
+        A call that gives the logits ``(N, num_classes)``, fp32 in every precision.
+
+    Raises:
+        ModuleNotFoundError: If the exporter or the runtime is not installed.
+        ValueError: If the runtime does not compute in this precision on this CPU.
+    """
+    row = _FILES[case.runtime]
+    require_packages(find_format(f'network{row.suffix}'), write=True)
+    _check_precision(case, row)
+    metadata = _describe(case, network(inputs[:1]).shape[1], inputs)
+    # OpenVINO is told the precision when it loads the file
+    inside = 'fp32' if case.runtime == 'openvino' else case.precision
+    deployed = DeployedNetwork(network, inside).eval().requires_grad_(False)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f'network{row.suffix}')
+        # an example of one image would be taken for a constant batch size
+        row.write(deployed, path, inputs[:1].repeat(2, 1, 1, 1), metadata)
+        exported = load_exported(path, num_threads=case.threads)
+    return lambda: exported(inputs)
+
+
+def _check_precision(case: Case, row: _FileFormat) -> None:
+    if case.precision not in row.precisions:
+        raise ValueError(
+            f'precision must be one of {", ".join(row.precisions)}, in which {case.runtime} computes on CPUs, '
+            f'got {case.precision}'
+        )
+    if case.runtime == 'openvino' and case.precision == 'bf16':
+        import openvino
+
+        if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+            raise ValueError('precision must be fp32: OpenVINO has no bf16 on this CPU and computes in fp32 instead')
+
+
+def _describe(case: Case, num_classes: int, inputs: Tensor) -> ExportMetadata:
+    return ExportMetadata(
+        arch=case.model,
+        classes=(),
+        num_classes=num_classes,
+        channels=inputs.shape[1],
+        input_size=(inputs.shape[2], inputs.shape[3]),
+        batch_size=None,
+        mean=(),
+        std=(),
+        to_rgb=False,
+        precision=case.precision,
+        with_preprocess=False,
+        softmax=False,
+        source_sha256='',
+        version=__version__,
+    )

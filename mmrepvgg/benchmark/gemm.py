@@ -1,0 +1,88 @@
+"""The machine's limit: how fast it multiplies two large matrices."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..deploy.network import DTYPES
+from .runners import synchronise
+
+# The largest side of a matrix, and the seconds that one product may take.
+_MAX_SIZE = 8192
+_MAX_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """One way to multiply two square matrices.
+
+    Attributes:
+        device: ``'cpu'`` or ``'cuda'``.
+        precision: A key of ``DTYPES``.
+        method: ``'mm'`` (the BLAS library) or ``'conv1x1'`` (the convolution library, which on a CPU is another).
+        size: Rows and columns of each matrix.
+        run: Does it once.
+    """
+
+    device: str
+    precision: str
+    method: str
+    size: int
+    run: Callable[[], object]
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.size**3
+
+
+def prepare_gemms(device: str, precision: str, max_size: int = _MAX_SIZE) -> list[Gemm]:
+    """Every method, each at the largest size that it does within a quarter of a second.
+
+    The limit is that of the fastest method; which one that is differs from precision to precision.
+    """
+    return [_find_size(device, precision, method, max_size) for method in _METHODS]
+
+
+def _find_size(device: str, precision: str, method: str, max_size: int) -> Gemm:
+    size = 256
+    while True:
+        gemm = Gemm(device, precision, method, size, _METHODS[method](device, precision, size))
+        gemm.run()
+        start = time.perf_counter()
+        gemm.run()
+        # twice the size takes about eight times as long
+        if size >= max_size or 8 * (time.perf_counter() - start) > _MAX_SECONDS:
+            return gemm
+        size *= 2
+
+
+def _prepare_mm(device: str, precision: str, size: int) -> Callable[[], Tensor]:
+    a, b = torch.randn(2, size, size).to(device, DTYPES[precision])
+
+    def run() -> Tensor:
+        product = a @ b
+        synchronise(device)
+        return product
+
+    return run
+
+
+def _prepare_conv1x1(device: str, precision: str, size: int) -> Callable[[], Tensor]:
+    # (1, size, 16, size / 16) by (size, size, 1, 1): size pixels of size channels each
+    x = torch.randn(1, size, 16, size // 16).to(device, DTYPES[precision]).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(size, size, 1, 1).to(device, DTYPES[precision])
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            product = F.conv2d(x, weight)
+        synchronise(device)
+        return product
+
+    return run
+
+
+_METHODS: dict[str, Callable[[str, str, int], Callable[[], Tensor]]] = {'mm': _prepare_mm, 'conv1x1': _prepare_conv1x1}

@@ -1,0 +1,62 @@
+"""The machine and the software of a run."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+
+_PACKAGES = ('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino')
+
+# Instructions that decide the speed of matrix products, by their names in /proc/cpuinfo, best first.
+_INSTRUCTIONS = {
+    'amx_int8': 'AMX int8',
+    'amx_bf16': 'AMX bf16',
+    'amx_fp16': 'AMX fp16',
+    'avx512_fp16': 'AVX-512 fp16',
+    'avx512_bf16': 'AVX-512 bf16',
+    'avx512f': 'AVX-512',
+    'avx2': 'AVX2',
+    'asimd': 'NEON',
+}
+
+
+def describe_machine() -> dict[str, Any]:
+    """The CPU, its cores and matrix instructions, the GPU, and the load of the machine right now."""
+    cpuinfo = _read_cpuinfo()
+    flags = set((cpuinfo.get('flags') or cpuinfo.get('Features') or '').split())
+    return dict(
+        cpu=cpuinfo.get('model name') or platform.processor() or platform.machine(),
+        cores=os.cpu_count(),
+        instructions=[title for flag, title in _INSTRUCTIONS.items() if flag in flags],
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        system=f'{platform.system()} {platform.machine()}',
+        load_average=list(os.getloadavg()),
+    )
+
+
+def describe_versions() -> dict[str, str]:
+    """The versions of Python and of what is installed of the packages that matter."""
+    versions = {'python': platform.python_version(), 'mmrepvgg': __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if torch.version.cuda and torch.cuda.is_available():
+        versions['cuda'] = torch.version.cuda
+    return versions
+
+
+def _read_cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; empty where there is none."""
+    path = Path('/proc/cpuinfo')
+    if not path.is_file():
+        return {}
+    first, _, _ = path.read_text().partition('\n\n')
+    pairs = (line.partition(':') for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}

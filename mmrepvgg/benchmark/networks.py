@@ -1,0 +1,95 @@
+"""The networks to time, all of one arch with the same weights, so that their outputs can be compared."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..checkpoints.translate import from_ours
+from ..deploy.switch import reparameterize
+from ..registry import build_classifier
+from .cases import NETWORKS
+
+NUM_CLASSES = 1000
+
+
+def build_reference(model: str, seed: int = 0) -> nn.Module:
+    """A classifier in eval mode with seeded weights: RepVGG in train form, or one of timm's networks.
+
+    Speed does not depend on the weights, but a check of the outputs needs batch norms that do something. Their gains
+    and biases are random, and their statistics are those of a batch of noise, which keeps activations near 1, within
+    fp16's range.
+
+    Args:
+        model: An arch of RepVGG, or a key of ``NETWORKS`` that has none.
+        seed: Of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _create_timm(model) if model in NETWORKS else build_classifier(_classifier_cfg(model))
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                nn.init.uniform_(module.weight, 0.1, 0.3)
+                nn.init.uniform_(module.bias, -0.1, 0.1)
+        _calibrate(network, torch.randn(8, 3, 64, 64))
+    return network.eval()
+
+
+def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Module:
+    """A network of ``NETWORKS`` in eval mode, with the weights of ``reference``.
+
+    Raises:
+        ImportError: If its package is not installed.
+        RuntimeError: If the package has no such network.
+    """
+    network: Any
+    weights = reference.state_dict()
+    if name == 'train' or arch is None:
+        network = build_classifier(_classifier_cfg(arch)) if arch else _create_timm(name)
+        network.load_state_dict(weights)
+    elif name == 'deploy':
+        network = reparameterize(reference)
+    elif name == 'mmpretrain':
+        # only this project's backbone tells the head its width
+        width = weights['head.fc.weight'].shape[1]
+        network = build_classifier(_classifier_cfg(arch, 'mmpretrain.RepVGG', in_channels=width))
+        network.load_state_dict(weights)
+        network.backbone.switch_to_deploy()
+    else:
+        network = _create_timm(f'repvgg_{arch.lower()}')
+        network.load_state_dict(from_ours(weights, 'timm'))
+        network = import_module('timm.utils').reparameterize_model(network)
+    return network.eval()
+
+
+def make_inputs(batch_size: int, input_size: int) -> Tensor:
+    """Seeded noise ``(N, 3, input_size, input_size)``, distributed as normalised images are."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch_size, 3, input_size, input_size, generator=generator)
+
+
+def _classifier_cfg(arch: str, backbone: str = 'mmrepvgg.RepVGG', **head: Any) -> dict[str, Any]:
+    return dict(
+        type='mmrepvgg.ImageClassifier',
+        backbone=dict(type=backbone, arch=arch, out_indices=(3,)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=NUM_CLASSES, **head),
+    )
+
+
+def _create_timm(name: str) -> nn.Module:
+    return import_module('timm').create_model(name, num_classes=NUM_CLASSES)
+
+
+@torch.no_grad()
+def _calibrate(network: nn.Module, inputs: Tensor) -> None:
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the average of all batches: this one
+    network.train()(inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

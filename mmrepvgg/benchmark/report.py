@@ -1,0 +1,158 @@
+"""A run of the benchmark as text and as JSON."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.writing import replacing
+from .cases import NETWORKS, RUNTIMES
+from .results import Limit, Ratio, Report, Row, compute_ratios
+
+_COLUMNS = (
+    ('arch', False),
+    ('network', False),
+    ('runtime', False),
+    ('layout', False),
+    ('precision', False),
+    ('img/s', True),
+    ('quartiles', True),
+    ('ms a batch', True),
+    ('GFLOP/s', True),
+    ('of limit', True),
+    ('difference', True),
+)
+
+
+def format_report(report: Report, command: str) -> str:
+    """Markdown: the command, the machine, one table for each number of threads and of images, limits, ratios."""
+    return '\n'.join(_iterate_lines(report, command))
+
+
+def write_json(report: Report, command: str, path: str | Path) -> None:
+    """Write all that a run found: rows with raw seconds, limits, ratios, settings, machine, versions, command."""
+    content = dict(
+        command=command,
+        written=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+        settings=report.settings,
+        machine=report.machine,
+        versions=report.versions,
+        rows=[_describe_row(report, row) for row in report.rows],
+        limits=[asdict(limit) | dict(gflops=limit.gflops) for limit in report.limits],
+        ratios=[
+            dict(
+                row=asdict(ratio.row.case),
+                other=asdict(ratio.other.case),
+                speed=asdict(ratio.speed),
+                published=ratio.published,
+            )
+            for ratio in compute_ratios(report.rows)
+        ],
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
+
+
+def describe_environment(report: Report) -> str:
+    """The machine and the versions in one line."""
+    machine = report.machine
+    parts = [
+        f'{machine["cpu"]}, {machine["cores"]} cores, {", ".join(machine["instructions"]) or "instructions unknown"}'
+    ]
+    if machine['gpu']:
+        parts.append(machine['gpu'])
+    parts.append(', '.join(f'{name} {version}' for name, version in report.versions.items()))
+    return '; '.join(parts)
+
+
+def _describe_row(report: Report, row: Row) -> dict[str, Any]:
+    spread = asdict(row.speed) if row.speed else None
+    return asdict(row) | dict(images_per_second=spread, gflops=row.gflops, share_of_limit=report.find_share(row))
+
+
+def _iterate_lines(report: Report, command: str) -> Iterator[str]:
+    start, end = report.machine['load_average'][0], report.machine['load_average_at_the_end'][0]
+    yield f'`{command}`'
+    yield ''
+    yield describe_environment(report)
+    yield f'load average at the start {start:.1f}, at the end {end:.1f}'
+    groups: dict[str, list[Row]] = {}
+    for row in report.rows:
+        if row.speed:
+            groups.setdefault(_name_group(report, row), []).append(row)
+    for title, rows in groups.items():
+        yield ''
+        yield f'{title}:'
+        yield ''
+        yield f'| {" | ".join(name for name, _ in _COLUMNS)} |'
+        yield f'|{"|".join("--:" if right else "---" for _, right in _COLUMNS)}|'
+        for row in rows:
+            yield f'| {" | ".join(_format_row(report, row))} |'
+    if report.limits:
+        yield ''
+        yield 'limits, as fast as matrices are multiplied between the rows:'
+        yield from (f'- {_format_limit(limit)}' for limit in report.limits)
+    if ratios := compute_ratios(report.rows):
+        yield ''
+        yield "this project's deploy form against others, round by round:"
+        yield ''
+        yield '| arch | deploy form in | against | times as fast | quartiles | paper, 1080 Ti |'
+        yield '|---|---|---|--:|--:|--:|'
+        for ratio in ratios:
+            yield f'| {" | ".join(_format_ratio(ratio))} |'
+    errors: dict[str, list[Row]] = {}
+    for row in report.rows:
+        if row.error:
+            errors.setdefault(row.error, []).append(row)
+    for error, rows in errors.items():
+        yield ''
+        yield f'not timed ({len(rows)}): {error}'
+        yield from (f'- {row.case}' for row in rows)
+
+
+def _name_group(report: Report, row: Row) -> str:
+    case, size = row.case, report.settings['input_size']
+    return f'{case.device}, {case.threads} thread(s), batch {case.batch_size}, {size} x {size} pixels'
+
+
+def _format_row(report: Report, row: Row) -> list[str]:
+    case = row.case
+    names = [case.arch or '', NETWORKS[case.network].title, RUNTIMES[case.runtime].title, case.layout or '']
+    if row.speed is None or row.time is None or row.gflops is None:
+        raise AssertionError(f'only rows with times are in the table, got {row}')
+    share = report.find_share(row)
+    return [
+        *names,
+        case.precision,
+        _format_speed(row.speed.median),
+        f'{_format_speed(row.speed.low)} to {_format_speed(row.speed.high)}',
+        f'{1e3 * row.time.median:.1f}',
+        f'{row.gflops:.0f}',
+        '' if share is None else f'{share:.2f}',
+        '' if row.difference is None else f'{row.difference:.0e}',
+    ]
+
+
+def _format_speed(images_per_second: float) -> str:
+    return f'{images_per_second:.0f}' if images_per_second >= 100 else f'{images_per_second:.3g}'
+
+
+def _format_limit(limit: Limit) -> str:
+    beside = f'{limit.threads} thread(s), beside batch {limit.batch_size}'
+    product = f'{limit.method} of {limit.size} x {limit.size} matrices'
+    return f'{limit.device} {limit.precision}, {beside}: {limit.gflops:.0f} GFLOP/s ({product})'
+
+
+def _format_ratio(ratio: Ratio) -> list[str]:
+    case, other, speed = ratio.row.case, ratio.other.case, ratio.speed
+    against = NETWORKS[other.network].title
+    return [
+        case.arch or '',
+        f'{case.mode_title}; {case.device}, {case.threads} thread(s), batch {case.batch_size}',
+        against if other.mode == case.mode else f'{against}, in {other.mode_title}',
+        f'{speed.median:.2f}',
+        f'{speed.low:.2f} to {speed.high:.2f}',
+        f'{ratio.published:.2f}' if ratio.published else '',
+    ]

@@ -1,0 +1,171 @@
+"""A run of the benchmark: prepare, check, time in turns, report."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from ..deploy.complexity import count_macs
+from ..timing import time_interleaved
+from .cases import Case
+from .gemm import Gemm, prepare_gemms
+from .machine import describe_machine, describe_versions
+from .networks import build_network, build_reference, make_inputs
+from .results import Limit, Report, Row
+from .runners import Runner, prepare, require_device
+
+# Largest difference of a subject's logits from the reference's, as a part of the largest logit. Random networks
+# amplify rounding (a ResNet-50 in bf16 to 0.2 at 64 pixels, RepVGGs to 0.05); other weights differ by 1 and more.
+TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-1, 'bf16': 5e-1}
+
+# Seconds between two turns: threads that spin after their work have gone to sleep by then.
+_PAUSE = 0.02
+
+# As many images of a batch are compared: batch norms in eval mode keep images apart.
+_NUM_CHECKED = 2
+
+
+def run_benchmark(
+    cases: Sequence[Case], input_size: int = 224, repeats: int = 10, warm_up: int = 2, budget: float = 60
+) -> Report:
+    """Time ``cases`` side by side; a case that can't be run is reported as such and stops nothing.
+
+    Cases with equal numbers of threads and of images take turns, and matrix products of each precision among them.
+    Before it is timed, every case's output is compared with the reference's.
+
+    Args:
+        cases: What to time (see :func:`mmrepvgg.benchmark.cases.plan_cases`).
+        input_size: Height and width of the images in pixels.
+        repeats: Timed rounds.
+        warm_up: Rounds before them.
+        budget: Seconds for each case, after which it is not timed again.
+    """
+    machine = describe_machine()
+    threads = torch.get_num_threads()
+    tf32 = torch.backends.cudnn.allow_tf32
+    references = _References(input_size)
+    rows: dict[Case, Row] = {}
+    limits: list[Limit] = []
+    # convolutions on a GPU would otherwise compute fp32 rows in less than fp32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with _make_progress() as progress:
+            for (num_threads, batch_size), group in groupby(cases, lambda case: (case.threads, case.batch_size)):
+                torch.set_num_threads(num_threads)
+                title = f'{num_threads} threads, batch {batch_size}: '
+                found, beside = _time_group(list(group), references, repeats, warm_up, budget, progress, title)
+                rows.update(found)
+                limits += beside
+                # what was compiled for one number of threads does not fit the next
+                torch.compiler.reset()
+                gc.collect()
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = tf32
+    settings = dict(input_size=input_size, repeats=repeats, warm_up=warm_up, budget=budget)
+    machine['load_average_at_the_end'] = describe_machine()['load_average']
+    return Report(tuple(rows[case] for case in cases), tuple(limits), settings, machine, describe_versions())
+
+
+class _References:
+    """The reference network of each model and its logits, built when first needed."""
+
+    def __init__(self, input_size: int):
+        self.input_size = input_size
+        self._networks: dict[str, nn.Module] = {}
+        self._logits: dict[str, Tensor] = {}
+
+    def get(self, model: str) -> nn.Module:
+        if model not in self._networks:
+            self._networks[model] = build_reference(model)
+        return self._networks[model]
+
+    def measure_difference(self, model: str, logits: Tensor, inputs: Tensor) -> float:
+        """The largest difference of ``logits`` from the reference's on the first images of ``inputs``."""
+        if model not in self._logits:
+            with torch.inference_mode():
+                self._logits[model] = self.get(model)(inputs[:_NUM_CHECKED])
+        # a batch may be smaller than the one on which the reference was run
+        expected = self._logits[model][: len(logits)]
+        actual = logits[: len(expected)]
+        return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def _time_group(
+    cases: list[Case],
+    references: _References,
+    repeats: int,
+    warm_up: int,
+    budget: float,
+    progress: Progress,
+    title: str,
+) -> tuple[dict[Case, Row], list[Limit]]:
+    """Rows and limits of cases with equal numbers of threads and of images."""
+    rows: dict[Case, Row] = {}
+    runners: list[tuple[Case, Runner]] = []
+    for case in progress.track(cases, description=f'{title}preparing'):
+        try:
+            rows[case], runner = _prepare_case(case, references)
+            runners.append((case, runner))
+        except Exception as error:
+            rows[case] = Row(case, error=_describe(error))
+    gemms: list[Gemm] = []
+    for device, precision in dict.fromkeys((case.device, case.precision) for case, _ in runners):
+        gemms += prepare_gemms(device, precision)
+
+    runs = [*(gemm.run for gemm in gemms), *(runner.run for _, runner in runners)]
+    task = progress.add_task(f'{title}timing', total=(warm_up + repeats) * len(runs))
+
+    def on_error(index: int, error: Exception) -> None:
+        if index >= len(gemms):  # a matrix product that failed has no times, and is no limit
+            case = runners[index - len(gemms)][0]
+            rows[case] = replace(rows[case], error=_describe(error))
+
+    times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, lambda: progress.advance(task), on_error)
+    for (case, _), seconds in zip(runners, times[len(gemms) :], strict=True):
+        rows[case] = replace(rows[case], seconds=tuple(seconds))
+    first = cases[0]
+    limits = [
+        Limit(gemm.device, gemm.precision, first.threads, first.batch_size, gemm.method, gemm.size, tuple(seconds))
+        for gemm, seconds in zip(gemms, times, strict=False)
+    ]
+    return rows, limits
+
+
+def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
+    require_device(case.device)
+    inputs = make_inputs(case.batch_size, references.input_size)
+    network = build_network(case.network, case.arch, references.get(case.model))
+    with torch.inference_mode():
+        macs = count_macs(network, inputs[:1])
+    runner = prepare(case, network, inputs)
+    difference = references.measure_difference(case.model, runner.logits(), inputs)
+    tolerance = TOLERANCES[case.precision]
+    # not the other way round: a NaN must fail, too
+    if not difference <= tolerance:
+        raise ValueError(
+            f"wrong output: logits may differ from the fp32 train form's by {tolerance:g} of the largest, "
+            f'got {difference:.2g}'
+        )
+    # the backward pass multiplies about twice as much: gradients of the inputs and of the weights
+    return Row(case, macs * (3 if case.runtime == 'train-step' else 1), difference=difference), runner
+
+
+def _describe(error: Exception) -> str:
+    line = next(iter(str(error).strip().splitlines()), '')
+    return f'{type(error).__name__}: {line[:200]}'
+
+
+def _make_progress() -> Progress:
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn('ETA'),
+        TimeRemainingColumn(),
+    )

@@ -1,0 +1,147 @@
+"""A network behind each runtime: one call runs one batch and returns when the work is done."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..deploy.network import DTYPES
+from .cases import Case
+from .exported import prepare_exported
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One subject of the benchmark, ready to run.
+
+    Attributes:
+        run: Computes one batch that lies in memory, and returns when that is done.
+        logits: The same batch's logits ``(N, num_classes)``, on the CPU; to be called before ``run``.
+    """
+
+    run: Callable[[], object]
+    logits: Callable[[], Tensor]
+
+
+Prepare = Callable[[Case, nn.Module, Tensor], Runner]
+
+
+def prepare(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    """Put ``network`` behind the runtime of ``case``; ``network`` is used up.
+
+    Args:
+        case: What is asked for.
+        network: In eval mode, in fp32 on the CPU.
+        inputs: ``(N, 3, H, W)``, in fp32 on the CPU.
+
+    Raises:
+        ImportError: If the runtime is not installed.
+        Exception: Whatever a runtime raises that can't run it.
+    """
+    return _PREPARE[case.runtime](case, network, inputs)
+
+
+def require_device(device: str) -> None:
+    """Raise a RuntimeError if there is no such device."""
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise RuntimeError('no CUDA device is available to this PyTorch; leave cuda out of --devices')
+
+
+def synchronise(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def _prepare_eager(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    network, inputs = _place(case, network, inputs, DTYPES[case.precision])
+    return _make_runner(case, network, inputs)
+
+
+def _prepare_compiled(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    network, inputs = _place(case, network, inputs, DTYPES[case.precision])
+    return _make_runner(case, torch.compile(network, dynamic=False), inputs)
+
+
+def _prepare_cuda_graph(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    network, inputs = _place(case, network, inputs, DTYPES[case.precision])
+    with torch.inference_mode():
+        # the first calls choose algorithms and allocate, which must not be captured
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                network(inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = network(inputs)
+
+    def run() -> Tensor:
+        graph.replay()
+        synchronise(case.device)
+        return outputs
+
+    return Runner(run, lambda: run().float().cpu())
+
+
+def _prepare_train_step(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    network, inputs = _place(case, network, inputs, torch.float32)
+    labels = torch.arange(len(inputs), device=inputs.device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+
+    def autocast() -> torch.autocast | nullcontext:
+        dtype = DTYPES[case.precision]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(case.device, dtype)
+
+    def run() -> None:
+        with autocast():
+            loss = F.cross_entropy(network(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        synchronise(case.device)
+
+    def logits() -> Tensor:
+        network.eval()
+        with torch.no_grad(), autocast():
+            outputs = network(inputs)
+        network.train()
+        return outputs.float().cpu()
+
+    return Runner(run, logits)
+
+
+def _place(case: Case, network: nn.Module, inputs: Tensor, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+    memory_format = torch.channels_last if case.layout == 'channels_last' else torch.contiguous_format
+    network = network.to(case.device, dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
+    return network, inputs.to(case.device, dtype).contiguous(memory_format=memory_format)
+
+
+def _make_runner(case: Case, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Runner:
+    def run() -> Tensor:
+        with torch.inference_mode():
+            outputs = network(inputs)
+        synchronise(case.device)
+        return outputs
+
+    return Runner(run, lambda: run().float().cpu())
+
+
+def _prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
+    run = prepare_exported(case, network, inputs)
+    return Runner(run, run)
+
+
+_PREPARE: dict[str, Prepare] = {
+    'eager': _prepare_eager,
+    'compiled': _prepare_compiled,
+    'cuda-graph': _prepare_cuda_graph,
+    'onnxruntime': _prepare_exported,
+    'openvino': _prepare_exported,
+    'torch-export': _prepare_exported,
+    'torchscript': _prepare_exported,
+    'train-step': _prepare_train_step,
+}

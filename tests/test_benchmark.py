@@ -1,0 +1,316 @@
+"""The benchmark: that what is timed is the right network, and what is written. No time is asserted."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from mmrepvgg.benchmark import run as run_module
+from mmrepvgg.benchmark.cases import RUNTIMES, Case, plan_cases
+from mmrepvgg.benchmark.chart import draw_chart
+from mmrepvgg.benchmark.gemm import prepare_gemms
+from mmrepvgg.benchmark.networks import build_network, build_reference, make_inputs
+from mmrepvgg.benchmark.report import format_report, write_json
+from mmrepvgg.benchmark.results import Limit, Report, Row, compute_ratios
+from mmrepvgg.benchmark.run import TOLERANCES, run_benchmark
+from mmrepvgg.benchmark.runners import prepare
+from mmrepvgg.timing import Spread
+
+ROOT = Path(__file__).parents[1]
+TOOL = str(ROOT / 'tools' / 'benchmark.py')
+SIZE = 32
+
+
+def make_case(
+    network='deploy', arch='A0', runtime='eager', layout='nchw', precision='fp32', device='cpu', batch_size=2
+):
+    return Case(network, arch, runtime, layout, precision, device, 1, batch_size)
+
+
+class TestPlan:
+    def test_every_choice_that_means_something_once(self):
+        cases = plan_cases(
+            ['A0', 'A2'], ['deploy', 'resnet50'], ['eager', 'openvino'], precisions=['fp32', 'bf16'], batch_sizes=[1, 8]
+        )
+        assert (
+            len(cases) == len(set(cases)) == 3 * (2 + 1) * 2 * 2
+        )  # models x (layouts, OpenVINO) x precisions x batches
+        assert {case.layout for case in cases if case.runtime == 'openvino'} == {None}
+        assert {case.arch for case in cases if case.network == 'resnet50'} == {None}
+
+    def test_a_training_step_is_that_of_train_forms(self):
+        cases = plan_cases(['A0'], ['deploy', 'train'], ['train-step'], layouts=['nchw'])
+        assert [case.network for case in cases] == ['train']
+
+    def test_cuda_graphs_are_on_cuda(self):
+        cases = plan_cases(['A0'], ['deploy'], ['eager', 'cuda-graph'], ['nchw'], devices=['cpu', 'cuda'])
+        assert [(case.runtime, case.device) for case in cases] == [
+            ('eager', 'cpu'),
+            ('eager', 'cuda'),
+            ('cuda-graph', 'cuda'),
+        ]
+
+    def test_choices_that_do_not_go_together(self):
+        with pytest.raises(ValueError, match=r'nothing to time: no runtime of cuda-graph runs any of deploy on cpu'):
+            plan_cases(['A0'], ['deploy'], ['cuda-graph'])
+
+
+@pytest.fixture(scope='module')
+def reference():
+    model = build_reference('A0')
+    inputs = make_inputs(2, SIZE)
+    with torch.no_grad():
+        return model, inputs, model(inputs)
+
+
+SUBJECTS = [
+    *(make_case(network, layout=layout) for network in ('train', 'deploy', 'mmpretrain', 'timm') for layout in
+      RUNTIMES['eager'].layouts),
+    make_case(runtime='onnxruntime', layout=None),
+    make_case('timm', runtime='openvino', layout=None),
+    make_case(runtime='torch-export', layout=None),
+    make_case('mmpretrain', runtime='torchscript', layout=None, precision='bf16'),
+    make_case(runtime='compiled', layout='channels_last'),
+    make_case(precision='bf16', layout='channels_last'),
+    make_case(precision='fp16'),
+    make_case('train', runtime='train-step'),
+    make_case('train', runtime='train-step', layout='channels_last', precision='bf16'),
+]  # fmt: skip
+
+
+class TestSubjects:
+    @pytest.mark.parametrize('case', SUBJECTS, ids=str)
+    def test_it_computes_the_reference(self, case, reference, monkeypatch):
+        for package in {'onnxruntime': ('onnxruntime', 'onnxscript'), 'openvino': ('openvino',)}.get(case.runtime, ()):
+            pytest.importorskip(package)
+        compile_fully = torch.compile
+        # the code generator's own errors are not looked for here, and it takes long
+        monkeypatch.setattr(torch, 'compile', lambda *args, **kw: compile_fully(*args, **kw, backend='aot_eager'))
+        model, inputs, expected = reference
+        runner = prepare(case, build_network(case.network, case.arch, model), inputs)
+        logits = runner.logits().clone()
+        assert logits.dtype == torch.float32
+        assert (logits - expected).abs().max() <= TOLERANCES[case.precision] / 4 * expected.abs().max()
+        runner.run()
+
+    def test_a_training_step_trains(self, reference):
+        model, inputs, _ = reference
+        network = build_network('train', 'A0', model)
+        before = network.head.fc.weight.clone()
+        prepare(make_case('train', runtime='train-step'), network, inputs).run()
+        assert not torch.equal(network.head.fc.weight, before)
+
+    def test_other_weights_are_told_from_a_difference_of_rounding(self, reference):
+        _, inputs, expected = reference
+        with torch.no_grad():
+            other = build_reference('A0', seed=1)(inputs)
+        assert (other - expected).abs().max() > 1.5 * TOLERANCES['bf16'] * expected.abs().max()
+
+    @pytest.mark.parametrize(('runtime', 'precision'), [('onnxruntime', 'fp16'), ('openvino', 'fp16')])
+    def test_a_precision_in_which_the_runtime_does_not_compute_is_refused(self, runtime, precision, reference):
+        pytest.importorskip(runtime)
+        model, inputs, _ = reference
+        with pytest.raises(ValueError, match=f'precision must be one of fp32.*{runtime} computes.*got {precision}'):
+            prepare(make_case(runtime=runtime, layout=None, precision=precision), model, inputs)
+
+    def test_gemms_multiply_matrices_of_the_size_they_say(self):
+        for gemm in prepare_gemms('cpu', 'fp32', max_size=256):
+            assert gemm.run().numel() == gemm.size**2 == 256**2
+            assert gemm.flops == 2 * 256**3
+
+
+@pytest.fixture(scope='module')
+def report():
+    """A real run with rows that succeed, rows that can't, and two batch sizes."""
+    cases = plan_cases(
+        ['A0'], ['deploy', 'train'], ['eager', 'cuda-graph'], ['nchw'], ['fp32'], ['cpu', 'cuda'], [1], [1, 2]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, 'is_available', lambda: False)
+        return run_benchmark(cases, input_size=SIZE, repeats=2, warm_up=1)
+
+
+class TestRun:
+    def test_what_can_not_run_is_reported_and_stops_nothing(self, report):
+        for row in report.rows:
+            if row.case.device == 'cuda':
+                assert row.speed is None
+                assert row.error == (
+                    'RuntimeError: no CUDA device is available to this PyTorch; leave cuda out of --devices'
+                )
+            else:
+                assert row.error is None
+                assert len(row.seconds) == 2
+                assert row.difference < 1e-4
+        assert sum(row.error is None for row in report.rows) == 4
+
+    def test_macs_are_those_of_the_form(self, report):
+        deploy, train = (
+            next(r for r in report.rows if r.case.network == name and r.macs) for name in ('deploy', 'train')
+        )
+        head = 1280 * 1000
+        # a 1x1 kernel beside each 3x3 one
+        assert train.macs - head == pytest.approx((deploy.macs - head) * 10 / 9)
+
+    def test_a_missing_package_is_a_row_without_times(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, 'timm', None)
+        cases = [make_case(), make_case('timm')]
+        ours, theirs = run_benchmark(cases, SIZE, repeats=1, warm_up=0).rows
+        assert ours.error is None
+        assert theirs.error.startswith('ModuleNotFoundError: import of timm halted')
+
+    def test_a_wrong_network_is_not_timed(self, monkeypatch):
+        monkeypatch.setattr(run_module, 'build_network', lambda *args: build_reference('A0', seed=1))
+        (row,) = run_benchmark([make_case()], SIZE, repeats=1, warm_up=0).rows
+        assert row.error.startswith("ValueError: wrong output: logits may differ from the fp32 train form's by 0.001")
+        assert row.seconds == ()
+
+    def test_the_number_of_threads_is_put_back(self, report):
+        before = torch.get_num_threads()
+        run_benchmark([Case('deploy', 'A0', 'eager', 'nchw', 'fp32', 'cpu', before + 1, 1)], SIZE, 1, 0)
+        assert torch.get_num_threads() == before
+
+
+def make_report(*rows, limits=()):
+    machine = dict(cpu='CPU', cores=2, instructions=['AVX2'], gpu=None, load_average=[0.0] * 3)
+    machine['load_average_at_the_end'] = [0.0] * 3
+    return Report(tuple(rows), limits, dict(input_size=SIZE), machine, dict(torch='2'))
+
+
+class TestResults:
+    def test_speed_flops_and_share_of_the_faster_product(self):
+        row = Row(make_case(batch_size=4), macs=10**9, seconds=(0.5, None, 0.5))
+        limits = tuple(Limit('cpu', 'fp32', 1, 4, 'mm', 1000, (t,)) for t in (0.1, 0.05))
+        elsewhere = Limit('cpu', 'bf16', 1, 4, 'mm', 1000, (1e-3,))
+        report = make_report(row, limits=(*limits, elsewhere))
+        assert row.speed == Spread(8, 8, 8)
+        assert row.gflops == pytest.approx(16)
+        assert report.find_limit(row.case) == pytest.approx(40)
+        assert report.find_share(row) == pytest.approx(0.4)
+
+    def test_ratios_are_taken_round_by_round(self):
+        # the machine was four times as slow in the second round
+        ours = Row(make_case(), 1, (1.0, 4.0, 1.0))
+        theirs = Row(make_case('timm'), 1, (2.0, 8.0, 2.0))
+        other_mode = Row(make_case('timm', layout='channels_last'), 1, (9.0, 9.0, 9.0))
+        failed = Row(make_case('train'), error='RuntimeError: no')
+        (ratio,) = compute_ratios([ours, theirs, other_mode, failed])
+        assert (ratio.row, ratio.other, ratio.speed) == (ours, theirs, Spread(2, 2, 2))
+
+    def test_the_papers_headline_is_set_against_the_right_network(self):
+        rows = [
+            Row(make_case(arch='A2'), 1, (1.0,)),
+            Row(make_case(arch='B1g4'), 1, (1.0,)),
+            Row(make_case('resnet50', None), 1, (3.0,)),
+            Row(make_case('resnet101', None), 1, (5.0,)),
+        ]
+        found = [(r.row.case.arch, r.other.case.network, r.speed.median, r.published) for r in compute_ratios(rows)]
+        assert found == [
+            ('A2', 'resnet50', 3, pytest.approx(1.839, abs=1e-3)),
+            ('B1g4', 'resnet101', 5, pytest.approx(2.019, abs=1e-3)),
+        ]
+
+    def test_the_fastest_deploy_form_is_set_against_mmpretrains_plain_one(self):
+        fastest = Row(make_case(runtime='openvino', layout=None, precision='bf16'), 1, (1.0,))
+        plain = Row(make_case('mmpretrain'), 1, (8.0,))
+        ratios = compute_ratios([Row(make_case(), 1, (4.0,)), fastest, plain])
+        assert [(r.row.case.runtime, r.other, r.speed.median) for r in ratios] == [
+            ('eager', plain, 2),
+            ('openvino', plain, 8),
+        ]
+
+
+class TestWriting:
+    def test_json_has_raw_times_machine_versions_and_command(self, report, tmp_path):
+        write_json(report, 'the command', tmp_path / 'new' / 'out.json')
+        content = json.loads((tmp_path / 'new' / 'out.json').read_text())
+        assert content['command'] == 'the command'
+        assert content['machine']['cores'] >= 1
+        assert content['versions']['torch'] == torch.__version__
+        assert [row['error'] is None for row in content['rows']] == [row.error is None for row in report.rows]
+        first = content['rows'][0]
+        assert first['seconds'] == list(report.rows[0].seconds)
+        assert first['images_per_second']['median'] == report.rows[0].speed.median
+        assert first['share_of_limit'] == report.find_share(report.rows[0]) > 0
+        assert {limit['precision'] for limit in content['limits']} == {'fp32'}
+        assert content['ratios'][0]['other']['network'] == 'train'
+
+    def test_the_table_has_a_line_for_each_row(self, report):
+        text = format_report(report, 'the command')
+        lines = text.splitlines()
+        assert lines[0] == '`the command`'
+        assert sum(line.startswith('| A0 | mmrepvgg,') for line in lines) == 4
+        assert '| A0 | PyTorch eager, nchw, fp32; cpu, 1 thread(s), batch 2 | mmrepvgg, train form |' in text
+        assert 'not timed (8): RuntimeError: no CUDA device' in text
+
+    def test_the_chart_is_a_picture(self, report, tmp_path):
+        draw_chart(report, tmp_path / 'chart.png')
+        picture = cv2.imread(str(tmp_path / 'chart.png'))
+        assert picture.shape[1] == 1200
+        assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)[::7]}) > 10
+        assert list(tmp_path.iterdir()) == [tmp_path / 'chart.png']
+
+    def test_nothing_to_draw(self, tmp_path):
+        with pytest.raises(ValueError, match='no row has been timed: there is nothing to draw'):
+            draw_chart(make_report(Row(make_case(), error='RuntimeError: no')), tmp_path / 'chart.png')
+
+    def test_a_failed_write_leaves_the_old_file(self, report, tmp_path, monkeypatch):
+        def write_half(figure, path, **kwargs):
+            Path(path).write_text('half')
+            raise OSError('disk full')
+
+        monkeypatch.setattr(Figure, 'savefig', write_half)
+        for name in ('chart.png', 'out.json'):
+            (tmp_path / name).write_text('old')
+        with pytest.raises(OSError, match='disk full'):
+            draw_chart(report, tmp_path / 'chart.png')
+        endless = make_report(Row(make_case(), 1, (float('inf'),)))
+        with pytest.raises(ValueError, match='not JSON compliant'):
+            write_json(endless, 'the command', tmp_path / 'out.json')
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {'chart.png': 'old', 'out.json': 'old'}
+
+
+def run_tool(*args, cwd, python=()):
+    command = [sys.executable, *python, TOOL, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+class TestTool:
+    @pytest.mark.parametrize(
+        ('args', 'message'),
+        [
+            (['--archs', 'C9'], r"argument --archs: invalid choice: 'C9' \(choose from '?A0"),
+            (['--networks', 'resnet18'], r"argument --networks: invalid choice: 'resnet18' \(choose from '?deploy"),
+            (['--batch-sizes', '0'], "argument --batch-sizes: must be a whole number of at least 1, got '0'"),
+            (['--out', 'out.txt'], "argument --out: must end in .json, got 'out.txt'"),
+        ],
+    )
+    def test_wrong_usage_exits_2_before_torch_is_imported(self, args, message, tmp_path):
+        done = run_tool(*args, cwd=tmp_path, python=['-X', 'importtime'])
+        assert done.returncode == 2
+        assert re.search(message, done.stderr)
+        assert not re.search(r'\| +torch$', done.stderr, re.MULTILINE)
+
+    def test_choices_without_any_row_are_one_line(self, tmp_path):
+        done = run_tool('--runtimes', 'cuda-graph', cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith('benchmark.py: error: nothing to time: no runtime of cuda-graph')
+
+    def test_a_whole_run(self, tmp_path):
+        done = run_tool(
+            *['--networks', 'deploy', '--layouts', 'nchw', '--devices', 'cpu', '--threads', 1, '--batch-sizes', 1],
+            *['--input-size', SIZE, '--repeats', 2, '--warm-up', 1, '--out', 'out.json', '--plot', 'chart.png'],
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert '| A0 | mmrepvgg, deploy form | PyTorch eager | nchw | fp32 |' in done.stdout
+        content = json.loads((tmp_path / 'out.json').read_text())
+        assert '--input-size 32' in content['command']
+        assert (tmp_path / 'chart.png').read_bytes().startswith(b'\x89PNG')
