@@ -129,6 +129,9 @@ def test_the_difference_is_measured_on_given_images(cfg, model, tmp_path):
     assert result.num_inputs == 3
     assert result.difference < 1e-5
     assert reparameterize_checkpoint(cfg, source, tmp_path / 'dst.pth', data=tmp_path / 'images/a.png').num_inputs == 1
+    (tmp_path / 'images' / 'd.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'images/d\.png can not be read'):
+        reparameterize_checkpoint(cfg, source, tmp_path / 'dst.pth', data=tmp_path / 'images')
     (tmp_path / 'none').mkdir()
     with pytest.raises(ValueError, match='none holds no image'):
         reparameterize_checkpoint(cfg, source, tmp_path / 'dst.pth', data=tmp_path / 'none')

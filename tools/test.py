@@ -21,17 +21,11 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument(
         '--metrics', nargs='+', choices=METRICS, default=[], help="what to measure (default: the config's evaluator)"
     )
-    parser.add_argument('--out', type=out_file, help='write the metrics and every prediction to this JSON file')
+    parser.add_argument('--out', type=cli.json_file, help='write the metrics and every prediction to this JSON file')
     parser.add_argument('--work-dir', help='folder for logs (default: work_dirs/<name of the config>)')
     cli.add_config_options(parser)
     cli.add_launcher(parser)
     return parser
-
-
-def out_file(name: str) -> Path:
-    if Path(name).suffix != '.json':
-        raise argparse.ArgumentTypeError(f'must end in .json, got {name!r}')
-    return Path(name)
 
 
 def main(args: argparse.Namespace) -> None:

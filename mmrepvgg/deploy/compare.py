@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from rich.progress import track
 from torch import Tensor
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
+from ..progress import track
 from ..timing import summarise, time_interleaved
 from .complexity import count_macs, count_params
 from .forms import build_model

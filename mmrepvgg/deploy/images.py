@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from .inputs import IMAGE_SUFFIXES
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
 class UnreadableImageError(ValueError):
@@ -46,7 +46,8 @@ class ImageReader:
 
     def __init__(self, cfg: Config):
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-            self._pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+            steps = [s for s in cfg.test_dataloader.dataset.pipeline if not s['type'].endswith('LoadAnnotations')]
+            self._pipeline = Compose([TRANSFORMS.build(step) for step in steps])
 
     def __call__(self, path: Path) -> dict[str, Any]:
         """Read an image.

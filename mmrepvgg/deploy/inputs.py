@@ -11,7 +11,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+from .images import ImageReader, UnreadableImageError, list_images
 
 
 def make_noise(channels: int, size: int = 128, num_images: int = 2, seed: int = 0) -> Tensor:
@@ -51,14 +51,14 @@ def iterate_images(
 
     Raises:
         ValueError: If there is no image.
+        UnreadableImageError: If one of them is damaged; names it.
     """
-    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f'{path} holds no image ({", ".join(IMAGE_SUFFIXES)})')
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        steps = [step for step in cfg.test_dataloader.dataset.pipeline if not step['type'].endswith('LoadAnnotations')]
-        pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    files, read = [file for file, _ in list_images([path])], ImageReader(cfg)
     for start in range(0, len(files), batch_size):
-        # a label that no file has: the pipeline packs it, and nothing reads it
-        samples = [pipeline(dict(img_path=str(file), gt_label=0)) for file in files[start : start + batch_size]]
+        samples = []
+        for file in files[start : start + batch_size]:
+            try:
+                samples.append(read(file))
+            except UnreadableImageError as error:
+                raise UnreadableImageError(f'{file} can not be read: {error}') from error
         yield preprocessor(pseudo_collate(samples))['inputs']
