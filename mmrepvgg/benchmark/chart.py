@@ -47,9 +47,8 @@ def draw_chart(report: Report, path: str | Path) -> None:
         ax.set_title(title, fontsize=10, loc='left')
         ax.spines[['top', 'right']].set_visible(False)
     size = report.settings['input_size']
-    axes[-1].set_xlabel(
-        f'images per second at {size} x {size} pixels (median and quartiles; each panel has its own scale)'
-    )
+    label = f'images per second at {size} x {size} pixels: median and quartiles; each panel has its own scale'
+    figure.supxlabel(label, fontsize=9)
     environment, _, versions = describe_environment(report).rpartition('; ')
     figure.suptitle(f'{environment}\n{versions}', fontsize=8)
     with replacing(path) as temporary:
