@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -140,7 +141,8 @@ def test_torchs_graphs_are_fused(small_cfg, export_once):
     assert not [target for target in targets if 'norm' in target]
     text = str(torch.jit.load(export_once(small_cfg, '.ts')[1]).inlined_graph)
     assert text.count('aten::_convolution') == 3 * NUM_BLOCKS
-    assert 'norm' not in text.lower()
+    # operators; the name of the place for an inserted norm (an identity) is in the graph, too
+    assert not re.search(r'aten::\w*norm', text)
 
 
 @pytest.mark.parametrize('deploy', [False, True])
