@@ -52,6 +52,17 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def positive_float(text: str) -> float:
+    """Argument type of a tolerance."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:  # not <=, which NaN would pass
+        raise argparse.ArgumentTypeError(f'must be a number greater than 0, got {text!r}')
+    return value
+
+
 def json_file(name: str) -> Path:
     """Argument type of a report to write."""
     path = Path(name)

@@ -112,7 +112,6 @@ def test_official_function(arch, deploy):
     torch.testing.assert_close(model(x), peer(x), atol=1e-10, rtol=0)
 
 
-@pytest.mark.skipif('L2pse' not in ARCHS, reason='there is no L2pse model yet')
 @pytest.mark.parametrize('deploy', [False, True], ids=['train', 'deploy'])
 @torch.no_grad()
 def test_l2pse_function(deploy):

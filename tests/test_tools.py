@@ -251,7 +251,10 @@ class TestErrors:
             (['test', DIGITS, 'a.pth', '--metrics', 'acuracy'], "invalid choice: 'acuracy'"),
             (['test', DIGITS, 'a.pth', '--out', 'a.pkl'], "must end in .json, got 'a.pkl'"),
             (['reparameterize_model', DIGITS, 'a.pth', 'b.onnx'], "must end in .pth or .pt, got 'b.onnx'"),
-            (['reparameterize_model', DIGITS, 'a.pth', 'b.pth', '--tolerance', '0'], 'must be greater than 0'),
+            (
+                ['reparameterize_model', DIGITS, 'a.pth', 'b.pth', '--tolerance', '0'],
+                "must be a number greater than 0, got '0'",
+            ),
         ],
     )
     def test_wrong_usage_exits_with_2_before_torch_is_imported(self, args, message, tmp_path):

@@ -27,22 +27,29 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument(
         '--threads',
         nargs='+',
-        type=positive,
+        type=cli.positive_int,
         default=[os.cpu_count() or 1],
         metavar='N',
         help='numbers of CPU threads (default: as many as there are cores)',
     )
     parser.add_argument(
-        '--batch-sizes', nargs='+', type=positive, default=[16], metavar='N', help='images in a batch (default: 16)'
+        '--batch-sizes',
+        nargs='+',
+        type=cli.positive_int,
+        default=[16],
+        metavar='N',
+        help='images in a batch (default: 16)',
     )
     parser.add_argument(
-        '--input-size', type=positive, default=224, metavar='PIXELS', help='height and width (default: 224)'
+        '--input-size', type=cli.positive_int, default=224, metavar='PIXELS', help='height and width (default: 224)'
     )
-    parser.add_argument('--repeats', type=positive, default=10, metavar='N', help='timed rounds (default: 10)')
-    parser.add_argument('--warm-up', type=positive, default=2, metavar='N', help='rounds before them (default: 2)')
+    parser.add_argument('--repeats', type=cli.positive_int, default=10, metavar='N', help='timed rounds (default: 10)')
+    parser.add_argument(
+        '--warm-up', type=cli.positive_int, default=2, metavar='N', help='rounds before them (default: 2)'
+    )
     parser.add_argument(
         '--budget',
-        type=positive,
+        type=cli.positive_int,
         default=60,
         metavar='SECONDS',
         help='for each row; a row that used it up is not timed again (default: 60)',
@@ -61,12 +68,6 @@ def choose(parser: argparse.ArgumentParser, option: str, allowed: list[str], def
         metavar=option[2:].upper().rstrip('S'),
         help=f'{what}: any of {", ".join(allowed)} (default: {" ".join(default)})',
     )
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
-    return int(text)
 
 
 def ending(suffix: str) -> Callable[[str], Path]:

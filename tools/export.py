@@ -21,7 +21,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='its weights in either form; a train form is switched on the way')
     parser.add_argument('out', type=exported_file, help='file to write')
     parser.add_argument(
-        '--input-size', nargs='+', type=positive, metavar='PIXELS', action=Size,
+        '--input-size', nargs='+', type=cli.positive_int, metavar='PIXELS', action=Size,
         help="height and width, or one number for both (default: the config's test pipeline's)",
     )  # fmt: skip
     parser.add_argument(
@@ -30,8 +30,10 @@ def parse() -> argparse.ArgumentParser:
         default=True,
         help='take any batch size (default), or with --no-dynamic-batch one only',
     )
-    parser.add_argument('--batch-size', type=positive, help='that one batch size (default: 1)')
-    parser.add_argument('--opset', type=positive, help="ONNX: version of the operators (default: the exporter's)")
+    parser.add_argument('--batch-size', type=cli.positive_int, help='that one batch size (default: 1)')
+    parser.add_argument(
+        '--opset', type=cli.positive_int, help="ONNX: version of the operators (default: the exporter's)"
+    )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
     parser.add_argument(
         '--with-preprocess',
@@ -45,7 +47,7 @@ def parse() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--tolerance',
-        type=tolerance,
+        type=cli.positive_float,
         help='largest allowed difference from PyTorch, relative to the largest output '
         '(default: 1e-4; fp16 1e-2; bf16 5e-2)',
     )
@@ -68,19 +70,6 @@ def exported_file(name: str) -> Path:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return Path(name)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be a positive number, got {text!r}')
-    return int(text)
-
-
-def tolerance(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f'must be greater than 0, got {text}')
-    return value
 
 
 def check_usage(args: argparse.Namespace) -> None:

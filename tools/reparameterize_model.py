@@ -20,19 +20,12 @@ def parse() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--tolerance',
-        type=positive,
+        type=cli.positive_float,
         default=1e-4,
         help="largest allowed difference of the two forms' outputs, relative to the largest output (default: 1e-4)",
     )
     cli.add_config_options(parser)
     return parser
-
-
-def positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f'must be greater than 0, got {text}')
-    return value
 
 
 def main(args: argparse.Namespace) -> None:
