@@ -33,6 +33,20 @@ def make_case(
     return Case(network, arch, runtime, layout, precision, device, 1, batch_size)
 
 
+def test_many_compiled_rows_are_all_compiled():
+    """PyTorch compiles 8 variants of one piece of code by default, and runs further ones eagerly."""
+
+    class Network(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    compiled = torch._dynamo.utils.counters['stats']
+    for width in range(1, 11):
+        before = compiled['unique_graphs']
+        prepare(make_case(runtime='compiled'), Network(width, 2), torch.zeros(2, width)).run()
+        assert compiled['unique_graphs'] == before + 1
+
+
 class TestPlan:
     def test_every_choice_that_means_something_once(self):
         cases = plan_cases(

@@ -28,6 +28,8 @@ class Runner:
 
 Prepare = Callable[[Case, nn.Module, Tensor], Runner]
 
+_MAX_COMPILED_ROWS = 1000
+
 
 def prepare(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     """Put ``network`` behind the runtime of ``case``; ``network`` is used up.
@@ -62,6 +64,11 @@ def _prepare_eager(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
 
 def _prepare_compiled(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     network, inputs = _place(case, network, inputs, DTYPES[case.precision])
+    # Rows of one class share the code that is compiled, and beyond 8 variants of it PyTorch would go on in eager
+    # mode with no more than a warning.
+    torch._dynamo.config.recompile_limit = _MAX_COMPILED_ROWS
+    torch._dynamo.config.accumulated_recompile_limit = _MAX_COMPILED_ROWS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return _make_runner(case, torch.compile(network, dynamic=False), inputs)
 
 
