@@ -17,6 +17,7 @@ if find_spec('mmcv') is None:
 _PUBLIC = {
     'RepVGG': 'models.backbone',
     'RepVGGBlock': 'models.blocks',
+    'QARepVGGBlock': 'models.qarepvgg',
     'ImageClassifier': 'models.classifier',
     'AuxiliaryClsHead': 'models.heads',
     'build_backbone': 'registry',

@@ -60,6 +60,11 @@ class _QABlock(nn.Module):
         self.rbr_dense = _make_conv_norm(c_in, c_out, 3, stride, groups)
         self.rbr_1x1 = nn.Conv2d(c_in, c_out, 1, stride, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(c_out)
+        self.has_identity = c_in == c_out and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.rbr_dense(x) + self.rbr_1x1(x)
+        return self.bn(y + x if self.has_identity else y).relu()
 
 
 def list_blocks(arch: Arch) -> list[tuple[int, int, int, int, int]]:
@@ -131,8 +136,6 @@ class RepVGGPlus(nn.Module):
 
 
 class QARepVGG(nn.Module):
-    """Only the layout."""
-
     def __init__(self, arch: Arch, num_classes: int = 1000):
         super().__init__()
         blocks = [(row[0], _QABlock(*row[1:])) for row in list_blocks(arch)]
@@ -140,6 +143,8 @@ class QARepVGG(nn.Module):
         for stage in range(1, 5):
             setattr(self, f'stage{stage}', nn.Sequential(*[block for number, block in blocks if number == stage]))
         self.linear = nn.Linear(list_blocks(arch)[-1][2], num_classes)
+
+    forward = OfficialRepVGG.forward
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmrepvgg.registry  # noqa: F401  (registers the models)
-from mmrepvgg import reparameterize
+from mmrepvgg import QARepVGGBlock, reparameterize
 from mmrepvgg.deploy.complexity import count_params
 from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.engine.amp import CPUAmpOptimWrapper
@@ -56,7 +56,24 @@ def test_config_has_the_parameters_of_its_arch(path):
     cfg = Config.fromfile(path)
     deploy = path in DEPLOY_CONFIGS
     with torch.device('meta'):
-        assert count_params(build_model(cfg, deploy)) == NUM_PARAMS[cfg.model.backbone.arch][deploy]
+        model = build_model(cfg, deploy)
+        expected = NUM_PARAMS[cfg.model.backbone.arch][deploy]
+        if not deploy and path.stem.startswith('qarepvgg'):
+            # a norm behind the sum instead of the 1x1 branch's, and none in the identity branch
+            blocks = [module for module in model.modules() if isinstance(module, QARepVGGBlock)]
+            expected -= sum(2 * block.out_channels for block in blocks if block.has_identity)
+        assert count_params(model) == expected
+
+
+@pytest.mark.parametrize('arch', ['a0', 'a1', 'a2', 'b0', 'b1', 'b1g4'])
+def test_qarepvgg_differs_from_repvgg_in_block_and_decay(arch):
+    qarepvgg, repvgg = (Config.fromfile(CONFIGS / f'repvgg/{name}-{arch}_8xb32.py') for name in ('qarepvgg', 'repvgg'))
+    assert qarepvgg.model.backbone.pop('block') == 'QARepVGGBlock'
+    assert qarepvgg.optim_wrapper.optimizer.pop('weight_decay') == 4e-5
+    assert repvgg.optim_wrapper.optimizer.pop('weight_decay') == 1e-4
+    assert qarepvgg._cfg_dict == repvgg._cfg_dict
+    deploy = Config.fromfile(CONFIGS / f'repvgg/deploy/qarepvgg-{arch}_deploy.py')
+    assert deploy.model.backbone == {**repvgg.model.backbone, 'block': 'QARepVGGBlock', 'deploy': True}
 
 
 @pytest.mark.parametrize('path', TRAIN_CONFIGS, ids=lambda path: path.stem)

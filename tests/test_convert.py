@@ -79,7 +79,7 @@ def test_qarepvgg(tmp_path):
     torch.save(peer.state_dict(), tmp_path / 'qa.pth')
     result = convert_checkpoint(tmp_path / 'qa.pth', tmp_path / 'ours.pth')
     assert result.recognition.system == 'qarepvgg'
-    assert 'need QARepVGG blocks' in result.note
+    assert "need a qarepvgg config (block='QARepVGGBlock')" in result.note
     ours = read_checkpoint(tmp_path / 'ours.pth').state_dict
     assert len(ours) == len(peer.state_dict())
     assert torch.equal(ours['backbone.stage_2.1.branch_1x1.conv.weight'], peer.stage2[1].rbr_1x1.weight)

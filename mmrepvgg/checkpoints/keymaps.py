@@ -225,7 +225,7 @@ _QAREPVGG = System(
         'norm': 'bn',
         'branch_reparam': 'rbr_reparam',
     },
-    note='train-form QARepVGG weights need QARepVGG blocks: a RepVGG does not load them',
+    note="train-form QARepVGG weights need a qarepvgg config (block='QARepVGGBlock')",
 )
 
 # Of two systems that fit equally well, the first is taken.

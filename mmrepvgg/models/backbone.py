@@ -11,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .archs import Arch, get_arch
 from .blocks import RepVGGBlock, check_forms, switch_blocks
+from .qarepvgg import QARepVGGBlock
+
+BLOCKS: dict[str, type[RepVGGBlock]] = {'RepVGGBlock': RepVGGBlock, 'QARepVGGBlock': QARepVGGBlock}
 
 INIT_CFG = (
     dict(type='Kaiming', layer=['Conv2d']),
@@ -43,6 +46,8 @@ class RepVGG(BaseModule):
         init_cfg: Initialisation. ``dict(type='Pretrained', checkpoint=...)`` is read once.
         deploy_norm: With ``deploy=True``, batch norm to insert behind each convolution, for fine-tuning a converted
             model (``dict(type='BN')``); the switch folds it in again.
+        block: ``'RepVGGBlock'``, or ``'QARepVGGBlock'`` for models that are to be quantized. The deploy form is the
+            same.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -69,6 +74,7 @@ class RepVGG(BaseModule):
         add_ppf: bool = False,
         init_cfg: dict | Sequence[dict] | None = INIT_CFG,
         deploy_norm: dict | None = None,
+        block: str = 'RepVGGBlock',
     ):
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         self.arch = get_arch(arch)
@@ -78,6 +84,10 @@ class RepVGG(BaseModule):
                 raise ValueError(f'{name} must have one number a stage ({num_stages}), got {tuple(values)}')
         if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be an integer from -1 to {num_stages}, got {frozen_stages!r}')
+
+        if block not in BLOCKS:
+            raise ValueError(f'block must be one of {", ".join(BLOCKS)}, got {block!r}')
+        make_block = BLOCKS[block]
 
         self.in_channels = in_channels
         self.base_channels = base_channels
@@ -100,23 +110,24 @@ class RepVGG(BaseModule):
         widths = [int(base_channels * 2**i * factor) for i, factor in enumerate(self.arch.width_factor)]
         self.out_channels = tuple(widths[_stage_of(index)] for index in sorted(self.out_indices, key=_depth_of))
         channels = min(self.arch.stem_channels, widths[0])
-        self.stem = RepVGGBlock(in_channels, channels, stride=2, **block_args)
+        self.stem = make_block(in_channels, channels, stride=2, **block_args)
 
         self.stages = [f'stage_{i + 1}' for i in range(num_stages)]
         block_index = 1
         for i, stage_name in enumerate(self.stages):
             blocks = []
             for j in range(self.arch.num_blocks[i]):
-                block = RepVGGBlock(
-                    channels,
-                    widths[i],
-                    stride=strides[i] if j == 0 else 1,
-                    padding=dilations[i],
-                    dilation=dilations[i],
-                    groups=self.arch.group_layer_map.get(block_index, 1),
-                    **block_args,
+                blocks.append(
+                    make_block(
+                        channels,
+                        widths[i],
+                        stride=strides[i] if j == 0 else 1,
+                        padding=dilations[i],
+                        dilation=dilations[i],
+                        groups=self.arch.group_layer_map.get(block_index, 1),
+                        **block_args,
+                    )
                 )
-                blocks.append(block)
                 channels = widths[i]
                 block_index += 1
             self.add_module(stage_name, nn.Sequential(*blocks))

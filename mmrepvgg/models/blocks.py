@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 from torch.utils.checkpoint import checkpoint
 
-from .forms import DEPLOY_BRANCH, DEPLOY_NORM, TRAIN_BRANCHES, check_form
+from .forms import DEPLOY_BRANCH, DEPLOY_NORM, SUM_NORM, TRAIN_BRANCHES, check_form
 from .fusion import fuse_conv_norm, fuse_identity_norm, pad_1x1_to_3x3
 from .squeeze_excite import SELayer
 
@@ -53,8 +53,13 @@ class RepVGGBlock(BaseModule):
     """
 
     # For torch.jit.script: the form is decided when the block is compiled.
-    __constants__ = ['deploy', 'stride', 'padding', 'dilation', 'padding_mode', 'se_after_act', 'with_cp']
+    __constants__ = [
+        *('deploy', 'stride', 'padding', 'dilation', 'padding_mode', 'has_identity', 'se_after_act', 'with_cp')
+    ]
     __jit_unused_properties__ = ['is_init', 'is_plain']
+
+    # The modules that the switch replaces.
+    train_parts: tuple[str, ...] = TRAIN_BRANCHES
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class RepVGGBlock(BaseModule):
         self.groups = groups
         self.padding_mode = padding_mode
         self.se_after_act = se_after_act
+        self.has_identity = in_channels == out_channels and stride == 1 and padding == dilation
         self.with_cp = with_cp
         self.deploy = deploy
 
@@ -107,14 +113,7 @@ class RepVGGBlock(BaseModule):
             self.branch_reparam = self._make_deploy_conv()
             self.branch_reparam.reset_parameters()
         else:
-            has_identity = in_channels == out_channels and stride == 1 and padding == dilation
-            self.branch_norm = build_norm_layer(norm_cfg, in_channels)[1] if has_identity else None
-            # conv layers other than Conv2d need not know padding_mode
-            mode = {} if padding_mode == 'zeros' else dict(padding_mode=padding_mode)
-            self.branch_3x3 = self._make_conv_norm(
-                conv_cfg, norm_cfg, 3, stride=stride, padding=padding, dilation=dilation, **mode
-            )
-            self.branch_1x1 = self._make_conv_norm(conv_cfg, norm_cfg, 1)
+            self._make_branches(conv_cfg, norm_cfg)
         self.deploy_norm = nn.Identity() if deploy_norm is None else _make_deploy_norm(deploy_norm, out_channels)
 
         self.se_layer = nn.Identity() if se_cfg is None else SELayer(out_channels, **se_cfg)
@@ -155,15 +154,9 @@ class RepVGGBlock(BaseModule):
                 return deploy_conv.weight, deploy_conv.bias
             kernel, bias = fuse_conv_norm(nn.Sequential(deploy_conv, self.deploy_norm))
             return kernel.to(deploy_conv.weight.dtype), bias.to(deploy_conv.weight.dtype)
-        kernel, bias = fuse_conv_norm(self.branch_3x3)
-        kernel_1x1, bias_1x1 = fuse_conv_norm(self.branch_1x1)
-        kernel, bias = kernel + pad_1x1_to_3x3(kernel_1x1), bias + bias_1x1
-        if self.branch_norm is not None:
-            kernel_identity, bias_identity = fuse_identity_norm(self.branch_norm, self.groups)
-            kernel, bias = kernel + kernel_identity, bias + bias_identity
+        kernel, bias = self._sum_kernels()
         conv: Any = self.branch_3x3[0]
-        dtype = conv.weight.dtype
-        return kernel.to(dtype), bias.to(dtype)
+        return kernel.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
     def switch_to_deploy(self) -> None:
         """Replace the branches by the equivalent convolution, in place; a second call does nothing.
@@ -190,7 +183,7 @@ class RepVGGBlock(BaseModule):
         if conv_3x3.weight.is_contiguous(memory_format=torch.channels_last):
             kernel = kernel.contiguous(memory_format=torch.channels_last)
         conv = self._make_deploy_conv(dtype=kernel.dtype, device=kernel.device)
-        fused = (*TRAIN_BRANCHES, DEPLOY_BRANCH, DEPLOY_NORM)
+        fused = (*self.train_parts, DEPLOY_BRANCH, DEPLOY_NORM)
         trained = any(p.requires_grad for name, p in self.named_parameters() if name.startswith(fused))
         conv.weight = nn.Parameter(kernel, requires_grad=trained)
         conv.bias = nn.Parameter(bias, requires_grad=trained)
@@ -198,17 +191,34 @@ class RepVGGBlock(BaseModule):
 
     def _become(self, conv: nn.Conv2d) -> None:
         if not self.deploy:
-            for name in TRAIN_BRANCHES:
+            for name in self.train_parts:
                 delattr(self, name)
         self.deploy_norm = nn.Identity().train(self.training)
         self.branch_reparam = conv
         self.deploy = True
+
+    # The three methods that make a kind of block: its branches, their sum, and the sum as one kernel.
+
+    def _make_branches(self, conv_cfg: dict | None, norm_cfg: dict) -> None:
+        self.branch_norm = build_norm_layer(norm_cfg, self.in_channels)[1] if self.has_identity else None
+        self.branch_3x3 = self._make_branch(conv_cfg, norm_cfg, 3)
+        self.branch_1x1 = self._make_branch(conv_cfg, norm_cfg, 1)
 
     def _sum_branches(self, x: Tensor) -> Tensor:
         y = self.branch_3x3(x) + self.branch_1x1(self._take_centres(x))
         if self.branch_norm is not None:
             y = y + self.branch_norm(x)
         return y
+
+    def _sum_kernels(self) -> tuple[Tensor, Tensor]:
+        """The equivalent kernel and bias of the train form, float64."""
+        kernel, bias = fuse_conv_norm(self.branch_3x3)
+        kernel_1x1, bias_1x1 = fuse_conv_norm(self.branch_1x1)
+        kernel, bias = kernel + pad_1x1_to_3x3(kernel_1x1), bias + bias_1x1
+        if self.branch_norm is not None:
+            kernel_identity, bias_identity = fuse_identity_norm(self.branch_norm, self.groups)
+            kernel, bias = kernel + kernel_identity, bias + bias_identity
+        return kernel, bias
 
     def _take_centres(self, x: Tensor) -> Tensor:
         """The pixels under the centre tap of the 3x3 convolution: the input of the 1x1 branch.
@@ -224,11 +234,21 @@ class RepVGGBlock(BaseModule):
             x = F.pad(x, [margin, margin, margin, margin], mode)
         return x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
 
-    def _make_conv_norm(self, conv_cfg: dict | None, norm_cfg: dict, kernel_size: int, **kwargs) -> nn.Sequential:
+    def _make_branch(self, conv_cfg: dict | None, norm_cfg: dict | None, kernel_size: int) -> nn.Sequential:
+        """A convolution of 3x3, or of 1x1 for what :meth:`_take_centres` gives, and a norm unless that is None."""
+        geometry: dict[str, Any] = {}
+        if kernel_size == 3:
+            geometry = dict(stride=self.stride, padding=self.padding, dilation=self.dilation)
+            # conv layers other than Conv2d need not know padding_mode
+            if self.padding_mode != 'zeros':
+                geometry['padding_mode'] = self.padding_mode
         conv = build_conv_layer(
-            conv_cfg, self.in_channels, self.out_channels, kernel_size, groups=self.groups, bias=False, **kwargs
+            conv_cfg, self.in_channels, self.out_channels, kernel_size, groups=self.groups, bias=False, **geometry
         )
-        return nn.Sequential(OrderedDict(conv=conv, norm=build_norm_layer(norm_cfg, self.out_channels)[1]))
+        branch = nn.Sequential(OrderedDict(conv=conv))
+        if norm_cfg is not None:
+            branch.add_module('norm', build_norm_layer(norm_cfg, self.out_channels)[1])
+        return branch
 
     def _make_deploy_conv(self, **factory: Any) -> nn.Conv2d:
         return skip_init(
@@ -280,7 +300,13 @@ def check_forms(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any]
         CheckpointFormError: Names the form found, the form wanted, and what to do.
     """
     for prefix, block in blocks.items():
-        check_form(prefix, state_dict, deploy=block.deploy, inserted_norm=block.deploy and not block.is_plain)
+        check_form(
+            prefix,
+            state_dict,
+            deploy=block.deploy,
+            inserted_norm=block.deploy and not block.is_plain,
+            sum_norm=SUM_NORM in block.train_parts,
+        )
 
 
 @contextmanager

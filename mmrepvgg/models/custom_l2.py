@@ -26,11 +26,16 @@ def custom_l2(block: RepVGGBlock) -> Tensor:
         Tensor: A scalar of the kernels' dtype, differentiable in K3 and K1 only.
 
     Raises:
-        ValueError: If the block is in deploy form.
+        ValueError: If the block is in deploy form, or its 1x1 branch has no batch norm (QARepVGG).
         FusionError: If a norm of the block is no batch norm with running statistics.
     """
     if block.deploy:
         raise ValueError('custom L2 needs the branches of a block in train form, got one in deploy form')
+    if not hasattr(block.branch_1x1, 'norm'):
+        raise ValueError(
+            f'custom L2 is defined for the two batch norms of a RepVGGBlock, got a {type(block).__name__}; leave it '
+            'out: such blocks are trained with ordinary weight decay'
+        )
     (conv_3x3, norm_3x3), (conv_1x1, norm_1x1) = _get_layers(block.branch_3x3), _get_layers(block.branch_1x1)
     kernel_3x3, kernel_1x1 = conv_3x3.weight, conv_1x1.weight
     scale_3x3, scale_1x1 = (_get_scale(norm, kernel_3x3) for norm in (norm_3x3, norm_1x1))

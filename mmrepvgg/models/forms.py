@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
+SUM_NORM = 'norm'  # QARepVGG's, behind the sum of the branches
 DEPLOY_BRANCH = 'branch_reparam'
 DEPLOY_NORM = 'deploy_norm'
 
@@ -14,7 +15,9 @@ class CheckpointFormError(RuntimeError):
     """A state dict of the other form: train-form weights for a deploy-form model, or the other way."""
 
 
-def check_form(prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inserted_norm: bool) -> None:
+def check_form(
+    prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inserted_norm: bool, sum_norm: bool
+) -> None:
     """Refuse a state dict of another form, of which a non-strict load would take next to nothing.
 
     Args:
@@ -22,9 +25,10 @@ def check_form(prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inse
         state_dict: The state dict that is to be loaded.
         deploy: Whether the block is in deploy form.
         inserted_norm: Whether a batch norm is inserted behind its convolution.
+        sum_norm: Whether its train form has a batch norm behind the sum of the branches (QARepVGG).
 
     Raises:
-        CheckpointFormError: If it has a tensor of another form for the block.
+        CheckpointFormError: If it has a tensor of another form, or of another kind of block in train form.
     """
 
     def find(*names: str) -> str | None:
@@ -46,4 +50,14 @@ def check_form(prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inse
             f'the checkpoint is in deploy form (it has {found}), but the model is in train form; use the deploy '
             'config (deploy=True), or load the train-form checkpoint from which it was made with: '
             f'{_CONVERT} TRAIN_CONFIG SRC DST'
+        )
+    if not deploy and not sum_norm and (found := find(SUM_NORM)):
+        raise CheckpointFormError(
+            f'the checkpoint has QARepVGG blocks (it has {found}), but the model has RepVGG blocks; use a qarepvgg '
+            "config (backbone.block='QARepVGGBlock')"
+        )
+    if not deploy and sum_norm and (found := find('branch_1x1.norm')):
+        raise CheckpointFormError(
+            f'the checkpoint has RepVGG blocks (it has {found}), but the model has QARepVGG blocks; use a repvgg '
+            "config (backbone.block='RepVGGBlock')"
         )

@@ -114,9 +114,13 @@ def fuse_identity_norm(norm: nn.Module, groups: int) -> tuple[Tensor, Tensor]:
     """Write a bare ``norm`` as a 3x3 convolution: kernel ``(C, C // groups, 3, 3)`` and bias ``(C,)``."""
     scale, shift = get_norm_scale_shift(norm)
     channels = scale.numel()
-    identity = torch.zeros(channels, channels // groups, 3, 3, dtype=scale.dtype, device=scale.device)
-    nn.init.dirac_(identity, groups)
+    identity = make_identity_kernel(scale.new_empty(channels, channels // groups, 3, 3), groups)
     return identity * scale.reshape(-1, 1, 1, 1), shift
+
+
+def make_identity_kernel(like: Tensor, groups: int) -> Tensor:
+    """The kernel that changes nothing, of the shape ``(C, C // groups, 3, 3)``, dtype and device of ``like``."""
+    return nn.init.dirac_(torch.zeros_like(like, requires_grad=False), groups)
 
 
 def pad_1x1_to_3x3(kernel: Tensor) -> Tensor:

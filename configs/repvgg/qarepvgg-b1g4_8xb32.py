@@ -1,0 +1,9 @@
+"""QARepVGG-B1g4 on ImageNet-1k: RepVGG-B1g4 with blocks made for int8, weight decay 4e-5, 8 GPUs x 32 images.
+
+torchrun --nproc-per-node 8 tools/train.py configs/repvgg/qarepvgg-b1g4_8xb32.py --launcher pytorch
+Top-1 to expect: about that of repvgg-b1g4_8xb32.py.
+"""
+
+_base_ = './qarepvgg-a0_8xb32.py'
+
+model = dict(backbone=dict(arch='B1g4'))

@@ -1,0 +1,43 @@
+"""The block of QARepVGG, made for quantization (Chu et al., AAAI 2024, arXiv:2212.01593)."""
+
+from mmcv.cnn import build_norm_layer
+from torch import Tensor
+
+from .blocks import RepVGGBlock
+from .forms import SUM_NORM
+from .fusion import fuse_conv_norm, get_conv_weight, get_norm_scale_shift, make_identity_kernel, pad_1x1_to_3x3
+
+
+class QARepVGGBlock(RepVGGBlock):
+    """``act(SE(BN(BN(conv3x3(x)) + conv1x1(x) + x)))`` while training; in deploy form :class:`RepVGGBlock` itself.
+
+    The paper's final block. A RepVGG block adds three branches, each scaled by a batch norm of its own: one channel
+    of small variance makes the fused kernel's range, and with it the step of an int8 grid, many times larger than
+    all other channels need. Here the 1x1 and the identity branch have no batch norm, and one behind the sum keeps the
+    training stable, so that ranges stay narrow (paper, Sections 3 and 4).
+
+    SE follows the last batch norm, as in RepVGG, so that the switch is exact for archs with SE; in the official code
+    it precedes that norm, and the two forms differ. Arguments and errors are those of :class:`RepVGGBlock`; deploy
+    keys too. Train keys: ``branch_3x3.conv``, ``branch_3x3.norm``, ``branch_1x1.conv``, ``norm``.
+    """
+
+    train_parts = ('branch_3x3', 'branch_1x1', SUM_NORM)
+
+    def _make_branches(self, conv_cfg: dict | None, norm_cfg: dict) -> None:
+        self.branch_3x3 = self._make_branch(conv_cfg, norm_cfg, 3)
+        self.branch_1x1 = self._make_branch(conv_cfg, None, 1)
+        self.norm = build_norm_layer(norm_cfg, self.out_channels)[1]
+
+    def _sum_branches(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(self._take_centres(x))
+        if self.has_identity:
+            y = y + x
+        return self.norm(y)
+
+    def _sum_kernels(self) -> tuple[Tensor, Tensor]:
+        kernel, bias = fuse_conv_norm(self.branch_3x3)
+        kernel = kernel + pad_1x1_to_3x3(get_conv_weight(self.branch_1x1[0]))
+        if self.has_identity:
+            kernel = kernel + make_identity_kernel(kernel, self.groups)
+        scale, shift = get_norm_scale_shift(self.norm)
+        return kernel * scale.reshape(-1, 1, 1, 1), bias * scale + shift
