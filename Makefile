@@ -1,4 +1,5 @@
 # make demo   train, convert and test RepVGG-A0 on real images, in .venv
+# make quantization-study  train models in different ways and show what int8 does to them (hours), there
 # make test   run the tests there
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
 # make lint   check format, style and types there
@@ -8,7 +9,7 @@ WORK := work_dirs/repvgg-a0_digits
 CONFIG := configs/repvgg/repvgg-a0_digits.py
 DEPLOY_CONFIG := configs/repvgg/deploy/repvgg-a0_digits_deploy.py
 
-.PHONY: demo test test-onedl lint format install clean
+.PHONY: demo quantization-study test test-onedl lint format install clean
 
 demo: install
 	$(BIN)/python tools/prepare_digits.py data/digits
@@ -17,6 +18,11 @@ demo: install
 	$(BIN)/python tools/test.py $(CONFIG) $(WORK)/epoch_20.pth --metrics accuracy
 	$(BIN)/python tools/test.py $(DEPLOY_CONFIG) $(WORK)/deploy.pth --metrics accuracy
 	$(BIN)/python tools/compare_forms.py $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth
+
+quantization-study: install
+	$(BIN)/python tools/prepare_digits.py data/digits
+	$(BIN)/python tools/quantization_study.py --jobs 2 --min-accuracy 97.5 \
+		--out work_dirs/quantization-study/tables.md
 
 test: install
 	$(BIN)/python -m pytest

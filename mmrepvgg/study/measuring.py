@@ -1,0 +1,144 @@
+"""One trained model of the study in every precision, what the analysis says of it, and what made it so."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..checkpoints.loading import load_weights
+from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.writing import replacing
+from ..deploy.forms import build_model
+from ..deploy.network import DeployedNetwork
+from ..deploy.switch import reparameterize
+from ..quantization.analysis import analyze
+from ..quantization.picture import draw_picture
+from ..quantization.quantize import Quantization, quantize_model
+from ..quantization.results import GRANULARITIES, Analysis
+from ..quantization.settings import QuantizationSettings
+from ..quantization.verdict import judge
+from .accuracy import measure_accuracy
+from .subjects import Subject
+
+SUFFIXES = {'ONNX Runtime': '.onnx', 'OpenVINO': '.xml'}
+MAX_DROP = 0.5
+_RESULT = 'measured.json'
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found of one model. Accuracies are top-1 in percent, on all test images.
+
+    Attributes:
+        subject: What it is.
+        epochs: Of its training.
+        fp32: Of the checkpoint.
+        simulated: Of the train form as it is trained: with quantizers what training shows, otherwise ``fp32``.
+        bf16: Of the deploy form in PyTorch, bfloat16 throughout.
+        files: Of the int8 files, by runtime and granularity.
+        fallback: Of the ONNX file, per-tensor, with the layers of ``kept`` in float32, chosen so that at most
+            ``MAX_DROP`` points are lost; None for quantization-aware training, which has ranges of its own.
+        kept: Those layers.
+        predicted: What the analysis expects to be lost, in points, by granularity.
+        traits: Candidates for what decides, see :func:`describe_traits`.
+    """
+
+    subject: Subject
+    epochs: int
+    fp32: float
+    simulated: float
+    bf16: float
+    files: Mapping[str, Mapping[str, float]]
+    fallback: float | None
+    kept: tuple[str, ...]
+    predicted: Mapping[str, float]
+    traits: Mapping[str, float]
+
+    def drop(self, runtime: str, granularity: str) -> float:
+        """Points that int8 loses."""
+        return self.fp32 - self.files[runtime][granularity]
+
+
+def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Path) -> None:
+    """Measure one model, unless ``folder`` has the result already, and draw the analysis beside it.
+
+    Args:
+        cfg: The config with which it was trained.
+        checkpoint: In train form.
+        subject: What it is.
+        folder: Gets ``measured.json`` and ``analysis.png``.
+    """
+    path = folder / _RESULT
+    if not path.exists():
+        analysis = analyze(cfg, checkpoint)
+        draw_picture(analysis, judge(analysis), folder / 'analysis.png')
+        measurement = _measure(cfg, checkpoint, subject, analysis)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(measurement), indent=1) + '\n')
+
+
+def read_measurement(folder: Path) -> Measurement:
+    """What :func:`measure_subject` found."""
+    content = json.loads((folder / _RESULT).read_text())
+    return Measurement(**content | dict(subject=Subject(**content['subject']), kept=tuple(content['kept'])))
+
+
+def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis) -> Measurement:
+    model: Any = build_model(cfg, deploy=False)
+    load_weights(model, read_checkpoint(checkpoint))
+    simulated = measure_accuracy(cfg, model, model.data_preprocessor)
+
+    files: dict[str, dict[str, float]] = {runtime: {} for runtime in SUFFIXES}
+    quantized: list[Quantization] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for runtime, suffix in SUFFIXES.items():
+            for granularity in GRANULARITIES:
+                settings = QuantizationSettings(granularity=granularity)
+                quantized.append(quantize_model(cfg, checkpoint, Path(folder, f'int8{suffix}'), settings))
+                files[runtime][granularity] = _require(quantized[-1].accuracy)
+        fallback = None
+        if not cfg.model.backbone.get('quantization'):
+            settings = QuantizationSettings(granularity='per-tensor', max_drop=MAX_DROP)
+            fallback = quantize_model(cfg, checkpoint, Path(folder, 'fallback.onnx'), settings)
+    deployed = reparameterize(model)
+    return Measurement(
+        subject=subject,
+        epochs=cfg.train_cfg.max_epochs,
+        fp32=_require(quantized[0].accuracy_fp32),
+        simulated=simulated,
+        bf16=measure_accuracy(cfg, DeployedNetwork(deployed, 'bf16'), model.data_preprocessor),
+        files=files,
+        fallback=_require(fallback.accuracy) if fallback else None,
+        kept=fallback.float_layers if fallback else (),
+        predicted={prediction.granularity: prediction.drop for prediction in judge(analysis).predictions},
+        traits=describe_traits(analysis),
+    )
+
+
+def describe_traits(analysis: Analysis) -> dict[str, float]:
+    """What might decide whether per-tensor int8 works: for each candidate the worst layer's value.
+
+    The last two are no causes but the result split in two: noise over signal of the logits, in dB, with the weights
+    alone in int8 and with the activations alone.
+    """
+    layers = analysis.layers
+    norms = [norm for layer in layers for norm in layer.norms]
+    return {
+        "largest scale of a branch's batch norm over its median": max((norm.spread for norm in norms), default=1.0),
+        'nearly dead channels (running variance below eps)': float(sum(norm.num_dead for norm in norms)),
+        "fused kernel: largest channel's range over the median": max(layer.kernel.channel_spread for layer in layers),
+        'fused kernel: largest weight over the standard deviation': max(layer.kernel.max_over_std for layer in layers),
+        'activations: largest over the 99.99th percentile': max(layer.inputs.outlier_ratio for layer in layers),
+        "activations: largest channel's range over the median": max(layer.inputs.channel_spread for layer in layers),
+        'noise of the logits, weights alone in int8': -analysis.find('per-tensor', activations=False).logits_snr,
+        'noise of the logits, activations alone in int8': -analysis.find('per-tensor', weights=False).logits_snr,
+    }
+
+
+def _require(accuracy: float | None) -> float:
+    assert accuracy is not None  # measured unless told otherwise
+    return accuracy

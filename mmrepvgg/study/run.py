@@ -1,0 +1,84 @@
+"""The whole study: train, quantize and measure every model, several at a time."""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..progress import track
+from .measuring import Measurement, measure_subject, read_measurement
+from .subjects import KINDS, Subject
+from .training import Plan, train_subject
+
+LOG = 'log.txt'
+
+
+@dataclass(frozen=True)
+class _Task:
+    base: Config
+    subject: Subject
+    work_dir: Path
+    plan: Plan
+    num_threads: int
+
+
+def run_study(
+    base: Config, subjects: Sequence[Subject], work_dir: Path, plan: Plan, *, jobs: int = 1
+) -> list[Measurement]:
+    """Train and measure ``subjects``. What ``work_dir`` has already is not done again, so a study can be interrupted.
+
+    Args:
+        base: The config of a RepVGG with its data.
+        subjects: The models.
+        work_dir: Gets a folder for each model, with logs, checkpoint, ``measured.json`` and ``analysis.png``.
+        plan: How long they are trained.
+        jobs: How many models at a time; the cores are shared among them.
+
+    Raises:
+        RuntimeError: If a training or a quantization failed; names the log.
+    """
+    num_threads = max(1, (os.cpu_count() or 1) // jobs)
+    tasks = [_Task(base, subject, work_dir, plan, num_threads) for subject in subjects]
+    measured: dict[str, Measurement] = {}
+    with ThreadPool(jobs) as pool:
+        # first what others start from
+        for is_late, title in enumerate(('models', 'fine-tuned models')):
+            stage = [task for task in tasks if bool(KINDS[task.subject.kind].fine_tuning_epochs) == is_late]
+            for measurement in track(pool.imap_unordered(_run_apart, stage), title, len(stage)):
+                measured[measurement.subject.name] = measurement
+    return [measured[subject.name] for subject in subjects]
+
+
+def _run_apart(task: _Task) -> Measurement:
+    """In a process of its own: the Runner keeps global state, and threads are set for a process."""
+    folder = task.work_dir / task.subject.name
+    folder.mkdir(parents=True, exist_ok=True)
+    process = multiprocessing.get_context('spawn').Process(target=_run_task, args=(task,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        lines = (folder / LOG).read_text().splitlines()
+        raise RuntimeError(
+            f'{task.subject.name} failed: {lines[-1] if lines else "no reason given"} (all in {folder / LOG})'
+        )
+    return read_measurement(folder)
+
+
+def _run_task(task: _Task) -> None:
+    torch.set_num_threads(task.num_threads)
+    folder = task.work_dir / task.subject.name
+    with open(folder / LOG, 'a') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            cfg, checkpoint = train_subject(task.base, task.subject, task.work_dir, task.plan)
+            measure_subject(cfg, checkpoint, task.subject, folder)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)

@@ -1,0 +1,96 @@
+"""What the study trains: recipes, kinds of model, seeds. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How models are trained.
+
+    Attributes:
+        title: For tables.
+        lr: The largest learning rate, for the config's batch size.
+        epochs: Of a RepVGG; other kinds may take a multiple.
+        schedule: ``'cosine'`` from the first iteration, or ``'one-cycle'`` with 30% of warm-up.
+        label_smoothing: Of the loss.
+    """
+
+    title: str
+    lr: float
+    epochs: int
+    schedule: str = 'cosine'
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is trained.
+
+    Attributes:
+        title: For tables.
+        settings: Changes to the base config.
+        epochs_factor: Times a recipe's epochs.
+        fine_tuning_epochs: Not 0: it starts from the trained RepVGG of the same recipe and seed, and is trained for so
+            many epochs at a tenth of the learning rate.
+    """
+
+    title: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    epochs_factor: float = 1.0
+    fine_tuning_epochs: int = 0
+
+
+RECIPES = {
+    'steep': Recipe('lr 0.1, 20 epochs, cosine', 0.1, 20),
+    'gentle': Recipe('lr 0.05, 40 epochs, one-cycle', 0.05, 40, 'one-cycle'),
+}
+
+KINDS = {
+    'repvgg': Kind('RepVGG-A0'),
+    'custom-l2': Kind('RepVGG-A0, custom L2', {'default_hooks.custom_l2': dict(type='mmrepvgg.CustomL2Hook')}),
+    'qarepvgg': Kind(
+        'QARepVGG-A0',
+        {'model.backbone.block': 'QARepVGGBlock', 'optim_wrapper.optimizer.weight_decay': 4e-5},
+        epochs_factor=2,
+    ),
+    'qat': Kind(
+        'RepVGG-A0, QAT per-tensor',
+        {
+            'model.backbone.quantization': dict(granularity='per-tensor'),
+            'default_hooks.quantization': dict(type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=3),
+        },
+        fine_tuning_epochs=5,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model of the study: keys of :data:`RECIPES` and :data:`KINDS`, and the seed of its training."""
+
+    recipe: str
+    kind: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f'{self.recipe}_{self.kind}_{self.seed}'
+
+    def count_epochs(self, max_epochs: int | None = None) -> int:
+        """Of its own training, at most ``max_epochs``."""
+        kind = KINDS[self.kind]
+        epochs = kind.fine_tuning_epochs or round(RECIPES[self.recipe].epochs * kind.epochs_factor)
+        return epochs if max_epochs is None else min(epochs, max_epochs)
+
+
+def list_subjects(recipes: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]) -> list[Subject]:
+    """Every combination, those that others start from first."""
+    return [
+        Subject(recipe, kind, seed)
+        for kind in sorted(kinds, key=lambda kind: KINDS[kind].fine_tuning_epochs)
+        for recipe in recipes
+        for seed in seeds
+    ]

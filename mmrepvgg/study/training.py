@@ -1,0 +1,99 @@
+"""The trainings of the study, each through mmengine's Runner."""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..checkpoints.loading import load_weights
+from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.writing import replacing
+from ..deploy.forms import build_model
+from ..engine.training import train
+from .accuracy import measure_accuracy
+from .subjects import KINDS, RECIPES, Recipe, Subject
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long the models of a study are trained.
+
+    Attributes:
+        min_accuracy: A model below this, in percent on the test images, is trained anew for half as many epochs more,
+            ``MAX_ATTEMPTS`` times at most. None: the first attempt counts.
+        max_epochs: Cut longer trainings, for a trial.
+    """
+
+    min_accuracy: float | None = None
+    max_epochs: int | None = None
+
+
+def train_subject(base: Config, subject: Subject, work_dir: Path, plan: Plan) -> tuple[Config, Path]:
+    """Train one model, unless ``work_dir`` has it already.
+
+    Args:
+        base: The config of a RepVGG with its data.
+        subject: What to train.
+        work_dir: Of the study; the model gets a folder in it.
+        plan: For how long.
+
+    Returns:
+        tuple[Config, Path]: The config with which it was trained, and its checkpoint in train form.
+    """
+    folder = work_dir / subject.name
+    finished = folder / 'trained.json'
+    if not finished.exists():
+        epochs = subject.count_epochs(plan.max_epochs)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            cfg = _make_config(base, subject, work_dir, plan, epochs)
+            checkpoint = train(copy.deepcopy(cfg), str(folder / f'{epochs}-epochs'))
+            if attempt == MAX_ATTEMPTS or _is_good(cfg, str(checkpoint), plan):
+                break
+            epochs += epochs // 2
+        with replacing(finished) as temporary:
+            temporary.write_text(json.dumps(dict(epochs=epochs, checkpoint=str(checkpoint))))
+    content = json.loads(finished.read_text())
+    return _make_config(base, subject, work_dir, plan, content['epochs']), Path(content['checkpoint'])
+
+
+def _is_good(cfg: Config, checkpoint: str, plan: Plan) -> bool:
+    if plan.min_accuracy is None:
+        return True
+    model: Any = build_model(cfg, deploy=False)
+    load_weights(model, read_checkpoint(checkpoint))
+    return measure_accuracy(cfg, model, model.data_preprocessor) >= plan.min_accuracy
+
+
+def _make_config(base: Config, subject: Subject, work_dir: Path, plan: Plan, epochs: int) -> Config:
+    recipe, kind = RECIPES[subject.recipe], KINDS[subject.kind]
+    is_fine_tuned = kind.fine_tuning_epochs > 0
+    cfg = copy.deepcopy(base)
+    cfg.merge_from_dict(dict(kind.settings))
+    cfg.randomness = dict(seed=subject.seed)
+    cfg.optim_wrapper.optimizer.lr = recipe.lr * (0.1 if is_fine_tuned else 1)
+    cfg.model.head.loss = _make_loss(recipe)
+    cfg.param_scheduler = _make_scheduler(recipe, epochs, is_fine_tuned)
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=epochs, max_keep_ckpts=1)
+    if is_fine_tuned:
+        start = Subject(subject.recipe, 'repvgg', subject.seed)
+        cfg.load_from = str(train_subject(base, start, work_dir, plan)[1])
+    return cfg
+
+
+def _make_loss(recipe: Recipe) -> dict[str, Any]:
+    if recipe.label_smoothing:
+        return dict(type='LabelSmoothLoss', label_smooth_val=recipe.label_smoothing)
+    return dict(type='CrossEntropyLoss')
+
+
+def _make_scheduler(recipe: Recipe, epochs: int, is_fine_tuned: bool) -> dict[str, Any]:
+    common = dict(by_epoch=True, begin=0, end=epochs, convert_to_iter_based=True)
+    if recipe.schedule == 'one-cycle' and not is_fine_tuned:
+        return dict(type='OneCycleLR', eta_max=recipe.lr, total_steps=epochs, **common)
+    return dict(type='CosineAnnealingLR', T_max=epochs, eta_min=0.0, **common)
