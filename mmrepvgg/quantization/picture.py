@@ -42,7 +42,7 @@ def draw_picture(analysis: Analysis, verdict: Verdict, path: str | Path) -> None
         if layer.name in verdict.worst:
             label.set(color=_COLOURS['!!'], fontweight='bold')
     lines = [
-        f'{prediction.granularity} int8: {prediction.level}, {prediction.drop:.2f} points lost '
+        f'{prediction.granularity} int8: {prediction.level.upper()}, {prediction.drop:.2f} points lost '
         f'({prediction.low:.1f} to {prediction.high:.1f})'
         for prediction in verdict.predictions
     ]

@@ -157,8 +157,8 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
     ]
     if analysis.accuracy is not None and analysis.accuracy < 2 * 100 / analysis.num_classes:
         unsure.append(
-            f'float32 itself is right on {analysis.accuracy:.1f}% of the images only, hardly more than by chance: there '
-            'is nothing to lose; analyze the trained checkpoint'
+            f'float32 itself is right on only {analysis.accuracy:.1f}% of the images, hardly more than by chance: '
+            'there is nothing to lose yet; analyze a trained checkpoint'
         )
     if per_tensor.level == 'safe':
         return ['ship int8, per-tensor or per-channel', *unsure]
