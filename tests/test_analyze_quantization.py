@@ -375,9 +375,9 @@ class TestVerdict:
         assert (blame(5, 20), blame(20, 5), blame(10, 11)) == ('weights', 'activations', 'both')
 
     def test_worst_layers(self):
-        layers = tuple(make_layer(str(effect), effect) for effect in (30, 12, 3, 19, 5))
-        assert [layer.name for layer in find_worst(layers)] == ['3', '5', '12']
-        assert [find_mark(layer) for layer in layers] == ['', '!', '!!', '!', '!!']
+        layers = tuple(make_layer(str(effect), effect) for effect in (30, 12, 3, 19, 5, 10, 11))
+        assert [layer.name for layer in find_worst(layers)] == ['3', '5', '10', '11', '12']
+        assert [find_mark(layer) for layer in layers] == ['', '!', '!!', '!', '!!', '!', '!']
         assert [layer.name for layer in find_worst(layers[:2])] == ['12']
         assert [layer.name for layer in find_worst(layers[:1])] == ['30'], 'the one worst, if none is marked'
 
@@ -419,6 +419,8 @@ class TestVerdict:
         assert 'tools/quantize.py ... --max-drop' in second
         assert 'with a so, about 5.0 points remain lost' in second
         assert 'QARepVGG' in third
+        safe = replace(analysis, outcomes=(make_outcome(0), *outcomes[1:]))
+        assert judge(safe).advice[0] == 'ship int8, per-tensor'
         untrained = replace(analysis, accuracy=12.0)
         assert 'hardly more than by chance' in judge(untrained).advice[-1]
 
@@ -446,6 +448,12 @@ class TestAnalysis:
         assert train.outcomes == deploy.outcomes
         assert [replace(layer, norms=()) for layer in train.layers] == list(deploy.layers)
         assert [layer.name for layer in deploy.layers][-2:] == ['backbone.stage_4.0', 'head.fc']
+
+    def test_a_config_without_data(self, workspace):
+        cfg = make_config(workspace, PLAIN)
+        cfg.train_dataloader = None
+        with pytest.raises(ValueError, match='the config must have a train_dataloader, from whose data set'):
+            analyze(cfg, workspace / 'good.pth')
 
     def test_another_model(self, workspace):
         cfg = make_config(workspace, PLAIN)

@@ -55,6 +55,9 @@ def analyze(
         ValueError: If the model is no classifier on a RepVGG, or the data can't be used.
         CheckpointError: If the checkpoint can't be read, or does not fit.
     """
+    for name in (split, calibration_split):
+        if cfg.get(f'{name}_dataloader') is None:
+            raise ValueError(f'the config must have a {name}_dataloader, from whose data set images are drawn')
     weights = read_checkpoint(checkpoint)
     model: Any = build_model(cfg, deploy=weights.is_deploy_form)
     _check_classifier(model)

@@ -15,7 +15,7 @@ WIDE_CHANNELS = 8.0  # three of eight bits are lost to the median channel
 WIDE_INPUTS = 8.0
 TALL_KERNEL = 50.0
 
-MAX_WORST = 3
+MAX_WORST = 5
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
             'there is nothing to lose yet; analyze a trained checkpoint'
         )
     if per_tensor.level == 'safe':
-        return ['ship int8, per-tensor or per-channel', *unsure]
+        either = 'per-tensor or per-channel' if per_channel.level == 'safe' else 'per-tensor'
+        return [f'ship int8, {either}', *unsure]
     advice = []
     if per_channel.level == 'safe':
         advice.append(
