@@ -228,9 +228,14 @@ class TestStatistics:
         assert describe_kernel(weight[:, :, 1, 1]).centre_over_rest is None
         assert describe_kernel(weight[:, :, :1, :1]).centre_over_rest is None
 
+    def test_channels_of_zeros_do_not_count(self):
+        weight = torch.zeros(5, 1, 1, 1)
+        weight[:2, 0, 0, 0] = torch.tensor([3.0, 1.0])
+        assert describe_kernel(weight).channel_spread == 1.5
+
     def test_a_kernel_of_zeros(self):
         kernel = describe_kernel(torch.zeros(2, 2, 3, 3))
-        assert (kernel.max_over_std, kernel.centre_over_rest, kernel.channel_spread) == (0, 0, 0)
+        assert (kernel.max_over_std, kernel.centre_over_rest, kernel.channel_spread) == (0, 0, 1)
         assert measure_weight_noise(torch.zeros(2, 2, 3, 3)) == dict.fromkeys(GRANULARITIES, MAX_SNR)
 
     def test_activations_over_batches(self):
@@ -249,7 +254,7 @@ class TestStatistics:
     def test_activations_that_are_all_zero(self):
         observer = Observer()
         observer.update(torch.zeros(1, 2))
-        assert observer.summarise() == Activations(0, 0, 0, 0)
+        assert observer.summarise() == Activations(0, 0, 0, 1)
         assert observer.summarise().outlier_ratio == 1
 
     @pytest.mark.parametrize('value', [math.nan, math.inf])
@@ -366,13 +371,11 @@ class TestVerdict:
 
     def test_blame(self):
         def blame(weights, activations):
-            outcomes = (
-                make_outcome(activations=False, snr=weights),
-                make_outcome(weights=False, snr=activations),
-            )
+            outcomes = (make_outcome(weights, activations=False), make_outcome(activations, weights=False))
             return find_blame(Analysis((), outcomes, 90.0, 10, 360, 10))
 
-        assert (blame(5, 20), blame(20, 5), blame(10, 11)) == ('weights', 'activations', 'both')
+        assert (blame(90, 20), blame(20, 90), blame(50, 40)) == ('weights', 'activations', 'both')
+        assert blame(3, 0) == 'both', 'each alone is safe'
 
     def test_worst_layers(self):
         layers = tuple(make_layer(str(effect), effect) for effect in (30, 12, 3, 19, 5, 10, 11))

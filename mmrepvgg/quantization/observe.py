@@ -115,8 +115,9 @@ def describe_norms(model: nn.Module) -> dict[str, tuple[Norm, ...]]:
 
 
 def measure_spread(maxima: Tensor) -> float:
-    """The largest over the median (of an even number the mean of the middle two)."""
-    return maxima.max().item() / max(maxima.double().quantile(0.5).item(), _TINY)
+    """The largest over the median of those that are not 0 (of an even number the mean of the middle two)."""
+    positive = maxima[maxima > 0].double()
+    return (positive.max() / positive.quantile(0.5)).item() if positive.numel() else 1.0
 
 
 def _describe_norm(branch: str, norm: Any) -> Norm:

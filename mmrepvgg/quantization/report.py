@@ -103,15 +103,15 @@ def _format_layer(layer: Layer) -> list[str]:
     return [
         layer.name,
         f'{kernel.max_over_std:.1f}',
-        '' if kernel.centre_over_rest is None else f'{kernel.centre_over_rest:.2g}',
+        '' if kernel.centre_over_rest is None else f'{kernel.centre_over_rest:.1f}',
         f'{kernel.channel_spread:.1f}',
         f'{inputs.low:.3g}',
         f'{inputs.high:.3g}',
         f'{inputs.outlier_ratio:.1f}',
         f'{inputs.channel_spread:.1f}',
-        ' / '.join(f'{layer.weight_snr[granularity]:.0f}' for granularity in GRANULARITIES),
-        ' / '.join(f'{layer.output_snr[granularity]:.0f}' for granularity in GRANULARITIES),
-        f'{layer.effect:.0f}',
+        ' / '.join(str(round(layer.weight_snr[granularity])) for granularity in GRANULARITIES),
+        ' / '.join(str(round(layer.output_snr[granularity])) for granularity in GRANULARITIES),
+        str(round(layer.effect)),
         find_mark(layer),
     ]
 

@@ -13,7 +13,7 @@ class Kernel:
         abs_max: Largest absolute weight.
         max_over_std: That over the standard deviation of all weights.
         centre_over_rest: Largest absolute weight at the centre tap over that of the other taps; None without others.
-        channel_spread: Over the output channels' largest absolute weights: the largest over the median.
+        channel_spread: Over the output channels' largest absolute weights: largest over median; zeros do not count.
         channel_maxima: Quantiles of these, evenly spaced from the smallest to the largest.
     """
 
@@ -32,7 +32,7 @@ class Activations:
         low: Smallest value.
         high: Largest value.
         percentile: 99.99% of the absolute values are not above this (to 1.6%).
-        channel_spread: Over the channels' largest absolute values: the largest over the median.
+        channel_spread: Over the channels' largest absolute values: the largest over the median; zeros do not count.
     """
 
     low: float

@@ -107,12 +107,15 @@ def find_worst(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 
 def find_blame(analysis: Analysis) -> str:
-    """Which of weights and activations destroys per-tensor int8: the one whose noise in the logits is 3 dB more."""
-    weights = analysis.find('per-tensor', activations=False).logits_snr
-    activations = analysis.find('per-tensor', weights=False).logits_snr
-    if abs(weights - activations) < 3:
+    """Which of weights and activations destroys per-tensor int8: what alone loses more than twice as much.
+
+    In points, not by the logits' noise: that says little once it is as loud as the signal.
+    """
+    weights = analysis.find('per-tensor', activations=False).drop
+    activations = analysis.find('per-tensor', weights=False).drop
+    if find_level(max(weights, activations)) == 'safe' or min(weights, activations) * 2 >= max(weights, activations):
         return 'both'
-    return 'weights' if weights < activations else 'activations'
+    return 'weights' if weights > activations else 'activations'
 
 
 def explain(layer: Layer) -> str:
