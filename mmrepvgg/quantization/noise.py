@@ -1,0 +1,108 @@
+"""Signal over quantization noise, in dB."""
+
+import copy
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .points import Point, find_layers, intercept
+from .results import GRANULARITIES, Activations
+from .simulation import quantize_activations, quantize_weight
+
+# What no noise at all counts as; float32 itself has some 140 dB.
+MAX_SNR = 100.0
+
+
+def to_decibel(signal: Tensor, noise: Tensor) -> Tensor:
+    """Of powers; within ``MAX_SNR`` on both sides."""
+    return (10 * (signal / noise).log10()).nan_to_num(MAX_SNR, MAX_SNR, -MAX_SNR).clamp(-MAX_SNR, MAX_SNR)
+
+
+class OutputNoise:
+    """Collects signal and noise of each channel of a layer's output over batches."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def update(self, reference: Tensor, rounded: Mapping[str, Tensor]) -> None:
+        """Take in a batch: outputs ``(N, C, ...)`` of float32, and of each granularity."""
+        values = reference.transpose(0, 1).flatten(1).double()  # (C, N * H * W)
+        self.count += values.shape[1]
+        self._add('value', values)
+        self._add('square', values.square())
+        for granularity, output in rounded.items():
+            self._add(granularity, (output - reference).transpose(0, 1).flatten(1).double().square())
+
+    def summarise(self) -> dict[str, float]:
+        """By granularity the lower quartile over the channels; channels that never vary do not count."""
+        variance = self.sums['square'] / self.count - (self.sums['value'] / self.count).square()
+        # relative to the squares: the difference of two large numbers is never quite 0
+        varying = variance > 1e-12 * self.sums['square'] / self.count
+        return {
+            granularity: _find_quartile(to_decibel(variance, self.sums[granularity] / self.count)[varying])
+            for granularity in GRANULARITIES
+        }
+
+    def _add(self, key: str, values: Tensor) -> None:
+        self.sums[key] = self.sums.get(key, 0) + values.sum(1)
+
+
+def measure_weight_noise(weight: Tensor) -> dict[str, float]:
+    """By granularity the lower quartile over the output channels of ``(C_out, ...)``; zeros do not count."""
+    snr = {}
+    for granularity in GRANULARITIES:
+        error = (quantize_weight(weight, granularity) - weight).double().flatten(1)
+        signal = weight.double().flatten(1).square().sum(1)
+        snr[granularity] = _find_quartile(to_decibel(signal, error.square().sum(1))[signal > 0])
+    return snr
+
+
+@torch.no_grad()
+def measure_output_noise(
+    model: nn.Module, batches: Iterable[Tensor], ranges: Mapping[str, Activations]
+) -> dict[str, dict[str, float]]:
+    """Signal over noise of each layer's output when that layer alone is int8, input and weights.
+
+    Args:
+        model: A classifier in deploy form and eval mode.
+        batches: Normalised images ``(N, C, H, W)``.
+        ranges: Of its activations; layers that are not in it are left out.
+
+    Returns:
+        dict: By the layer's name and by granularity, dB.
+    """
+    layers = {name: layer for name, layer in find_layers(model).items() if name in ranges}
+    rounded: dict[str, dict[str, nn.Module]] = {}
+    for name, layer in layers.items():
+        rounded[name] = {granularity: copy.deepcopy(layer) for granularity in GRANULARITIES}
+        for granularity, twin in rounded[name].items():
+            twin.weight.data = quantize_weight(layer.weight.data, granularity)
+    noises = {name: OutputNoise() for name in layers}
+    inputs: dict[str, Tensor] = {}
+
+    def remember(name: str, x: Tensor) -> None:
+        inputs[name] = quantize_activations(x, ranges[name].low, ranges[name].high)
+
+    def compare(name: str, output: Tensor) -> None:
+        x = inputs.pop(name)
+        noises[name].update(output, {granularity: twin(x) for granularity, twin in rounded[name].items()})
+
+    points_before = {name: Point(layer, True) for name, layer in layers.items()}
+    points_behind = {name: Point(layer, False) for name, layer in layers.items()}
+    with intercept(points_before, remember), intercept(points_behind, compare):
+        for batch in batches:
+            model(batch)
+    return {name: noise.summarise() for name, noise in noises.items()}
+
+
+def measure_logits_noise(reference: Tensor, rounded: Tensor) -> float:
+    """Of ``(N, classes)``. What all classes of an image have in common changes no prediction, and does not count."""
+    signal = (reference - reference.mean(1, keepdim=True)).double()
+    noise = (rounded - rounded.mean(1, keepdim=True)).double() - signal
+    return to_decibel(signal.square().sum(), noise.square().sum()).item()
+
+
+def _find_quartile(snr: Tensor) -> float:
+    return snr.quantile(0.25).item() if snr.numel() else MAX_SNR

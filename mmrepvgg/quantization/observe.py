@@ -1,0 +1,132 @@
+"""Ranges and distributions of kernels and activations; of the activations nothing is kept but counts."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..models.blocks import RepVGGBlock
+from ..models.fusion import get_norm_scale_shift
+from .points import find_points, intercept
+from .results import Activations, Kernel, Norm
+
+PERCENTILE = 0.9999
+NUM_QUANTILES = 33
+_BRANCHES = {'branch_3x3': '3x3', 'branch_1x1': '1x1', 'branch_norm': 'identity'}
+_TINY = torch.finfo(torch.float32).tiny
+
+# A float32's leading bits (exponent and six of the mantissa) number bins that are 1.6% wide or less, in order of size.
+_BIN_SHIFT = 23 - 6
+_NUM_BINS = 1 << (31 - _BIN_SHIFT)
+
+
+class Observer:
+    """Collects a tensor's minimum, maximum and distribution over batches."""
+
+    def __init__(self) -> None:
+        self.low = float('inf')
+        self.high = -float('inf')
+        self.counts = torch.zeros(_NUM_BINS, dtype=torch.int64)
+        self.channel_maxima: Tensor | None = None
+
+    def update(self, x: Tensor) -> None:
+        """Take in a batch ``(N, C, ...)``.
+
+        Raises:
+            ValueError: If a value is not finite.
+        """
+        low, high = (value.item() for value in x.aminmax())
+        if not (abs(low) < float('inf') and abs(high) < float('inf')):  # NaN is not below either
+            raise ValueError('the activations of the model are not finite; its training has diverged')
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        magnitudes = x.detach().float().abs().contiguous()
+        self.counts += torch.bincount((magnitudes.view(torch.int32) >> _BIN_SHIFT).flatten(), minlength=_NUM_BINS)
+        maxima = magnitudes.transpose(0, 1).flatten(1).amax(1)
+        self.channel_maxima = maxima if self.channel_maxima is None else self.channel_maxima.maximum(maxima)
+
+    def summarise(self) -> Activations:
+        assert self.channel_maxima is not None, 'no batch was seen'
+        cumulated = self.counts.cumsum(0)
+        number = int((cumulated < math.ceil(PERCENTILE * int(cumulated[-1]))).sum())
+        edge = torch.tensor((number + 1) << _BIN_SHIFT, dtype=torch.int32).view(torch.float32).item()
+        largest = max(abs(self.low), abs(self.high))
+        return Activations(self.low, self.high, min(edge, largest), measure_spread(self.channel_maxima))
+
+
+@torch.no_grad()
+def observe_activations(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Activations]:
+    """Run ``model`` and describe its tensors.
+
+    Args:
+        model: A classifier in deploy form and eval mode.
+        batches: Normalised images ``(N, C, H, W)``.
+
+    Returns:
+        dict: By the names of :func:`find_points`, in the order in which the network computes them.
+
+    Raises:
+        ValueError: If there is no batch, or an activation is not finite.
+    """
+    observers: dict[str, Observer] = {}
+
+    def update(name: str, x: Tensor) -> None:
+        observers.setdefault(name, Observer()).update(x)
+
+    with intercept(find_points(model), update):
+        for batch in batches:
+            model(batch)
+    if not observers:
+        raise ValueError('there must be at least one batch of calibration images')
+    return {name: observer.summarise() for name, observer in observers.items()}
+
+
+@torch.no_grad()
+def describe_kernel(weight: Tensor) -> Kernel:
+    """Describe ``(C_out, C_in // groups, k, k)`` or ``(C_out, C_in)``."""
+    magnitudes = weight.detach().double().abs()
+    maxima = magnitudes.flatten(1).amax(1)
+    largest = maxima.max().item()
+    ratio = None
+    if weight.ndim == 4 and weight[0, 0].numel() > 1:
+        taps = magnitudes.flatten(2).amax((0, 1))
+        centre = taps.numel() // 2
+        rest = torch.cat([taps[:centre], taps[centre + 1 :]]).max().item()
+        ratio = taps[centre].item() / max(rest, _TINY)
+    quantiles = torch.quantile(maxima, torch.linspace(0, 1, NUM_QUANTILES, dtype=maxima.dtype))
+    deviation = weight.detach().double().std(unbiased=False).item()
+    return Kernel(largest, largest / max(deviation, _TINY), ratio, measure_spread(maxima), tuple(quantiles.tolist()))
+
+
+@torch.no_grad()
+def describe_norms(model: nn.Module) -> dict[str, tuple[Norm, ...]]:
+    """The batch norms of each RepVGG block that the switch would fuse, by the block's name."""
+    return {
+        name: tuple(
+            _describe_norm(_BRANCHES.get(path.split('.')[0], path), module)
+            for path, module in block.named_modules()
+            if isinstance(module, _BatchNorm)
+        )
+        for name, block in model.named_modules()
+        if isinstance(block, RepVGGBlock) and not block.is_plain
+    }
+
+
+def measure_spread(maxima: Tensor) -> float:
+    """The largest over the median of those that are not 0 (of an even number the mean of the middle two)."""
+    positive = maxima[maxima > 0].double()
+    return (positive.max() / positive.quantile(0.5)).item() if positive.numel() else 1.0
+
+
+def _describe_norm(branch: str, norm: Any) -> Norm:
+    scales = get_norm_scale_shift(norm)[0].abs()
+    variances = norm.running_var
+    return Norm(
+        branch,
+        scales.quantile(0.5).item(),
+        scales.max().item(),
+        variances.min().item(),
+        int((variances < norm.eps).sum()),
+    )

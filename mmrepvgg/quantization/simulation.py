@@ -1,0 +1,98 @@
+"""int8 simulated in float32: the numbers that ONNX Runtime's static quantization (QDQ) would compute with.
+
+Weights are int8 and symmetric, activations uint8 with a zero point, ranges are minima and maxima that include 0.
+The bias stays: it is int32 there, on a grid much finer than the others.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .points import find_layers, find_points, intercept
+from .results import GRANULARITIES, Activations
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def find_grid(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of uint8 for values from ``low`` to ``high``."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255
+    if scale < _TINY:
+        return 1.0, 0
+    return scale, round(-low / scale)
+
+
+def quantize_activations(x: Tensor, low: float, high: float) -> Tensor:
+    """Round ``x`` to the 256 values of uint8 between ``low`` and ``high``, which are widened to include 0."""
+    scale, zero_point = find_grid(low, high)
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
+
+
+def quantize_weight(weight: Tensor, granularity: str) -> Tensor:
+    """Round ``weight``, output channels first, to the 255 values of symmetric int8.
+
+    Args:
+        weight: ``(C_out, ...)``.
+        granularity: ``'per-tensor'`` for one scale, ``'per-channel'`` for one each output channel.
+
+    Raises:
+        ValueError: For another granularity.
+    """
+    if granularity not in GRANULARITIES:
+        raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, got {granularity!r}')
+    if granularity == 'per-tensor':
+        scale = weight.abs().max().item() / 127
+        return torch.fake_quantize_per_tensor_affine(weight, scale if scale >= _TINY else 1.0, 0, -127, 127)
+    scales = weight.flatten(1).abs().amax(1) / 127
+    scales = torch.where(scales >= _TINY, scales, torch.ones_like(scales))
+    zeros = torch.zeros_like(scales, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -127, 127)
+
+
+@contextmanager
+def simulate(
+    model: nn.Module,
+    ranges: Mapping[str, Activations],
+    granularity: str,
+    *,
+    weights: bool = True,
+    activations: bool = True,
+    layers: Collection[str] | None = None,
+    kept: Collection[str] = (),
+) -> Iterator[None]:
+    """Let ``model`` compute as if in int8; afterwards it is as it was.
+
+    Args:
+        model: A classifier in deploy form and eval mode.
+        ranges: Of its activations, by the names of :func:`find_points`.
+        granularity: Of the weights.
+        weights: Quantize them.
+        activations: Quantize them.
+        layers: Quantize these layers alone, their inputs and weights. Default: everything.
+        kept: Layers whose weights stay float32. What reaches them is quantized all the same: their neighbours
+            compute in int8.
+    """
+    points = {name: point for name, point in find_points(model).items() if name in ranges}
+    if layers is not None:
+        points = {name: point for name, point in points.items() if name in layers}
+    chosen = {
+        name: layer
+        for name, layer in find_layers(model).items()
+        if name not in kept and (layers is None or name in layers)
+    }
+
+    def round_activations(name: str, x: Tensor) -> Tensor:
+        return quantize_activations(x, ranges[name].low, ranges[name].high)
+
+    originals = {name: layer.weight.data for name, layer in chosen.items()} if weights else {}
+    try:
+        for name, weight in originals.items():
+            chosen[name].weight.data = quantize_weight(weight, granularity)
+        with intercept(points if activations else {}, round_activations):
+            yield
+    finally:
+        for name, weight in originals.items():
+            chosen[name].weight.data = weight
