@@ -137,8 +137,9 @@ def _make_advanced(nncf: Any, settings: QuantizationSettings) -> Any:
         'percentile': RangeEstimatorParametersSet.MEAN_QUANTILE,
     }
     return nncf.AdvancedQuantizationParameters(
-        # 7-bit weights: on CPUs without VNNI instructions OpenVINO's kernels saturate with 8
-        overflow_fix=nncf.OverflowFix.ENABLE,
+        # On CPUs without VNNI instructions OpenVINO's kernels saturate where neighbouring inputs and weights are large.
+        # That is so in the first layer, which gets 7-bit weights; in all layers these cost more than saturation does.
+        overflow_fix=nncf.OverflowFix.FIRST_LAYER,
         weights_quantization_params=QuantizationParameters(per_channel=settings.granularity == 'per-channel'),
         activations_range_estimator_params=estimators[settings.calibration],
     )

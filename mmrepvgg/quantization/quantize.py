@@ -128,7 +128,8 @@ def quantize_model(
         ema=ema,
     )
     with tempfile.TemporaryDirectory() as folder, replacing_files(row, out) as temporary:
-        job = _Job(cfg, prepared, row, settings, Path(folder))
+        # learned ranges are for ONNX, from which OpenVINO's file is made then
+        job = _Job(cfg, prepared, row if activation_ranges is None else _ONNX, settings, Path(folder))
         if activation_ranges is not None:
             layers = job.write_with_ranges(temporary, activation_ranges)
         elif row.name == 'ONNX':
@@ -146,27 +147,27 @@ class _Job:
 
     def __init__(self, cfg: Config, prepared: PreparedModel, row: Format, settings: QuantizationSettings, folder: Path):
         self.prepared = prepared
-        self.row = row
         self.settings = settings
         self.folder = folder
         self.metadata = prepared.metadata
         self.train = FileInputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
         self.test = FileInputs(cfg, 'test', settings.eval_samples, settings.seed, prepared)
-        self.cfg = cfg
         self.num_calibration = 0
         self.accuracy_fp32: float | None = None
         self.accuracy_all_int8: float | None = None
-        self.float_path = self._write_float(row)
         if settings.max_drop is not None:
             self.accuracy_fp32 = measure_accuracy(self._run_float, self.test)
+        elif settings.eval_samples != 0:
+            next(iter(self.test))  # what is wrong with these data is told before the slow part
+        # takes any batch size, whatever is asked for: calibration takes single images, and batches
+        self.float_path = folder / f'float{row.suffixes[0]}'
+        write_file(row, prepared.deployed, self.float_path, replace(self._any_batch(), precision='fp32'), cfg)
 
     def write_with_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]]) -> dict[str, bool]:
-        is_onnx = self.row.name == 'ONNX'
-        source = self.float_path if is_onnx else self._write_float(_ONNX)
-        quantizer = OnnxQuantizer(source, self.settings.granularity == 'per-channel')
+        quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
         layers = {layer: layer in ranges for layer in quantizer.layers}
         quantizer.set_ranges(ranges)
-        if is_onnx:
+        if find_format(path) == _ONNX:
             quantizer.write(path, self.metadata)
         else:
             quantizer.write(self.folder / 'int8.onnx', self._any_batch())
@@ -250,12 +251,6 @@ class _Job:
             size_ratio=_measure_size(self.float_path) / size,
             was_switched=self.prepared.was_switched,
         )
-
-    def _write_float(self, row: Format) -> Path:
-        # takes any batch size, whatever is asked for: calibration takes single images, and batches
-        path = self.folder / f'float{row.suffixes[0]}'
-        write_file(row, self.prepared.deployed, path, replace(self._any_batch(), precision='fp32'), self.cfg)
-        return path
 
     def _any_batch(self) -> ExportMetadata:
         return replace(self.metadata, batch_size=None)
