@@ -55,6 +55,8 @@ setup(
         # exporters and runtimes
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
+        # int8 for OpenVINO; ONNX Runtime brings its own quantizer
+        'quantization': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20', 'openvino>=2025.0', 'nncf>=2.15'],
         # reads MindSpore's checkpoints
         'protobuf': ['protobuf>=4.21'],
         'dev': [
@@ -63,6 +65,7 @@ setup(
             'onnxscript>=0.3',
             'onnxruntime>=1.20',
             'openvino>=2025.0',
+            'nncf>=2.15',
             'protobuf>=4.21',
             'scikit-learn>=1.3',
             'pytest>=8',

@@ -14,6 +14,7 @@ from ..deploy.formats import find_format, require_packages
 from ..deploy.metadata import ExportMetadata
 from ..deploy.network import DeployedNetwork
 from ..deploy.runtimes import load_exported
+from ..deploy.telemetry import import_openvino
 from .cases import Case
 
 Write = Callable[[nn.Module, Path, Tensor, ExportMetadata], object]
@@ -80,9 +81,8 @@ def _check_precision(case: Case, row: _FileFormat) -> None:
             f'got {case.precision}'
         )
     if case.runtime == 'openvino' and case.precision == 'bf16':
-        import openvino
-
-        if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        capabilities = import_openvino().Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        if 'BF16' not in capabilities:
             raise ValueError('precision must be fp32: OpenVINO has no bf16 on this CPU and computes in fp32 instead')
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,32 +107,25 @@ def export_model(
     check_options(row, precision, [name for name, is_asked in asked.items() if is_asked])
     require_packages(row, write=True)
 
-    weights = read_checkpoint(checkpoint, ema)
-    model: Any = build_model(cfg, deploy=weights.is_deploy_form)
-    load_weights(model, weights)
-    deployed = reparameterize(model)
-    metadata = _describe(
+    prepared = prepare_model(
         cfg,
-        model,
-        weights,
-        input_size=tuple(input_size) if input_size is not None else find_input_size(cfg),
+        checkpoint,
+        input_size=input_size,
         batch_size=None if dynamic_batch else batch_size,
         precision=precision,
         with_preprocess=with_preprocess,
         softmax=softmax,
+        ema=ema,
     )
+    model, metadata = prepared.model, prepared.metadata
     max_activation = None
     if precision == 'fp16':
         max_activation = check_half_range(
-            deployed, (_normalise(model, x) for x in _iterate_inputs(cfg, metadata, data))
+            prepared.deployed, (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data))
         )
 
-    with ExitStack() as stack:
-        # the .xml last: it is what is opened, and it knows its .bin
-        temporary = stack.enter_context(replacing(out))
-        if row.name == 'OpenVINO':
-            stack.enter_context(replacing(Path(out).resolve().with_suffix('.bin')))
-        _write(row, deployed, temporary, metadata, cfg, opset)
+    with replacing_files(row, out) as temporary:
+        write_file(row, prepared.deployed, temporary, metadata, cfg, opset)
         exported = load_exported(temporary)
         difference, largest, num_inputs = _compare(cfg, model, exported, data)
         relative = difference / largest if largest else difference
@@ -143,8 +136,70 @@ def export_model(
                 f'more than the tolerance of {allowed:.0e}; nothing was written. --tolerance allows more'
             )
     return Export(
-        metadata, difference, relative, num_inputs, exported.computes_in, not weights.is_deploy_form, max_activation
+        metadata, difference, relative, num_inputs, exported.computes_in, prepared.was_switched, max_activation
     )
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A checkpoint, ready to be written.
+
+    Attributes:
+        model: The classifier in the form that the checkpoint has; its data preprocessor normalises.
+        deployed: The classifier in deploy form.
+        metadata: What the file is to say about itself.
+        was_switched: Whether the checkpoint was in train form.
+    """
+
+    model: Any
+    deployed: nn.Module
+    metadata: ExportMetadata
+    was_switched: bool
+
+
+def prepare_model(
+    cfg: Config,
+    checkpoint: str | Path,
+    *,
+    input_size: Sequence[int] | None,
+    batch_size: int | None,
+    precision: str,
+    with_preprocess: bool,
+    softmax: bool,
+    ema: bool,
+) -> PreparedModel:
+    """Read a checkpoint, switch it, and describe the file that is to be made of it; arguments as of the export.
+
+    Raises:
+        CheckpointError: If the checkpoint can't be read, or does not fit.
+        ExportError: If the model is no classifier on a RepVGG.
+    """
+    weights = read_checkpoint(checkpoint, ema)
+    model: Any = build_model(cfg, deploy=weights.is_deploy_form)
+    load_weights(model, weights)
+    deployed = reparameterize(model)
+    metadata = _describe(
+        cfg,
+        model,
+        weights,
+        input_size=tuple(input_size) if input_size is not None else find_input_size(cfg),
+        batch_size=batch_size,
+        precision=precision,
+        with_preprocess=with_preprocess,
+        softmax=softmax,
+    )
+    return PreparedModel(model, deployed, metadata, not weights.is_deploy_form)
+
+
+@contextmanager
+def replacing_files(row: Format, out: str | Path) -> Iterator[Path]:
+    """:func:`replacing` for all files of a format: OpenVINO's .bin, beside the yielded .xml, is put in place, too."""
+    with ExitStack() as stack:
+        # the .xml last: it is what is opened, and it knows its .bin
+        temporary = stack.enter_context(replacing(out))
+        if row.name == 'OpenVINO':
+            stack.enter_context(replacing(Path(out).resolve().with_suffix('.bin')))
+        yield temporary
 
 
 def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) -> ExportMetadata:
@@ -186,9 +241,10 @@ def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tupl
     return tuple(map(str, names)) if len(names) == num_classes else ()
 
 
-def _write(
-    row: Format, deployed: nn.Module, path: Path, metadata: ExportMetadata, cfg: Config, opset: int | None
+def write_file(
+    row: Format, deployed: nn.Module, path: Path, metadata: ExportMetadata, cfg: Config, opset: int | None = None
 ) -> None:
+    """Write a classifier in deploy form as ``metadata`` describes it; changes it to that precision."""
     if row.name == 'safetensors':
         writers.write_safetensors(deployed, path, metadata, cfg.model.to_dict())
         return
@@ -221,7 +277,7 @@ def _compare(cfg: Config, model: Any, exported: ExportedModel, data: str | Path 
     largest_difference = largest_output = 0.0
     num_inputs = 0
     for images in _iterate_inputs(cfg, metadata, data):
-        normalised = _normalise(model, images)
+        normalised = normalise(model, images)
         expected = model(normalised)
         if metadata.softmax:
             expected = expected.softmax(1)
@@ -254,5 +310,6 @@ def _stack(batch: dict[str, Any]) -> dict[str, Any]:
     return dict(inputs=torch.stack(batch['inputs']))
 
 
-def _normalise(model: Any, images: Tensor) -> Tensor:
+def normalise(model: Any, images: Tensor) -> Tensor:
+    """What a classifier's data preprocessor makes of uint8 images ``(N, C, H, W)``."""
     return model.data_preprocessor(dict(inputs=images))['inputs']

@@ -22,7 +22,7 @@ class ExportMetadata:
         mean: What is subtracted from each channel, after the change to RGB; empty for no normalisation.
         std: What each channel is divided by.
         to_rgb: Whether the network wants RGB where images are read as BGR.
-        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
+        precision: ``'fp32'``, ``'fp16'``, ``'bf16'``, or ``'int8'`` of tools/quantize.py.
         with_preprocess: Whether normalisation and the change to RGB are inside: the input is then uint8 BGR (whichever
             order the reader of images gives, if not ``to_rgb``), otherwise normalised float32.
         softmax: Whether the output is probabilities instead of logits.

@@ -16,6 +16,7 @@ from .formats import EXPORTED_SUFFIXES, find_format, require_packages
 from .forms import build_model
 from .metadata import ENTRY, ExportMetadata
 from .network import DeployedNetwork
+from .telemetry import import_openvino
 from .writers import SAFE_TYPES, find_types
 
 __all__ = ['EXPORTED_SUFFIXES', 'ExportedModel', 'load_exported']
@@ -107,6 +108,8 @@ def _load_onnx(path: Path, num_threads: int | None) -> ExportedModel:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # int8: on CPUs without VNNI instructions its fastest kernels saturate, and give other results than elsewhere
+    options.add_session_config_entry('session.x64quantprecision', '1')
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     try:
@@ -123,8 +126,7 @@ def _load_onnx(path: Path, num_threads: int | None) -> ExportedModel:
 
 
 def _load_openvino(path: Path, num_threads: int | None) -> ExportedModel:
-    import openvino
-
+    openvino = import_openvino()
     weights = path.with_suffix('.bin')
     if not weights.is_file():
         raise FileNotFoundError(f'{weights} does not exist; an OpenVINO model is two files, {path.name} and it')
@@ -156,7 +158,8 @@ def _load_openvino(path: Path, num_threads: int | None) -> ExportedModel:
         scores = request.infer({0: x.cpu().contiguous().numpy()}, share_inputs=True)[0]
         return torch.from_numpy(scores.copy()).to(x.device)
 
-    return ExportedModel(path, run, metadata, computes_in='bf16' if is_bf16 else 'fp32')
+    computes_in = 'int8' if metadata.precision == 'int8' else 'bf16' if is_bf16 else 'fp32'
+    return ExportedModel(path, run, metadata, computes_in=computes_in)
 
 
 def _load_torch_export(path: Path, num_threads: int | None) -> ExportedModel:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..checkpoints.reading import hash_file
 from .metadata import ENTRY, ExportMetadata
 from .network import DTYPES, ExportError
+from .telemetry import import_openvino
 
 
 def write_onnx(network: nn.Module, path: Path, example: Tensor, metadata: ExportMetadata, opset: int | None) -> None:
@@ -25,7 +26,7 @@ def write_onnx(network: nn.Module, path: Path, example: Tensor, metadata: Export
         ExportError: If the exporter can't write this opset.
     """
     dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -50,11 +51,16 @@ def write_openvino(network: nn.Module, path: Path, example: Tensor, metadata: Ex
 
     Half precision is that of the weights in the file; bfloat16 is what the runtime is told to compute in.
     """
-    import openvino
-
+    openvino = import_openvino()
     shape = openvino.PartialShape([metadata.batch_size or -1, *example.shape[1:]])
-    with _quiet():
+    with quiet():
         model = openvino.convert_model(network, example_input=example, input=[shape])
+    save_openvino(model, path, metadata)
+
+
+def save_openvino(model: Any, path: Path, metadata: ExportMetadata) -> None:
+    """Write a model of OpenVINO with its metadata as ``path`` (.xml) and the .bin beside it."""
+    openvino = import_openvino()
     model.inputs[0].tensor.set_names({'images'})
     model.outputs[0].tensor.set_names({'scores'})
     compress = metadata.precision == 'fp16'
@@ -68,7 +74,7 @@ def write_openvino(network: nn.Module, path: Path, example: Tensor, metadata: Ex
 def write_torch_export(network: nn.Module, path: Path, example: Tensor, metadata: ExportMetadata) -> None:
     """Write ``network`` as a file of ``torch.export.save``."""
     dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
-    with _quiet():
+    with quiet():
         program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
         # the example would be written, too
         program.example_inputs = None
@@ -77,7 +83,7 @@ def write_torch_export(network: nn.Module, path: Path, example: Tensor, metadata
 
 def write_torchscript(network: nn.Module, path: Path, example: Tensor, metadata: ExportMetadata) -> None:
     """Write ``network`` as a TorchScript file."""
-    with _quiet():
+    with quiet():
         traced = torch.jit.trace(network, example, check_trace=False)
         traced.save(str(path), _extra_files={f'{ENTRY}.json': metadata.to_json()})
 
@@ -129,7 +135,7 @@ def _drop_training(node: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters tell of their own workings at length; errors come as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

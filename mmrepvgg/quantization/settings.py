@@ -1,0 +1,84 @@
+"""How a model is quantized, and what each format's library can do. Imports no torch, so that the tools are fast."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from ..deploy.formats import Format, MissingPackageError, check_options, require_packages
+
+GRANULARITIES = ('per-channel', 'per-tensor')
+
+# How the range of an activation is found, by format: what its quantizer has.
+CALIBRATIONS = {
+    'ONNX': ('minmax', 'entropy', 'percentile'),
+    'OpenVINO': ('minmax', 'percentile'),
+}
+ALL_CALIBRATIONS = tuple(dict.fromkeys(method for methods in CALIBRATIONS.values() for method in methods))
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """How a model is quantized.
+
+    Attributes:
+        granularity: One scale for each output channel of a weight, or one for the whole.
+        calibration: ``'minmax'``: the smallest and largest value that was seen. ``'entropy'``: the range that loses
+            least information. ``'percentile'``: without the outermost values.
+        num_samples: How many training images to calibrate on, at most.
+        seed: Of their choice.
+        max_drop: Largest allowed loss of top-1 accuracy in points; layers stay in float32 until it is met. None: any.
+        eval_samples: How many test images to measure the accuracy on. None: all; 0: none, and then no accuracy.
+
+    Raises:
+        ValueError: If a value is none of those.
+    """
+
+    granularity: str = 'per-channel'
+    calibration: str = 'minmax'
+    num_samples: int = 300
+    seed: int = 0
+    max_drop: float | None = None
+    eval_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.granularity not in GRANULARITIES:
+            raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, got {self.granularity!r}')
+        if self.calibration not in ALL_CALIBRATIONS:
+            raise ValueError(f'calibration must be one of {", ".join(ALL_CALIBRATIONS)}, got {self.calibration!r}')
+        if self.num_samples < 1:
+            raise ValueError(f'num_samples must be at least 1, got {self.num_samples}')
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ValueError(f'max_drop must be points of accuracy, 0 to 100, got {self.max_drop}')
+        if self.eval_samples is not None and self.eval_samples < 0:
+            raise ValueError(f'eval_samples must not be negative, got {self.eval_samples}')
+        if self.max_drop is not None and self.eval_samples == 0:
+            raise ValueError('max_drop takes test images to measure it on, got eval_samples 0')
+
+
+def check_quantization(row: Format, settings: QuantizationSettings, options: Iterable[str]) -> None:
+    """Check that files of a format can be int8, calibrated in this way and with every option.
+
+    Raises:
+        ValueError: If not; the message names what can be had.
+    """
+    if row.name not in CALIBRATIONS:
+        raise ValueError(f'int8 files can be {", ".join(CALIBRATIONS)}, got {row.name}')
+    if settings.calibration not in CALIBRATIONS[row.name]:
+        raise ValueError(
+            f'the calibration of {row.name} files must be one of {", ".join(CALIBRATIONS[row.name])}, '
+            f'got {settings.calibration}'
+        )
+    check_options(row, 'fp32', options)
+
+
+def require_quantizer(row: Format) -> None:
+    """Say which packages the int8 files of a format lack, without importing them.
+
+    Raises:
+        MissingPackageError: If one is not installed.
+    """
+    require_packages(row, write=True)
+    if row.name == 'OpenVINO' and find_spec('nncf') is None:
+        raise MissingPackageError(
+            'int8 OpenVINO files take nncf, not installed here: pip install "mmrepvgg[quantization]"'
+        )

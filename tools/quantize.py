@@ -1,0 +1,131 @@
+"""Quantize a checkpoint to int8; the ending of OUT says for which runtime: .onnx (ONNX Runtime) or .xml (OpenVINO).
+
+Calibrated on training images of the config through its test pipeline, and measured on its test images.
+
+example: python tools/quantize.py configs/repvgg/repvgg-a0_8xb32.py epoch_120.pth repvgg-a0_int8.onnx
+         python tools/quantize.py configs/repvgg/repvgg-a0_8xb32.py epoch_120.pth repvgg-a0_int8.xml --max-drop 0.5 \\
+             --eval-samples 5000
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mmrepvgg import cli
+from mmrepvgg.deploy.formats import find_format
+from mmrepvgg.quantization.settings import (
+    ALL_CALIBRATIONS,
+    GRANULARITIES,
+    QuantizationSettings,
+    check_quantization,
+    require_quantizer,
+)
+
+
+def parse() -> argparse.ArgumentParser:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument('config', help='config of the model, train or deploy')
+    parser.add_argument('checkpoint', help='its weights in either form; a train form is switched on the way')
+    parser.add_argument('out', type=Path, help='file to write')
+    parser.add_argument(
+        '--granularity',
+        choices=GRANULARITIES,
+        default='per-channel',
+        help='one scale for each output channel of a weight (default), or one for the whole',
+    )
+    parser.add_argument(
+        '--calibration',
+        choices=ALL_CALIBRATIONS,
+        default='minmax',
+        help='how the ranges of the activations are found (default: minmax; entropy is for .onnx only)',
+    )
+    parser.add_argument(
+        '--num-samples', type=cli.positive_int, default=300, help='training images to calibrate on (default: 300)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of their choice (default: 0)')
+    parser.add_argument(
+        '--max-drop',
+        type=float,
+        metavar='POINTS',
+        help='keep the worst layers in float32 until the top-1 accuracy is at most so many points below float32',
+    )
+    parser.add_argument(
+        '--eval-samples', type=int, help='test images to measure the accuracy on (default: all; 0: none)'
+    )
+    parser.add_argument(
+        '--dynamic-batch',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='take any batch size (default), or with --no-dynamic-batch one only',
+    )
+    parser.add_argument('--batch-size', type=cli.positive_int, help='that one batch size (default: 1)')
+    parser.add_argument(
+        '--with-preprocess',
+        action='store_true',
+        help='put normalisation and BGR to RGB inside: the file takes uint8 images (N, 3, H, W) as OpenCV reads them',
+    )
+    parser.add_argument('--softmax', action='store_true', help='give probabilities instead of logits')
+    parser.add_argument('--ema', action='store_true', help='quantize the averaged (EMA) weights')
+    cli.add_config_options(parser)
+    return parser
+
+
+def make_settings(args: argparse.Namespace) -> QuantizationSettings:
+    if args.batch_size is not None and args.dynamic_batch:
+        parse().error('--batch-size goes with --no-dynamic-batch')
+    try:
+        settings = QuantizationSettings(
+            args.granularity, args.calibration, args.num_samples, args.seed, args.max_drop, args.eval_samples
+        )
+        check_quantization(find_format(args.out), settings, [])
+    except ValueError as error:
+        parse().error(str(error))
+    return settings
+
+
+def main(args: argparse.Namespace) -> None:
+    settings = make_settings(args)
+    cli.require_file(args.checkpoint)
+    require_quantizer(find_format(args.out))
+    cfg = cli.load_config(args.config, args.cfg_options)
+
+    from mmrepvgg.quantization.quantize import quantize_model
+
+    result = quantize_model(
+        cfg,
+        args.checkpoint,
+        args.out,
+        settings,
+        dynamic_batch=args.dynamic_batch,
+        batch_size=args.batch_size or 1,
+        with_preprocess=args.with_preprocess,
+        softmax=args.softmax,
+        ema=args.ema,
+    )
+    print_result(args, result)
+
+
+def print_result(args: argparse.Namespace, result: Any) -> None:
+    if result.was_switched:
+        print(f'{args.checkpoint}: train form, switched to deploy form')
+    num_layers = len(result.int8_layers) + len(result.float_layers)
+    print(
+        f'{args.out}: int8 {args.granularity}, calibrated by {args.calibration} on {result.num_calibration} training '
+        f'images; {len(result.int8_layers)} of {num_layers} layers in int8; {result.size / 1e6:.2f} MB, '
+        f'{result.size_ratio:.2f} times smaller than float32'
+    )
+    if result.float_layers:
+        print(f'in float32: {", ".join(result.float_layers)}')
+    if result.accuracy is not None:
+        before = (
+            '' if result.accuracy_all_int8 is None else f'{result.accuracy_all_int8:.2f}% with all layers in int8, '
+        )
+        print(
+            f'top-1 accuracy on {result.num_images} test images: {result.accuracy_fp32:.2f}% in float32, {before}'
+            f'{result.accuracy:.2f}% in this file ({result.accuracy - result.accuracy_fp32:+.2f} points)'
+        )
+    print(f'same label as float32: {result.agreement:.2f}% of {result.num_images} {result.images} images')
+
+
+if __name__ == '__main__':
+    cli.run(parse(), main)
