@@ -11,25 +11,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
-import onnxruntime
 import pytest
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrepvgg import reparameterize
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.deploy.export import export_model
 from mmrepvgg.deploy.exported import load_classifier
 from mmrepvgg.deploy.forms import build_model
+from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.models.blocks import RepVGGBlock
 from mmrepvgg.quantization.analysis import analyze, analyze_model
 from mmrepvgg.quantization.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
 from mmrepvgg.quantization.observe import Observer, describe_kernel, describe_norms, observe_activations
 from mmrepvgg.quantization.points import find_layers, find_points
+from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.results import GRANULARITIES, Activations, Analysis, Kernel, Layer, Norm, Outcome
 from mmrepvgg.quantization.samples import iterate_samples
+from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.quantization.simulation import find_grid, quantize_activations, quantize_weight, simulate
 from mmrepvgg.quantization.verdict import explain, find_blame, find_level, find_mark, find_worst, judge, predict
 
@@ -122,33 +122,12 @@ def spoil(cfg, model):
     return model
 
 
-class Reader(CalibrationDataReader):
-    def __init__(self, batches):
-        self.batches = iter(batches)
-
-    def get_next(self):
-        batch = next(self.batches, None)
-        return None if batch is None else {'images': batch.numpy()}
-
-
-def quantize_onnx(source, batches, granularity):
-    """What runs a real int8 file: normalised images to logits."""
-    target = source.with_suffix(f'.{granularity}.onnx')
-    quantize_static(
-        source,
-        target,
-        Reader(batches),
-        quant_format=QuantFormat.QDQ,
-        per_channel=granularity == 'per-channel',
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-    options = onnxruntime.SessionOptions()
-    # without it, CPUs that lack VNNI add pairs of products in 16 bits, which overflow
-    options.add_session_config_entry('session.x64quantprecision', '1')
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(target, options, providers=['CPUExecutionProvider'])
-    return lambda x: torch.from_numpy(session.run(None, {'images': x.numpy()})[0])
+def quantize_onnx(cfg, source, folder, granularity, num_calibration):
+    """A real int8 file: normalised images to logits."""
+    settings = QuantizationSettings(granularity=granularity, num_samples=num_calibration)
+    path = folder / f'{source.stem}.{granularity}.onnx'
+    quantize_model(cfg, source, path, settings)
+    return load_exported(path)
 
 
 def read_normalised(cfg, model, split, num):
@@ -164,20 +143,18 @@ class TestAgainstOnnxRuntime:
         cfg = make_config(workspace, ARCHS[arch])
         model = fit(cfg, build_model(cfg, deploy=False))
         torch.save(model.state_dict(), tmp_path / 'model.pth')
-        export_model(cfg, tmp_path / 'model.pth', tmp_path / 'model.onnx')
         deployed = reparameterize(model)
         calibration, _ = read_normalised(cfg, model, 'train', 64)
         images = torch.cat(read_normalised(cfg, model, 'test', 64)[0])
         ranges, expected = observe_activations(deployed, calibration), deployed(images)
         assert set(ranges) == set(find_points(deployed))
         for granularity in GRANULARITIES:
-            actual = quantize_onnx(tmp_path / 'model.onnx', calibration, granularity)(images)
+            actual = quantize_onnx(cfg, tmp_path / 'model.pth', tmp_path, granularity, 64)(images)
             with simulate(deployed, ranges, granularity):
                 simulated = deployed(images)
             own_noise = measure_logits_noise(expected, actual)
             assert measure_logits_noise(simulated, actual) > own_noise + 6
             assert measure_logits_noise(expected, simulated) == pytest.approx(own_noise, abs=0.5)
-            # int8 logits have ties
             assert (simulated.argmax(1) == actual.argmax(1)).double().mean() > 0.9
         assert torch.equal(deployed(images), expected), 'the model is as it was'
 
@@ -190,12 +167,10 @@ class TestAgainstOnnxRuntime:
         assert (analysis.num_images, analysis.num_calibration, analysis.was_switched) == (360, 64, True)
         assert [prediction.level for prediction in verdict.predictions] == levels
 
-        export_model(cfg, source, workspace / f'{name}.onnx')
         model = load_classifier(cfg, source)
-        calibration, _ = read_normalised(cfg, model, 'train', 64)
         images, labels = read_normalised(cfg, model, 'test', 400)
         for prediction in verdict.predictions:
-            run = quantize_onnx(workspace / f'{name}.onnx', calibration, prediction.granularity)
+            run = quantize_onnx(cfg, source, workspace, prediction.granularity, 64)
             accuracy = 100 * (torch.cat([run(batch) for batch in images]).argmax(1) == labels).double().mean().item()
             assert analysis.accuracy - accuracy == pytest.approx(prediction.drop, abs=0.7)
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
-from ..models.blocks import RepVGGBlock
 from ..models.forms import DEPLOY_BRANCH
 from ..models.squeeze_excite import SELayer
 
@@ -30,27 +30,17 @@ def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 
 
 def find_points(model: nn.Module) -> dict[str, Point]:
-    """Where ONNX Runtime's static quantization (QDQ) puts a quantizer into the exported model.
+    """Where tools/quantize.py's ONNX files round activations: at the inputs of layers, and of the poolings before them.
 
-    That is at the inputs and outputs of all operators, except between an operator and its ReLU: they become one.
-    A layer's input has the layer's name; the others say what they are. A tensor may occur twice, as the output of one
-    module and the input of another: rounding it again to the same grid changes nothing.
+    A layer's input has the layer's name. A tensor is rounded for all that take it: with the pooling of an SE layer,
+    the product behind it sees rounded values, too. What lies between a layer and the next one's input stays float32.
     """
     points = {name: Point(layer, True) for name, layer in find_layers(model).items()}
     for name, module in model.named_modules():
-        part: Any = module
-        if isinstance(module, nn.Linear):
-            points[f'{name} output'] = Point(module, False)
-        elif isinstance(module, RepVGGBlock):
-            points[f'{name} output'] = Point(module, False)
-            if not isinstance(module.se_layer, nn.Identity):
-                points[f'{name}.se_layer input'] = Point(module.se_layer, True)
-            if not isinstance(module.act, nn.ReLU | nn.ReLU6 | nn.Identity):
-                points[f'{name}.act input'] = Point(module.act, True)
-        elif isinstance(module, SELayer):
-            # the pooled means and what is squeezed are inputs of its convolutions
-            points[f'{name}.conv2 gate'] = Point(part.conv2.conv, False)
-            points[f'{name}.conv2 output'] = Point(part.conv2, False)
+        if isinstance(module, SELayer):
+            points[f'{name} input'] = Point(module, True)
+        elif isinstance(module, GlobalAveragePooling):  # itself it takes a tuple
+            points[f'{name} input'] = Point(module.gap, True)
     return points
 
 

@@ -105,7 +105,7 @@ class Outcome:
         granularity: One of ``GRANULARITIES``.
         weights: Whether the weights are int8.
         activations: Whether the activations are.
-        kept: Layers whose weights stay float32.
+        kept: Layers that stay float32.
         num_images: On how many images.
         num_agreeing: For how many of them it predicts the same class as float32.
         num_lost: Images that float32 classifies correctly and this does not; without labels those that disagree.

@@ -1,4 +1,4 @@
-"""int8 simulated in float32: the numbers that ONNX Runtime's static quantization (QDQ) would compute with.
+"""int8 simulated in float32: the numbers that the ONNX files of tools/quantize.py compute with.
 
 Weights are int8 and symmetric, activations uint8 with a zero point, ranges are minima and maxima that include 0.
 The bias stays: it is int32 there, on a grid much finer than the others.
@@ -72,10 +72,9 @@ def simulate(
         weights: Quantize them.
         activations: Quantize them.
         layers: Quantize these layers alone, their inputs and weights. Default: everything.
-        kept: Layers whose weights stay float32. What reaches them is quantized all the same: their neighbours
-            compute in int8.
+        kept: Layers that stay float32, their inputs and weights.
     """
-    points = {name: point for name, point in find_points(model).items() if name in ranges}
+    points = {name: point for name, point in find_points(model).items() if name in ranges and name not in kept}
     if layers is not None:
         points = {name: point for name, point in points.items() if name in layers}
     chosen = {
