@@ -33,6 +33,8 @@ _PUBLIC = {
     'ChannelsLastHook': 'engine.hooks',
     'CustomL2Hook': 'engine.custom_l2',
     'PredictionRecord': 'engine.metrics',
+    'QuantizationAwareHook': 'engine.quantization',
+    'get_activation_ranges': 'models.fake_quant',
 }
 
 __all__ = ['__version__', *_PUBLIC]

@@ -19,6 +19,7 @@ from .engine.calibration import CalibrateInsertedNormsHook
 from .engine.custom_l2 import CustomL2Hook
 from .engine.hooks import ChannelsLastHook
 from .engine.metrics import PredictionRecord
+from .engine.quantization import QuantizationAwareHook
 from .models.backbone import RepVGG
 from .models.classifier import ImageClassifier
 from .models.heads import AuxiliaryClsHead
@@ -39,7 +40,7 @@ OPTIM_WRAPPERS = Registry(
 for _registry, _members in {
     MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
     DATASETS: (ImageNet,),
-    HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook),
+    HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook, QuantizationAwareHook),
     METRICS: (PredictionRecord,),
     OPTIM_WRAPPERS: (AmpOptimWrapper, CPUAmpOptimWrapper),
 }.items():

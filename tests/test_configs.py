@@ -20,6 +20,7 @@ from mmrepvgg import QARepVGGBlock, reparameterize
 from mmrepvgg.deploy.complexity import count_params
 from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.engine.amp import CPUAmpOptimWrapper
+from mmrepvgg.models.fake_quant import find_quantizers, set_fake_quantization
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 TRAIN_CONFIGS = sorted((CONFIGS / 'repvgg').glob('*.py'))
@@ -76,6 +77,21 @@ def test_qarepvgg_differs_from_repvgg_in_block_and_decay(arch):
     assert deploy.model.backbone == {**repvgg.model.backbone, 'block': 'QARepVGGBlock', 'deploy': True}
 
 
+@pytest.mark.parametrize('name', ['repvgg-a0_digits', 'repvgg-a0_8xb32'])
+def test_quantization_aware_config_fine_tunes_the_ordinary_one(name):
+    qat, ordinary = (Config.fromfile(CONFIGS / f'repvgg/{path}.py') for path in (f'{name}_qat', name))
+    assert len(find_quantizers(build_model(qat, deploy=False))) == 22
+    assert qat.load_from == f'work_dirs/{name}/epoch_{ordinary.train_cfg.max_epochs}.pth'
+    epochs = qat.train_cfg.max_epochs
+    assert epochs < ordinary.train_cfg.max_epochs / 2
+    assert (qat.param_scheduler.T_max, qat.param_scheduler.end) == (epochs, epochs)
+    assert qat.default_hooks.quantization.freeze_ranges_after == epochs - 1
+    assert qat.optim_wrapper.optimizer.lr <= 0.1 * ordinary.optim_wrapper.optimizer.lr
+    # ranges must not decay where they are learned
+    assert qat.optim_wrapper.paramwise_cfg.custom_keys.input_quantizer == dict(decay_mult=0.0)
+    assert qat.model.head == ordinary.model.head
+
+
 @pytest.mark.parametrize('path', TRAIN_CONFIGS, ids=lambda path: path.stem)
 def test_config_trains_a_step_and_both_forms_are_equal(path, tmp_path):
     model = assert_trains(Config.fromfile(path), tmp_path).eval()
@@ -85,6 +101,7 @@ def test_config_trains_a_step_and_both_forms_are_equal(path, tmp_path):
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2)
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    set_fake_quantization(model, enabled=False)  # the forms are equal before rounding
     with torch.no_grad():
         expected = model(image)
         deployed = reparameterize(model, inplace=True)(image)
@@ -269,6 +286,7 @@ def use_tiny_arch(cfg: Config) -> None:
 def assert_trains(cfg: Config, tmp_path: Path) -> nn.Module:
     """One step on two images of 64 pixels, through the config's own pipeline: finite losses, changed weights."""
     model = build_model(cfg, deploy=False).train()
+    set_fake_quantization(model, enabled=True)  # where the config has it
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     if cfg.optim_wrapper.get('type') == 'mmrepvgg.AmpOptimWrapper' and not torch.cuda.is_available():
         assert isinstance(wrapper, CPUAmpOptimWrapper)

@@ -61,6 +61,8 @@ class Comparison:
 def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: str | Path) -> Comparison:
     """Run a trained checkpoint and its deploy form over the test set of ``cfg``, image by image the same input.
 
+    Both compute in floating point, also where training simulated int8.
+
     Raises:
         CheckpointError: If a checkpoint can't be read safely or does not fit.
         CheckpointFormError: If a checkpoint is in the wrong form.

@@ -57,7 +57,7 @@ def reparameterize_checkpoint(
 
     The model is switched in eval mode; the kernels are computed in float64 and written as float32. Training-only
     heads (:class:`AuxiliaryClsHead`) are dropped. Both forms then run in float32 on the same inputs, the deploy form
-    from the file as written.
+    from the file as written. Of quantization-aware training the unrounded weights are compared and written.
 
     Args:
         cfg: The config with which the source was trained, or its deploy twin.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
+from ..models.fake_quant import set_fake_quantization
 from .formats import is_exported
 from .forms import build_model
 from .metadata import ExportMetadata
@@ -147,6 +148,8 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
         checkpoint = read_checkpoint(path)
         model = build_model(cfg, deploy=checkpoint.is_deploy_form)
         load_weights(model, checkpoint)
+        # a checkpoint of quantization-aware training says what its int8 file will say, as under tools/test.py
+        set_fake_quantization(model, enabled=True)
         model._dataset_meta = checkpoint.meta.get('dataset_meta') or {}
     model._config = cfg
     return model.eval()

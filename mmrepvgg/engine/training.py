@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
+from ..models.forms import INPUT_QUANTIZER
 from .distributed import prepare_launcher
 
 
@@ -79,7 +80,10 @@ def _require_backbone(model: Any, checkpoint: Checkpoint, prefix: str) -> None:
         f'{prefix}{key.removeprefix("backbone.")}': value.shape
         for key, value in model.state_dict().items()
         # files of torch < 0.4.1 have no such counters, and torch fills them in
-        if key.startswith('backbone.') and not key.endswith('num_batches_tracked')
+        if key.startswith('backbone.')
+        and not key.endswith('num_batches_tracked')
+        # observed yet where the checkpoint has none
+        and f'.{INPUT_QUANTIZER}.' not in key
     }
     # an inserted norm starts as the identity function where the checkpoint has none
     if checkpoint.is_deploy_form:

@@ -48,6 +48,8 @@ class RepVGG(BaseModule):
             model (``dict(type='BN')``); the switch folds it in again.
         block: ``'RepVGGBlock'``, or ``'QARepVGGBlock'`` for models that are to be quantized. The deploy form is the
             same.
+        quantization: Quantization-aware training of the train form, for example ``dict(granularity='per-tensor')``;
+            keys and meaning are those of :class:`mmrepvgg.models.fake_quant.FakeQuantization`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -75,6 +77,7 @@ class RepVGG(BaseModule):
         init_cfg: dict | Sequence[dict] | None = INIT_CFG,
         deploy_norm: dict | None = None,
         block: str = 'RepVGGBlock',
+        quantization: Mapping[str, Any] | None = None,
     ):
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         self.arch = get_arch(arch)
@@ -106,6 +109,7 @@ class RepVGG(BaseModule):
             act_cfg=act_cfg,
             deploy=deploy,
             deploy_norm=deploy_norm,
+            quantization=quantization,
         )
         widths = [int(base_channels * 2**i * factor) for i, factor in enumerate(self.arch.width_factor)]
         self.out_channels = tuple(widths[_stage_of(index)] for index in sorted(self.out_indices, key=_depth_of))

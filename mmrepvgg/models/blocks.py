@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 from torch.utils.checkpoint import checkpoint
 
+from .fake_quant import ActivationQuantizer, FakeQuantization, convolve, fake_quantize_kernel
 from .forms import DEPLOY_BRANCH, DEPLOY_NORM, SUM_NORM, TRAIN_BRANCHES, check_form
 from .fusion import fuse_conv_norm, fuse_identity_norm, pad_1x1_to_3x3
 from .squeeze_excite import SELayer
@@ -46,6 +47,10 @@ class RepVGGBlock(BaseModule):
         init_cfg: Initialisation, as for any mmengine module.
         deploy_norm: Batch norm to insert behind the convolution of the deploy form, for fine-tuning; the switch
             folds it in again. It is the identity function when a deploy-form state dict is loaded.
+        quantization: Quantization-aware training: arguments of :class:`FakeQuantization`. In train form the block is
+            then one convolution, too, of its input on the grid of uint8 with its equivalent kernel on that of int8.
+            Its batch norms stay in eval mode, their statistics being constants of that kernel; their gains and biases
+            train. The switch drops the quantizer and keeps the kernel as it was before rounding.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -60,6 +65,8 @@ class RepVGGBlock(BaseModule):
 
     # The modules that the switch replaces.
     train_parts: tuple[str, ...] = TRAIN_BRANCHES
+
+    input_quantizer: ActivationQuantizer | None
 
     def __init__(
         self,
@@ -79,11 +86,17 @@ class RepVGGBlock(BaseModule):
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
         deploy_norm: dict | None = None,
+        quantization: Mapping[str, Any] | None = None,
     ):
         super().__init__(init_cfg)
         if deploy_norm is not None and not deploy:
             raise ValueError(
                 f'deploy_norm is inserted into the deploy form and needs deploy=True, got deploy={deploy!r}'
+            )
+        if quantization is not None and deploy:
+            raise ValueError(
+                f'quantization is trained in train form and needs deploy=False, got deploy={deploy!r}; the exported '
+                'file is what is quantized of a converted model'
             )
         _check_integers(1, in_channels=in_channels, out_channels=out_channels, stride=stride, dilation=dilation)
         _check_integers(1, groups=groups)
@@ -119,17 +132,32 @@ class RepVGGBlock(BaseModule):
         self.se_layer = nn.Identity() if se_cfg is None else SELayer(out_channels, **se_cfg)
         self.act = nn.Identity() if act_cfg is None else build_activation_layer(_in_place(act_cfg))
 
+        self.quantization = None if quantization is None else FakeQuantization.from_config(quantization)
+        self.input_quantizer = None
+        if self.quantization is not None:
+            self.input_quantizer = ActivationQuantizer(
+                self.quantization.ranges == 'learned', self.quantization.momentum
+            )
+            self.train()
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C_in, H, W)`` -> ``(N, C_out, H', W')``, with H' and W' as of the 3x3 convolution."""
         if self.deploy:
             y = self.deploy_norm(self.branch_reparam(x))
         elif torch.jit.is_scripting():
             y = self._sum_branches(x)
-        elif self.with_cp and self.training and torch.is_grad_enabled():
-            y = checkpoint(self._sum_branches, x, use_reentrant=False, context_fn=self._make_checkpoint_contexts)
         else:
-            y = self._sum_branches(x)
+            y = self._compute_train_form(x)
         return self.se_layer(self.act(y)) if self.se_after_act else self.act(self.se_layer(y))
+
+    def train(self, mode: bool = True) -> 'RepVGGBlock':
+        """As ``nn.Module.train``; the batch norms of a quantization-aware block stay in eval mode."""
+        super().train(mode)
+        if self.input_quantizer is not None:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     @property
     def is_plain(self) -> bool:
@@ -195,7 +223,24 @@ class RepVGGBlock(BaseModule):
                 delattr(self, name)
         self.deploy_norm = nn.Identity().train(self.training)
         self.branch_reparam = conv
+        self.input_quantizer = None
         self.deploy = True
+
+    def _compute_train_form(self, x: Tensor) -> Tensor:
+        compute = self._sum_branches
+        if self.input_quantizer is not None and self.input_quantizer.enabled:
+            # outside of the checkpoint, whose recomputation would observe the input a second time
+            x, compute = self.input_quantizer(x), self._convolve_quantized
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(compute, x, use_reentrant=False, context_fn=self._make_checkpoint_contexts)
+        return compute(x)
+
+    def _convolve_quantized(self, x: Tensor) -> Tensor:
+        assert self.quantization is not None
+        kernel, bias = self.get_equivalent_kernel_bias()
+        kernel = fake_quantize_kernel(kernel, self.quantization.granularity == 'per-channel')
+        geometry: dict[str, Any] = dict(stride=self.stride, padding=self.padding, dilation=self.dilation)
+        return convolve(x, kernel, bias, groups=self.groups, padding_mode=self.padding_mode, **geometry)
 
     # The three methods that make a kind of block: its branches, their sum, and the sum as one kernel.
 
@@ -306,6 +351,7 @@ def check_forms(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any]
             deploy=block.deploy,
             inserted_norm=block.deploy and not block.is_plain,
             sum_norm=SUM_NORM in block.train_parts,
+            quantized=block.input_quantizer is not None,
         )
 
 

@@ -7,6 +7,7 @@ TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
 SUM_NORM = 'norm'  # QARepVGG's, behind the sum of the branches
 DEPLOY_BRANCH = 'branch_reparam'
 DEPLOY_NORM = 'deploy_norm'
+INPUT_QUANTIZER = 'input_quantizer'  # quantization-aware training's, in train form
 
 _CONVERT = 'python tools/reparameterize_model.py'
 
@@ -16,7 +17,7 @@ class CheckpointFormError(RuntimeError):
 
 
 def check_form(
-    prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inserted_norm: bool, sum_norm: bool
+    prefix: str, state_dict: Mapping[str, Any], *, deploy: bool, inserted_norm: bool, sum_norm: bool, quantized: bool
 ) -> None:
     """Refuse a state dict of another form, of which a non-strict load would take next to nothing.
 
@@ -26,6 +27,8 @@ def check_form(
         deploy: Whether the block is in deploy form.
         inserted_norm: Whether a batch norm is inserted behind its convolution.
         sum_norm: Whether its train form has a batch norm behind the sum of the branches (QARepVGG).
+        quantized: Whether it has a quantizer of its input (quantization-aware training). One that the state dict has
+            nothing of is no error: it is to observe its range yet.
 
     Raises:
         CheckpointFormError: If it has a tensor of another form, or of another kind of block in train form.
@@ -60,4 +63,10 @@ def check_form(
         raise CheckpointFormError(
             f'the checkpoint has RepVGG blocks (it has {found}), but the model has QARepVGG blocks; use a repvgg '
             "config (backbone.block='RepVGGBlock')"
+        )
+    if not quantized and (found := find(INPUT_QUANTIZER)):
+        raise CheckpointFormError(
+            f'the checkpoint is of quantization-aware training (it has {found}), but the model has no quantizers; use '
+            'the config with which it was trained (backbone.quantization=dict(...)), or drop them by converting it '
+            f'with: {_CONVERT} QAT_CONFIG SRC DST'
         )

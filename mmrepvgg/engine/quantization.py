@@ -1,0 +1,105 @@
+"""Quantization-aware training in the training loop."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import nn
+
+from ..models.blocks import RepVGGBlock
+from ..models.fake_quant import find_quantizers, set_fake_quantization
+
+
+class QuantizationAwareHook(Hook):
+    """Before quantization-aware training, observe the activations' ranges on training batches; fix them for its end.
+
+    Without it the first training batch alone would set the ranges, and those of frozen stages would never be set.
+    Ranges that the loaded checkpoint has, as those of a resumed run, are left as they are.
+
+    Args:
+        num_calibration_batches: How many training batches to observe, in each process. More than there are: all.
+        freeze_ranges_after: After this many epochs observed ranges stay as they are, so that the weights settle on
+            the grids that are deployed; None: they move on to the end. Learned ranges train on.
+    """
+
+    def __init__(self, num_calibration_batches: int = 20, freeze_ranges_after: int | None = None):
+        if num_calibration_batches < 1:
+            raise ValueError(f'num_calibration_batches must be at least 1, got {num_calibration_batches}')
+        if freeze_ranges_after is not None and freeze_ranges_after < 0:
+            raise ValueError(f'freeze_ranges_after must be a number of epochs or None, got {freeze_ranges_after}')
+        self.num_calibration_batches = num_calibration_batches
+        self.freeze_ranges_after = freeze_ranges_after
+
+    # After the checkpoint is loaded.
+    def before_train(self, runner: Runner) -> None:
+        model = getattr(runner.model, 'module', runner.model)
+        quantizers = find_quantizers(model)
+        if not quantizers:
+            raise ValueError(
+                'the model has no quantizer; give the backbone quantization=dict(...), or leave out '
+                'QuantizationAwareHook'
+            )
+        if all(quantizer.is_observed for quantizer in quantizers.values()):
+            return
+
+        def run(batch: Any) -> None:
+            data = model.data_preprocessor(batch, True)
+            model(data['inputs'])
+
+        batches = itertools.islice(runner.train_dataloader, self.num_calibration_batches)
+        num_batches = calibrate_activation_ranges(model, batches, run)
+        print_log(f'observed the ranges of {len(quantizers)} inputs on {num_batches} training batches', 'current')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if self.freeze_ranges_after is not None and runner.epoch >= self.freeze_ranges_after:
+            for quantizer in find_quantizers(runner.model).values():
+                quantizer.observes = False
+
+
+@torch.no_grad()
+def calibrate_activation_ranges(
+    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object] | None = None
+) -> int:
+    """Set each range that is not observed yet to the mean of the batches' minima and that of their maxima.
+
+    The model runs in floating point and in eval mode.
+
+    Args:
+        model: A model in train form with quantization-aware blocks.
+        batches: Batches to observe. In distributed runs each process has its own; the ranges are common.
+        run: Runs the model on one batch. Default: ``model(batch)``.
+
+    Returns:
+        int: The number of batches.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    # at the block: its quantizer is not called while fake quantization is off
+    quantizers = {m: m.input_quantizer for m in model.modules() if isinstance(m, RepVGGBlock) and m.input_quantizer}
+    pending = {block: quantizer for block, quantizer in quantizers.items() if not quantizer.is_observed}
+    num_batches = 0
+
+    def observe(block: Any, inputs: tuple[Any]) -> None:
+        pending[block].observe(inputs[0], 1 / (num_batches + 1))  # the mean of all batches up to this one
+
+    handles = [block.register_forward_pre_hook(observe) for block in pending]
+    was_training = model.training
+    model.eval()
+    set_fake_quantization(model, enabled=False)
+    try:
+        for batch in batches:
+            (run or model)(batch)
+            num_batches += 1
+    finally:
+        set_fake_quantization(model, enabled=True)
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    if not num_batches:
+        raise ValueError('calibration needs at least one batch, got none')
+    return num_batches
