@@ -15,6 +15,7 @@ from ..checkpoints.writing import replacing
 from ..deploy.forms import build_model
 from ..deploy.network import DeployedNetwork
 from ..deploy.switch import reparameterize
+from ..models.fake_quant import set_fake_quantization
 from ..quantization.analysis import analyze
 from ..quantization.picture import draw_picture
 from ..quantization.quantize import Quantization, quantize_model
@@ -39,7 +40,7 @@ class Measurement:
         fp32: Of the checkpoint.
         simulated: Of the train form as it is trained: with quantizers what training shows, otherwise ``fp32``.
         bf16: Of the deploy form in PyTorch, bfloat16 throughout.
-        files: Of the int8 files, by runtime and granularity.
+        files: Of the int8 files, by runtime and granularity; of quantization-aware training with its granularity only.
         fallback: Of the ONNX file, per-tensor, with the layers of ``kept`` in float32, chosen so that at most
             ``MAX_DROP`` points are lost; None for quantization-aware training, which has ranges of its own.
         kept: Those layers.
@@ -90,18 +91,21 @@ def read_measurement(folder: Path) -> Measurement:
 def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis) -> Measurement:
     model: Any = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
+    set_fake_quantization(model, enabled=True)
     simulated = measure_accuracy(cfg, model, model.data_preprocessor)
 
+    trained_for = cfg.model.backbone.get('quantization')
+    granularities = GRANULARITIES if trained_for is None else (trained_for['granularity'],)
     files: dict[str, dict[str, float]] = {runtime: {} for runtime in SUFFIXES}
     quantized: list[Quantization] = []
     with tempfile.TemporaryDirectory() as folder:
         for runtime, suffix in SUFFIXES.items():
-            for granularity in GRANULARITIES:
+            for granularity in granularities:
                 settings = QuantizationSettings(granularity=granularity)
                 quantized.append(quantize_model(cfg, checkpoint, Path(folder, f'int8{suffix}'), settings))
                 files[runtime][granularity] = _require(quantized[-1].accuracy)
         fallback = None
-        if not cfg.model.backbone.get('quantization'):
+        if trained_for is None:
             settings = QuantizationSettings(granularity='per-tensor', max_drop=MAX_DROP)
             fallback = quantize_model(cfg, checkpoint, Path(folder, 'fallback.onnx'), settings)
     deployed = reparameterize(model)

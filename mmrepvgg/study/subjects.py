@@ -43,8 +43,8 @@ class Kind:
 
 
 RECIPES = {
-    'steep': Recipe('lr 0.1, 20 epochs, cosine', 0.1, 20),
-    'gentle': Recipe('lr 0.05, 40 epochs, one-cycle', 0.05, 40, 'one-cycle'),
+    'steep': Recipe('lr 0.1, cosine', 0.1, 20),
+    'gentle': Recipe('lr 0.05, one-cycle', 0.05, 25, 'one-cycle'),
 }
 
 KINDS = {
