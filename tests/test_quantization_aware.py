@@ -33,8 +33,8 @@ from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.export import export_model
 from mmrepvgg.deploy.forms import build_model
+from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.engine.quantization import calibrate_activation_ranges
 from mmrepvgg.models.fake_quant import (
     ActivationQuantizer,
@@ -44,7 +44,9 @@ from mmrepvgg.models.fake_quant import (
     set_fake_quantization,
 )
 from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.samples import iterate_samples
+from mmrepvgg.quantization.settings import QuantizationSettings
 
 ROOT = Path(__file__).parents[1]
 PER_CHANNEL, PER_TENSOR = dict(granularity='per-channel'), dict(granularity='per-tensor')
@@ -480,50 +482,6 @@ def run_tool(folder: Path, name: str, *args: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def make_int8_file(cfg: Config, ranges: dict, deployed: Path) -> Callable[[Tensor], Tensor]:
-    """Export, quantize the convolutions with the ranges of training, and open the file in ONNX Runtime."""
-    import onnx
-    import onnxruntime
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    folder = deployed.parent
-    export_model(cfg, deployed, folder / 'float.onnx')
-    graph = onnx.load(folder / 'float.onnx').graph
-    inputs = [node.input[0] for node in graph.node if node.op_type == 'Conv']
-    assert len(inputs) == len(ranges)
-    overrides = {
-        name: [dict(quant_type=QuantType.QUInt8, rmin=np.float32(low), rmax=np.float32(high))]
-        for name, (low, high) in zip(inputs, ranges.values(), strict=True)
-    }
-
-    class OneBatch(CalibrationDataReader):
-        batches = [dict(images=np.zeros((2, 3, 32, 32), np.float32))]
-
-        def get_next(self):
-            return self.batches.pop() if self.batches else None
-
-    quantize_static(
-        folder / 'float.onnx',
-        folder / 'int8.onnx',
-        OneBatch(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=['Conv'],
-        per_channel=cfg.model.backbone.quantization.granularity == 'per-channel',
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        extra_options=dict(
-            WeightSymmetric=True, OpTypesToExcludeOutputQuantization=['Conv'], TensorQuantOverrides=overrides
-        ),
-    )
-    quantized = onnx.load(folder / 'int8.onnx').graph
-    assert len([node for node in quantized.node if node.op_type == 'QuantizeLinear']) == len(ranges)
-    options = onnxruntime.SessionOptions()
-    # without it, CPUs that lack VNNI saturate sums of two products at 16 bits
-    options.add_session_config_entry('session.x64quantprecision', '1')
-    session = onnxruntime.InferenceSession(folder / 'int8.onnx', options, providers=['CPUExecutionProvider'])
-    return lambda images: torch.from_numpy(session.run(None, dict(images=images.numpy()))[0])
-
-
 def assert_file_computes_like(model: Any, run_file: Callable[[Tensor], Tensor], cfg: Config) -> float:
     """The file's logits are the fake-quantized model's but for rare steps of a grid; returns the file's top-1."""
     rows = []
@@ -553,9 +511,20 @@ def test_the_int8_file_is_what_training_showed(workspace):
     cfg = load_config(str(workspace / 'qat.py'))
     model = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
-    reparameterize_checkpoint(cfg, checkpoint, workspace / 'deploy.pth')
-    run_file = make_int8_file(cfg, get_activation_ranges(model), workspace / 'deploy.pth')
-    assert abs(assert_file_computes_like(model, run_file, cfg) - shown) <= 0.5
+    result = quantize_model(cfg, checkpoint, workspace / 'int8.onnx')
+    assert (result.granularity, result.reference, result.num_calibration) == ('per-tensor', 'training', 0)
+    assert result.accuracy_reference == pytest.approx(shown, abs=1e-4)
+    assert result.agreement > 98
+    assert abs(assert_file_computes_like(model, load_exported(workspace / 'int8.onnx'), cfg) - shown) <= 0.5
+
+    # what contradicts the training
+    for settings, message in (
+        (QuantizationSettings('per-channel'), 'granularity must be per-tensor, which the model was trained for'),
+        (QuantizationSettings(max_drop=1.0), 'leave out --max-drop'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            quantize_model(cfg, checkpoint, workspace / 'refused.onnx', settings)
+    assert not (workspace / 'refused.onnx').exists()
 
 
 @pytest.mark.parametrize('quantization', [PER_CHANNEL, PER_CHANNEL | LEARNED], ids=['observed', 'learned'])
@@ -566,6 +535,6 @@ def test_onnx_runtime_agrees_per_channel(workspace, quantization, tmp_path):
     model = build_model(cfg, deploy=False)
     model.load_state_dict(torch.load(workspace / 'train.pth')['state_dict'], strict=False)
     calibrate_activation_ranges(model, (normalise(model, x) for x, _ in iterate_samples(cfg, 'train', 64)))
-    torch.save(dict(state_dict=reparameterize(model).state_dict()), tmp_path / 'deploy.pth')
-    run_file = make_int8_file(cfg, get_activation_ranges(model), tmp_path / 'deploy.pth')
-    assert assert_file_computes_like(model, run_file, cfg) > 80
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'qat.pth')
+    assert quantize_model(cfg, tmp_path / 'qat.pth', tmp_path / 'int8.onnx').granularity == 'per-channel'
+    assert assert_file_computes_like(model, load_exported(tmp_path / 'int8.onnx'), cfg) > 80

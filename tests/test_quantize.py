@@ -189,7 +189,7 @@ def test_int8_files_of_both_formats(source, quantize_once, suffix, granularity):
     assert sorted(result.int8_layers) == sorted(LAYERS)
     assert result.float_layers == ()
     assert (result.num_images, result.images, result.num_calibration) == (NUM_TEST, 'test', 40)
-    assert result.accuracy_fp32 == 100
+    assert result.accuracy_reference == 100
     assert result.accuracy == result.agreement
     assert result.accuracy > 85
     assert 2.5 < result.size_ratio < 4
@@ -249,7 +249,7 @@ def test_uint8_images_in_probabilities_out_one_batch_size(source, quantize_once,
 def test_calibrations(source, tmp_path, suffix, calibration):
     settings = QuantizationSettings(calibration=calibration, num_samples=40, eval_samples=0)
     result = quantize_model(*source, tmp_path / f'net{suffix}', settings)
-    assert (result.accuracy, result.accuracy_fp32, result.images) == (None, None, 'train')
+    assert (result.accuracy, result.accuracy_reference, result.images) == (None, None, 'train')
     assert result.agreement > 70
 
 
@@ -402,7 +402,7 @@ class TestLearnedRanges:
         ('net.tflite', {}, r'must end in \.onnx'),
         ('net.xml', dict(calibration='entropy'), 'of OpenVINO files must be one of minmax, percentile, got entropy'),
         ('net.onnx', dict(calibration='kl'), "calibration must be one of minmax, entropy, percentile, got 'kl'"),
-        ('net.onnx', dict(granularity='per-row'), "granularity must be one of per-channel, per-tensor, got 'per-row'"),
+        ('net.onnx', dict(granularity='per-row'), "granularity must be one of per-tensor, per-channel, got 'per-row'"),
         ('net.onnx', dict(max_drop=-1), 'max_drop must be points of accuracy, 0 to 100, got -1'),
         ('net.onnx', dict(max_drop=1, eval_samples=0), 'max_drop takes test images'),
         ('net.onnx', dict(num_samples=0), 'num_samples must be at least 1'),

@@ -30,8 +30,8 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument(
         '--granularity',
         choices=GRANULARITIES,
-        default='per-channel',
-        help='one scale for each output channel of a weight (default), or one for the whole',
+        help='one scale for each output channel of a weight (default), or one for the whole; quantization-aware '
+        'training has decided that',
     )
     parser.add_argument(
         '--calibration',
@@ -106,13 +106,18 @@ def main(args: argparse.Namespace) -> None:
 
 
 def print_result(args: argparse.Namespace, result: Any) -> None:
+    is_trained = result.reference == 'training'
     if result.was_switched:
         print(f'{args.checkpoint}: train form, switched to deploy form')
     num_layers = len(result.int8_layers) + len(result.float_layers)
+    origin = (
+        'ranges of its quantization-aware training'
+        if is_trained
+        else f'calibrated by {args.calibration} on {result.num_calibration} training images'
+    )
     print(
-        f'{args.out}: int8 {args.granularity}, calibrated by {args.calibration} on {result.num_calibration} training '
-        f'images; {len(result.int8_layers)} of {num_layers} layers in int8; {result.size / 1e6:.2f} MB, '
-        f'{result.size_ratio:.2f} times smaller than float32'
+        f'{args.out}: int8 {result.granularity}, {origin}; {len(result.int8_layers)} of {num_layers} layers in int8; '
+        f'{result.size / 1e6:.2f} MB, {result.size_ratio:.2f} times smaller than float32'
     )
     if result.float_layers:
         print(f'in float32: {", ".join(result.float_layers)}')
@@ -120,11 +125,15 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
         before = (
             '' if result.accuracy_all_int8 is None else f'{result.accuracy_all_int8:.2f}% with all layers in int8, '
         )
+        reference = 'as training simulated it' if is_trained else 'in float32'
         print(
-            f'top-1 accuracy on {result.num_images} test images: {result.accuracy_fp32:.2f}% in float32, {before}'
-            f'{result.accuracy:.2f}% in this file ({result.accuracy - result.accuracy_fp32:+.2f} points)'
+            f'top-1 accuracy on {result.num_images} test images: {result.accuracy_reference:.2f}% {reference}, {before}'
+            f'{result.accuracy:.2f}% in this file ({result.accuracy - result.accuracy_reference:+.2f} points)'
         )
-    print(f'same label as float32: {result.agreement:.2f}% of {result.num_images} {result.images} images')
+    print(
+        f'same label as {"training" if is_trained else "float32"}: {result.agreement:.2f}% of {result.num_images} '
+        f'{result.images} images'
+    )
 
 
 if __name__ == '__main__':

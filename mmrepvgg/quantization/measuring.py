@@ -10,6 +10,7 @@ from torch import Tensor
 from ..deploy.export import PreparedModel, normalise
 from ..deploy.network import ExportError
 from ..deploy.runtimes import ExportedModel
+from ..models.fake_quant import set_fake_quantization
 from .samples import iterate_samples
 
 BATCH_SIZE = 16
@@ -53,12 +54,24 @@ class FileInputs:
 
 
 @torch.no_grad()
-def run_float(prepared: PreparedModel, inputs: np.ndarray) -> Tensor:
-    """The float32 model's logits for inputs of its file."""
+def run_reference(prepared: PreparedModel, inputs: np.ndarray, *, simulate: bool) -> Tensor:
+    """The logits that a file is compared with, for inputs of the file.
+
+    Args:
+        prepared: What the file is made of.
+        inputs: ``(N, C, H, W)``.
+        simulate: In the int8 that quantization-aware training simulates, instead of float32.
+    """
     images = torch.from_numpy(inputs)
     if prepared.metadata.with_preprocess:
         images = normalise(prepared.model, images)
-    return prepared.deployed(images)
+    if not simulate:
+        return prepared.deployed(images)
+    set_fake_quantization(prepared.model, enabled=True)
+    try:
+        return prepared.model(images)
+    finally:
+        set_fake_quantization(prepared.model, enabled=False)
 
 
 def run_file(exported: ExportedModel) -> Callable[[np.ndarray], Tensor]:

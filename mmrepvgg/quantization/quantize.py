@@ -17,10 +17,11 @@ from ..deploy.network import ExportError
 from ..deploy.runtimes import load_exported
 from ..progress import track
 from .fallback import find_float_layers
-from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_float
+from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_reference
 from .onnx_files import OnnxQuantizer
 from .openvino_files import convert_onnx, list_layers, quantize_openvino, quantize_within_drop, save_quantized
 from .settings import QuantizationSettings, check_quantization, require_quantizer
+from .trained import Training, find_training
 
 # Layers are ranked on so many batches of the calibration images.
 _NUM_RANKING = 4
@@ -39,10 +40,13 @@ class Quantization:
         metadata: What the file says about itself.
         int8_layers: Names of the layers that are int8, in the model's own names.
         float_layers: Those of the other convolutions and linear layers.
-        accuracy_fp32: Top-1 in percent of the float32 model on the test images; None if they were left out.
+        granularity: Of the weights.
+        reference: What the file is compared with: ``'float32'``, or ``'training'``, the int8 that quantization-aware
+            training simulated.
+        accuracy_reference: Top-1 in percent of that on the test images; None if they were left out.
         accuracy_all_int8: That of the file as it was before layers were put back to float32. None without ``max_drop``.
         accuracy: That of the file.
-        agreement: Percentage of images to which the file gives the same label as the float32 model.
+        agreement: Percentage of images to which the file gives the same label as the reference.
         num_images: On how many images that was measured.
         images: Of which split these are.
         num_calibration: On how many images the ranges were measured.
@@ -54,7 +58,9 @@ class Quantization:
     metadata: ExportMetadata
     int8_layers: tuple[str, ...]
     float_layers: tuple[str, ...]
-    accuracy_fp32: float | None
+    granularity: str
+    reference: str
+    accuracy_reference: float | None
     accuracy_all_int8: float | None
     accuracy: float | None
     agreement: float
@@ -82,13 +88,15 @@ def quantize_model(
     """Write ``checkpoint`` as an int8 file for the runtime that ``out``'s ending names.
 
     The ranges of the activations come from the config's training images as its test pipeline prepares them, and by
-    the quantizer of the runtime's makers: ONNX Runtime's, or NNCF for OpenVINO.
+    the quantizer of the runtime's makers: ONNX Runtime's, or NNCF for OpenVINO. Of a model that was trained
+    quantization-aware they are those of its training (the checkpoint must be in train form), as if given as
+    ``activation_ranges``, and the file is compared with what training simulated.
 
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
         out: The file, .onnx or .xml.
-        settings: How to quantize. Default: per channel, by smallest and largest value.
+        settings: How to quantize. Default: by smallest and largest value.
         dynamic_batch: As of :func:`mmrepvgg.deploy.export.export_model`, like the next four.
         batch_size: See there.
         with_preprocess: See there.
@@ -110,13 +118,7 @@ def quantize_model(
     row = find_format(out)
     asked = {'fixed batch size': not dynamic_batch, 'preprocessing': with_preprocess, 'softmax': softmax}
     check_quantization(row, settings, [name for name, is_asked in asked.items() if is_asked])
-    if activation_ranges is None:
-        require_quantizer(row)
-    else:
-        if settings.max_drop is not None:
-            raise ValueError('max_drop goes with calibrated ranges, got activation_ranges')
-        for needed in {row, _ONNX}:
-            require_packages(needed, write=True)
+    require_packages(row, write=True)
     prepared = prepare_model(
         cfg,
         checkpoint,
@@ -127,9 +129,21 @@ def quantize_model(
         softmax=softmax,
         ema=ema,
     )
+    trained = find_training(prepared.model)
+    settings = _resolve(settings, trained)
+    if activation_ranges is None and trained is not None:
+        activation_ranges = trained.ranges
+    if activation_ranges is None:
+        require_quantizer(row)
+    else:
+        if settings.max_drop is not None:
+            raise ValueError(
+                'max_drop goes with calibrated ranges, and these are given or trained ones; leave out --max-drop'
+            )
+        require_packages(_ONNX, write=True)
     with tempfile.TemporaryDirectory() as folder, replacing_files(row, out) as temporary:
         # learned ranges are for ONNX, from which OpenVINO's file is made then
-        job = _Job(cfg, prepared, row if activation_ranges is None else _ONNX, settings, Path(folder))
+        job = _Job(cfg, prepared, row if activation_ranges is None else _ONNX, settings, trained, Path(folder))
         if activation_ranges is not None:
             layers = job.write_with_ranges(temporary, activation_ranges)
         elif row.name == 'ONNX':
@@ -145,18 +159,27 @@ class _Job:
     Its writers give for each layer of the model whether it is int8.
     """
 
-    def __init__(self, cfg: Config, prepared: PreparedModel, row: Format, settings: QuantizationSettings, folder: Path):
+    def __init__(
+        self,
+        cfg: Config,
+        prepared: PreparedModel,
+        row: Format,
+        settings: QuantizationSettings,
+        trained: Training | None,
+        folder: Path,
+    ):
         self.prepared = prepared
+        self.is_trained = trained is not None
         self.settings = settings
         self.folder = folder
         self.metadata = prepared.metadata
         self.train = FileInputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
         self.test = FileInputs(cfg, 'test', settings.eval_samples, settings.seed, prepared)
         self.num_calibration = 0
-        self.accuracy_fp32: float | None = None
+        self.accuracy_reference: float | None = None
         self.accuracy_all_int8: float | None = None
         if settings.max_drop is not None:
-            self.accuracy_fp32 = measure_accuracy(self._run_float, self.test)
+            self.accuracy_reference = measure_accuracy(self._run_reference, self.test)
         elif settings.eval_samples != 0:
             next(iter(self.test))  # what is wrong with these data is told before the slow part
         # takes any batch size, whatever is asked for: calibration takes single images, and batches
@@ -228,11 +251,11 @@ class _Job:
         """Run the file on the images on which it was not made, if there are any."""
         run = run_file(load_exported(path))
         has_test = self.settings.eval_samples != 0
-        num_images = agreeing = hits_float = hits = 0
+        num_images = agreeing = hits_reference = hits = 0
         for inputs, labels in self.test if has_test else self.train:
-            expected, got = self._run_float(inputs).argmax(1), run(inputs).argmax(1)
+            expected, got = self._run_reference(inputs).argmax(1), run(inputs).argmax(1)
             agreeing += int((expected == got).sum())
-            hits_float += int((expected == labels).sum())
+            hits_reference += int((expected == labels).sum())
             hits += int((got == labels).sum())
             num_images += len(labels)
         size = _measure_size(path)
@@ -240,7 +263,9 @@ class _Job:
             metadata=self.metadata,
             int8_layers=tuple(layer for layer, is_int8 in layers.items() if is_int8),
             float_layers=tuple(layer for layer, is_int8 in layers.items() if not is_int8),
-            accuracy_fp32=100 * hits_float / num_images if has_test else None,
+            granularity=str(self.settings.granularity),
+            reference='training' if self.is_trained else 'float32',
+            accuracy_reference=100 * hits_reference / num_images if has_test else None,
             accuracy_all_int8=self.accuracy_all_int8,
             accuracy=100 * hits / num_images if has_test else None,
             agreement=100 * agreeing / num_images,
@@ -261,22 +286,34 @@ class _Job:
         self.num_calibration = sum(map(len, images))
         return images
 
-    def _run_float(self, inputs: np.ndarray) -> Tensor:
-        return run_float(self.prepared, inputs)
+    def _run_reference(self, inputs: np.ndarray) -> Tensor:
+        return run_reference(self.prepared, inputs, simulate=self.is_trained)
 
     def _is_enough(self, accuracy: float) -> bool:
-        assert self.accuracy_fp32 is not None
+        assert self.accuracy_reference is not None
         assert self.settings.max_drop is not None
         # a difference of two percentages may be a hair off
-        return self.accuracy_fp32 - accuracy <= self.settings.max_drop + 1e-9
+        return self.accuracy_reference - accuracy <= self.settings.max_drop + 1e-9
 
     def _tell_failure(self, best: float) -> AccuracyError:
         return AccuracyError(
             f'int8 can not keep the top-1 accuracy within {self.settings.max_drop:g} points of float32: '
-            f'{self.accuracy_fp32:.2f}% in float32, {self.accuracy_all_int8:.2f}% with all layers in int8, {best:.2f}% '
-            'at best with some in float32; nothing was written. Allow a larger --max-drop, try --granularity '
-            'per-channel or another --calibration, or train for quantization'
+            f'{self.accuracy_reference:.2f}% in float32, {self.accuracy_all_int8:.2f}% with all layers in int8, '
+            f'{best:.2f}% at best with some in float32; nothing was written. Allow a larger --max-drop, try '
+            '--granularity per-channel or another --calibration, or train for quantization'
         )
+
+
+def _resolve(settings: QuantizationSettings, trained: Training | None) -> QuantizationSettings:
+    """With the granularity that None stands for."""
+    if settings.granularity is None:
+        return replace(settings, granularity=trained.granularity if trained else 'per-channel')
+    if trained and settings.granularity != trained.granularity:
+        raise ValueError(
+            f'granularity must be {trained.granularity}, which the model was trained for, got {settings.granularity}; '
+            'leave out --granularity'
+        )
+    return settings
 
 
 def _measure_size(path: Path) -> int:

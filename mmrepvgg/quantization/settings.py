@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ..deploy.formats import Format, MissingPackageError, check_options, require_packages
-
-GRANULARITIES = ('per-channel', 'per-tensor')
+from .results import GRANULARITIES
 
 # How the range of an activation is found, by format: what its quantizer has.
 CALIBRATIONS = {
@@ -21,7 +20,8 @@ class QuantizationSettings:
     """How a model is quantized.
 
     Attributes:
-        granularity: One scale for each output channel of a weight, or one for the whole.
+        granularity: ``'per-channel'``, one scale for each output channel of a weight, or ``'per-tensor'``, one for the
+            whole. None: what the model was trained for, and per-channel if it was not trained for int8.
         calibration: ``'minmax'``: the smallest and largest value that was seen. ``'entropy'``: the range that loses
             least information. ``'percentile'``: without the outermost values.
         num_samples: How many training images to calibrate on, at most.
@@ -33,7 +33,7 @@ class QuantizationSettings:
         ValueError: If a value is none of those.
     """
 
-    granularity: str = 'per-channel'
+    granularity: str | None = None
     calibration: str = 'minmax'
     num_samples: int = 300
     seed: int = 0
@@ -41,7 +41,7 @@ class QuantizationSettings:
     eval_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.granularity not in GRANULARITIES:
+        if self.granularity not in (None, *GRANULARITIES):
             raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, got {self.granularity!r}')
         if self.calibration not in ALL_CALIBRATIONS:
             raise ValueError(f'calibration must be one of {", ".join(ALL_CALIBRATIONS)}, got {self.calibration!r}')

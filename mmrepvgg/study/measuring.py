@@ -18,7 +18,7 @@ from ..deploy.switch import reparameterize
 from ..models.fake_quant import set_fake_quantization
 from ..quantization.analysis import analyze
 from ..quantization.picture import draw_picture
-from ..quantization.quantize import Quantization, quantize_model
+from ..quantization.quantize import quantize_model
 from ..quantization.results import GRANULARITIES, Analysis
 from ..quantization.settings import QuantizationSettings
 from ..quantization.verdict import judge
@@ -97,13 +97,12 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
     trained_for = cfg.model.backbone.get('quantization')
     granularities = GRANULARITIES if trained_for is None else (trained_for['granularity'],)
     files: dict[str, dict[str, float]] = {runtime: {} for runtime in SUFFIXES}
-    quantized: list[Quantization] = []
     with tempfile.TemporaryDirectory() as folder:
         for runtime, suffix in SUFFIXES.items():
             for granularity in granularities:
                 settings = QuantizationSettings(granularity=granularity)
-                quantized.append(quantize_model(cfg, checkpoint, Path(folder, f'int8{suffix}'), settings))
-                files[runtime][granularity] = _require(quantized[-1].accuracy)
+                result = quantize_model(cfg, checkpoint, Path(folder, f'int8{suffix}'), settings)
+                files[runtime][granularity] = _require(result.accuracy)
         fallback = None
         if trained_for is None:
             settings = QuantizationSettings(granularity='per-tensor', max_drop=MAX_DROP)
@@ -112,7 +111,7 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
     return Measurement(
         subject=subject,
         epochs=cfg.train_cfg.max_epochs,
-        fp32=_require(quantized[0].accuracy_fp32),
+        fp32=measure_accuracy(cfg, deployed, model.data_preprocessor),
         simulated=simulated,
         bf16=measure_accuracy(cfg, DeployedNetwork(deployed, 'bf16'), model.data_preprocessor),
         files=files,
