@@ -41,12 +41,14 @@ class Runtime:
         layouts: Between which layouts the user chooses; empty where the runtime chooses by itself.
         devices: Where it runs.
         networks: For which networks; None for all.
+        has_int8: Whether it computes in int8.
     """
 
     title: str
     layouts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ('cpu',)
     networks: tuple[str, ...] | None = None
+    has_int8: bool = False
 
 
 RUNTIMES: dict[str, Runtime] = {
@@ -54,15 +56,15 @@ RUNTIMES: dict[str, Runtime] = {
     'compiled': Runtime('torch.compile', LAYOUTS, ('cpu', 'cuda')),
     'cuda-graph': Runtime('CUDA graph', LAYOUTS, ('cuda',)),
     # files as tools/export.py writes them
-    'onnxruntime': Runtime('ONNX Runtime'),
-    'openvino': Runtime('OpenVINO'),
+    'onnxruntime': Runtime('ONNX Runtime', has_int8=True),
+    'openvino': Runtime('OpenVINO', has_int8=True),
     'torch-export': Runtime('torch.export'),
     'torchscript': Runtime('TorchScript'),
     # forward, backward and SGD; in bf16 and fp16 by autocast
     'train-step': Runtime('training step', LAYOUTS, ('cpu', 'cuda'), ('train', 'resnet50', 'resnet101')),
 }
 
-PRECISIONS = ('fp32', 'bf16', 'fp16')
+PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 DEVICES = ('cpu', 'cuda')
 
 
@@ -138,7 +140,7 @@ def plan_cases(
     for num_threads, batch_size, (arch, names) in product(threads, batch_sizes, models):
         for device, precision, runtime in product(devices, precisions, runtimes):
             row = RUNTIMES[runtime]
-            if device not in row.devices:
+            if device not in row.devices or (precision == 'int8' and not row.has_int8):
                 continue
             chosen: Sequence[str | None] = layouts if row.layouts else [None]
             cases += [
@@ -150,6 +152,7 @@ def plan_cases(
         raise ValueError(
             f'nothing to time: no runtime of {", ".join(runtimes)} runs any of {", ".join(networks)} on '
             f'{", ".join(devices)}; a training step is that of {", ".join(RUNTIMES["train-step"].networks or ())}, a '
-            'CUDA graph is on cuda, exported files are on cpu'
+            'CUDA graph is on cuda, exported files are on cpu, int8 is in '
+            f'{" and ".join(name for name, row in RUNTIMES.items() if row.has_int8)}'
         )
     return list(dict.fromkeys(cases))

@@ -15,6 +15,9 @@ from ..deploy.metadata import ExportMetadata
 from ..deploy.network import DeployedNetwork
 from ..deploy.runtimes import load_exported
 from ..deploy.telemetry import import_openvino
+from ..quantization.onnx_files import OnnxQuantizer
+from ..quantization.openvino_files import quantize_openvino, save_quantized
+from ..quantization.settings import QuantizationSettings, require_quantizer
 from .cases import Case
 
 Write = Callable[[nn.Module, Path, Tensor, ExportMetadata], object]
@@ -37,8 +40,8 @@ class _FileFormat:
 
 
 _FILES: dict[str, _FileFormat] = {
-    'onnxruntime': _FileFormat('.onnx', partial(writers.write_onnx, opset=None), ('fp32',)),
-    'openvino': _FileFormat('.xml', writers.write_openvino, ('fp32', 'bf16')),
+    'onnxruntime': _FileFormat('.onnx', partial(writers.write_onnx, opset=None), ('fp32', 'int8')),
+    'openvino': _FileFormat('.xml', writers.write_openvino, ('fp32', 'bf16', 'int8')),
     'torch-export': _FileFormat('.pt2', writers.write_torch_export, ('fp32', 'bf16', 'fp16')),
     'torchscript': _FileFormat('.torchscript', writers.write_torchscript, ('fp32', 'bf16', 'fp16')),
 }
@@ -63,15 +66,33 @@ def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable
     require_packages(find_format(f'network{row.suffix}'), write=True)
     _check_precision(case, row)
     metadata = _describe(case, network(inputs[:1]).shape[1], inputs)
-    # OpenVINO is told the precision when it loads the file
-    inside = 'fp32' if case.runtime == 'openvino' else case.precision
+    is_int8 = case.precision == 'int8'
+    # OpenVINO is told the precision when it loads the file; int8 is made of a float32 file
+    inside = 'fp32' if case.runtime == 'openvino' or is_int8 else case.precision
     deployed = DeployedNetwork(network, inside).eval().requires_grad_(False)
     with TemporaryDirectory() as folder:
         path = Path(folder, f'network{row.suffix}')
         # an example of one image would be taken for a constant batch size
         row.write(deployed, path, inputs[:1].repeat(2, 1, 1, 1), metadata)
+        if is_int8:
+            path = _quantize(path, inputs, metadata)
         exported = load_exported(path, num_threads=case.threads)
     return lambda: exported(inputs)
+
+
+def _quantize(path: Path, inputs: Tensor, metadata: ExportMetadata) -> Path:
+    """Make an int8 file, calibrated on ``inputs``, by the code of tools/quantize.py with its defaults."""
+    require_quantizer(find_format(path))
+    quantized = path.with_stem('int8')
+    if path.suffix == '.onnx':
+        quantizer = OnnxQuantizer(path, per_channel=True)
+        quantizer.calibrate([inputs.numpy()], 'minmax')
+        quantizer.write(quantized, metadata)
+    else:
+        images = [image.numpy() for image in inputs.split(1)]
+        model = quantize_openvino(path, images, QuantizationSettings('per-channel'))
+        save_quantized(model, quantized, metadata)
+    return quantized
 
 
 def _check_precision(case: Case, row: _FileFormat) -> None:
