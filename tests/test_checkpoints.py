@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from mmrepvgg import RepVGG
@@ -53,6 +55,48 @@ def test_a_runner_checkpoint_with_its_history_and_numpy_objects(tmp_path):
     loaded = torch.load(file, weights_only=True)['message_hub']['log_scalars']['loss']
     assert loaded.mean() == 1.5
     assert loaded.statistics('max') == 2.0
+
+
+SCHEDULERS = {
+    'ConstantLR': {},
+    'CosineAnnealingLR': dict(T_max=5),
+    'CosineRestartLR': dict(periods=[2, 3], restart_weights=[1, 0.5], eta_min=0.0),
+    'ExponentialLR': dict(gamma=0.9),
+    'LinearLR': {},
+    'MultiStepLR': dict(milestones=[2]),
+    'OneCycleLR': dict(eta_max=0.1, total_steps=9),
+    'OneCycleLR linear': dict(eta_max=0.1, total_steps=9, anneal_strategy='linear', three_phase=True),
+    'PolyLR': {},
+    'StepLR': dict(step_size=2),
+}
+
+
+@pytest.mark.parametrize('name', SCHEDULERS)
+def test_every_schedule_can_be_resumed(tmp_path, name):
+    def make():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.05, 0.9)
+        return PARAM_SCHEDULERS.build(
+            dict(type=name.split()[0], **SCHEDULERS[name]), default_args=dict(optimizer=optimizer)
+        )
+
+    scheduler = make()
+    for _ in range(3):
+        scheduler.optimizer.step()
+        scheduler.step()
+    torch.save(
+        dict(state_dict=WEIGHTS, param_schedulers=[scheduler.state_dict()], optimizer=scheduler.optimizer.state_dict()),
+        tmp_path / 'epoch_3.pth',
+    )
+    assert_same(read_checkpoint(tmp_path / 'epoch_3.pth').state_dict, WEIGHTS)
+    loaded = torch.load(tmp_path / 'epoch_3.pth', weights_only=True)
+    resumed = make()
+    resumed.optimizer.load_state_dict(loaded['optimizer'])
+    resumed.load_state_dict(loaded['param_schedulers'][0])
+    for _ in range(4):
+        for each in (scheduler, resumed):
+            each.optimizer.step()
+            each.step()
+        assert resumed.get_last_value() == scheduler.get_last_value()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +150,7 @@ def test_a_malicious_file_is_refused_and_runs_nothing(tmp_path):
         'zip': {'state_dict': WEIGHTS, 'meta': RunsCommand(proof)},
         'getattr': {'state_dict': WEIGHTS, 'meta': ReachesOut(HistoryBuffer, '__init__')},
         'getattr2': {'state_dict': WEIGHTS, 'meta': ReachesOut('text', 'format')},
+        'getattr3': {'state_dict': WEIGHTS, 'meta': ReachesOut(OneCycleParamScheduler, '__init__')},
         'object': np.array([RunsCommand(proof)], dtype=object),
     }.items():
         for zipped in (True, False):

@@ -1,7 +1,8 @@
 """What a Runner checkpoint may hold besides tensors, and nothing more.
 
 torch >= 2.6 loads with ``weights_only=True``, which refuses mmengine's ``HistoryBuffer`` and numpy's arrays; both
-are in every checkpoint that a Runner writes. Each entry here was needed; none can be made to run code.
+are in every checkpoint that a Runner writes. The one-cycle schedule also stores which of its two functions anneals.
+Each entry here was needed; none can be made to run code.
 """
 
 import pickle
@@ -10,9 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-# HistoryBuffer's own statistics, which it pickles by name.
-_STATISTICS = ('min', 'max', 'mean', 'current')
+
+class _OneCycle:
+    """Stands in for mmengine's scheduler, which a file could otherwise create."""
+
+
+# Whose functions are pickled by name, where they are, and which they are.
+_FUNCTIONS: dict[type, tuple[type, tuple[str, ...]]] = {
+    HistoryBuffer: (HistoryBuffer, ('min', 'max', 'mean', 'current')),
+    _OneCycle: (OneCycleParamScheduler, ('_annealing_cos', '_annealing_linear')),
+}
 _DTYPE_CLASSES = (type(np.dtype('f8')), type(np.dtype('i8')))
 
 
@@ -25,18 +35,21 @@ def allow_runner_checkpoints() -> None:
             np.ndarray,
             np.dtype,
             *_DTYPE_CLASSES,
-            (_get_statistic, 'builtins.getattr'),
+            (_OneCycle, f'{OneCycleParamScheduler.__module__}.{OneCycleParamScheduler.__qualname__}'),
+            (_get_function, 'builtins.getattr'),
             *((_reconstruct_array, f'{module}._reconstruct') for module in numpy_modules),
             *((_make_scalar, f'{module}.scalar') for module in numpy_modules),
         ]
     )
 
 
-def _get_statistic(owner: Any, name: str) -> Any:
+def _get_function(owner: Any, name: str) -> Any:
     """Stands in for ``getattr``, which would reach anything."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f'HistoryBuffer has the statistics {", ".join(_STATISTICS)}; got {name!r}')
-    return getattr(owner, name)
+    source, names = _FUNCTIONS.get(owner, (None, ())) if isinstance(owner, type) else (None, ())
+    if name not in names:
+        allowed = ', '.join(name for _, names in _FUNCTIONS.values() for name in names)
+        raise pickle.UnpicklingError(f'a checkpoint may refer to the functions {allowed}; got {name!r}')
+    return getattr(source, name)
 
 
 def _reconstruct_array(subtype: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:

@@ -37,7 +37,8 @@ class Measurement:
     Attributes:
         subject: What it is.
         epochs: Of its training.
-        fp32: Of the checkpoint.
+        fp32: Of the deploy form. Of quantization-aware training not a model to use: its weights are those before
+            rounding, and per-tensor training may move them far from what they are rounded to.
         simulated: Of the train form as it is trained: with quantizers what training shows, otherwise ``fp32``.
         bf16: Of the deploy form in PyTorch, bfloat16 throughout.
         files: Of the int8 files, by runtime and granularity; of quantization-aware training with its granularity only.
@@ -58,6 +59,11 @@ class Measurement:
     kept: tuple[str, ...]
     predicted: Mapping[str, float]
     traits: Mapping[str, float]
+
+    @property
+    def is_trained_for_int8(self) -> bool:
+        """Whether training simulated int8: then the file has the ranges of training, and nothing is predicted."""
+        return self.fallback is None
 
     def drop(self, runtime: str, granularity: str) -> float:
         """Points that int8 loses."""

@@ -7,8 +7,10 @@ from scipy.stats import spearmanr
 
 from ..quantization.results import GRANULARITIES
 from ..quantization.verdict import find_level
-from .measuring import SUFFIXES, Measurement
+from .measuring import MAX_DROP, SUFFIXES, Measurement
 from .subjects import KINDS, RECIPES
+
+_SHORT = {'ONNX Runtime': 'ORT', 'OpenVINO': 'ov'}
 
 
 def format_study(measurements: Sequence[Measurement], min_accuracy: float | None) -> str:
@@ -16,6 +18,8 @@ def format_study(measurements: Sequence[Measurement], min_accuracy: float | None
     return '\n'.join(
         [
             *_iterate_accuracies(measurements, min_accuracy or 0.0),
+            '',
+            *_iterate_losses(measurements),
             '',
             *_iterate_predictions(measurements),
             '',
@@ -27,22 +31,47 @@ def format_study(measurements: Sequence[Measurement], min_accuracy: float | None
 def _iterate_accuracies(measurements: Sequence[Measurement], min_accuracy: float) -> Iterator[str]:
     yield (
         'Top-1 in percent. ORT: ONNX Runtime; ov: OpenVINO; t, c: int8 with one scale per tensor, per channel. '
-        'Fallback: ORT t, layers put back to float32 until at most 0.5 points are lost (number of layers).'
+        f'Fallback: ORT t, layers put back to float32 until at most {MAX_DROP} points are lost (number of layers).'
     )
     yield ''
-    files = [f'{name} {g[4]}' for name in ('ORT', 'ov') for g in GRANULARITIES]
-    yield from _start_table('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *files, 'fallback')
+    columns = [(runtime, granularity) for runtime in SUFFIXES for granularity in GRANULARITIES]
+    names = [f'{_SHORT[runtime]} {granularity[4]}' for runtime, granularity in columns]
+    yield from _start_table('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *names, 'fallback')
     for m in measurements:
-        values = [m.files[runtime][granularity] for runtime in SUFFIXES for granularity in GRANULARITIES]
-        fallback = '-' if m.fallback is None else f'{m.fallback:.2f} ({len(m.kept)})'
-        note = '' if m.fp32 >= min_accuracy else ' *'
+        values = [m.files[runtime].get(granularity) for runtime, granularity in columns]
+        note = '' if m.fp32 >= min_accuracy or m.is_trained_for_int8 else ' *'
         yield _format_row(
             *(KINDS[m.subject.kind].title, RECIPES[m.subject.recipe].title, m.subject.seed, m.epochs),
-            *(f'{m.fp32:.2f}{note}', f'{m.bf16:.2f}', *(f'{value:.2f}' for value in values), fallback),
+            *(f'{m.fp32:.2f}{note}', f'{m.bf16:.2f}', *('-' if value is None else f'{value:.2f}' for value in values)),
+            '-' if m.fallback is None else f'{m.fallback:.2f} ({len(m.kept)})',
         )
-    if any(m.fp32 < min_accuracy for m in measurements):
+    if any(m.fp32 < min_accuracy and not m.is_trained_for_int8 for m in measurements):
         yield ''
         yield f'\\* below {min_accuracy:g}% in float32: not trained to the end.'
+
+
+def _iterate_losses(measurements: Sequence[Measurement]) -> Iterator[str]:
+    yield (
+        'Points of top-1 lost to float32, seed by seed; of quantization-aware training to the float32 RepVGG that it '
+        'started from.'
+    )
+    yield ''
+    columns = [(runtime, granularity) for runtime in SUFFIXES for granularity in GRANULARITIES]
+    names = [f'{_SHORT[runtime]} {granularity[4]}' for runtime, granularity in columns]
+    yield from _start_table('model', 'trained by', *names, 'fallback')
+    started = {(m.subject.recipe, m.subject.seed): m.fp32 for m in measurements if m.subject.kind == 'repvgg'}
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault((m.subject.kind, m.subject.recipe), []).append(m)
+    for (kind, recipe), group in groups.items():
+        before = [started.get((recipe, m.subject.seed), m.fp32) if m.is_trained_for_int8 else m.fp32 for m in group]
+        after = [[m.files[runtime].get(granularity) for m in group] for runtime, granularity in columns]
+        after.append([m.fallback for m in group])
+        yield _format_row(KINDS[kind].title, RECIPES[recipe].title, *(_format_losses(before, row) for row in after))
+
+
+def _format_losses(before: Sequence[float], after: Sequence[float | None]) -> str:
+    return ', '.join('-' if b is None else f'{a - b:.2f}' for a, b in zip(before, after, strict=True))
 
 
 def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
@@ -52,8 +81,7 @@ def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
     yield from _start_table('model', 'trained by', 'seed', *columns)
     agreeing = total = 0
     for m in measurements:
-        # trained for int8: the file has the ranges of the training, not those of a calibration
-        if m.subject.kind == 'qat':
+        if m.is_trained_for_int8:
             continue
         cells: list[str] = []
         for granularity in GRANULARITIES:
@@ -72,7 +100,7 @@ def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _iterate_traits(measurements: Sequence[Measurement]) -> Iterator[str]:
-    plain = [m for m in measurements if m.subject.kind != 'qat']
+    plain = [m for m in measurements if not m.is_trained_for_int8]
     drops = [m.drop('ONNX Runtime', 'per-tensor') for m in plain]
     lost = [m for m, drop in zip(plain, drops, strict=True) if find_level(drop) != 'safe']
     kept = [m for m in plain if m not in lost]
