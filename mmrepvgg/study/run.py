@@ -43,33 +43,37 @@ def run_study(
         jobs: How many models at a time; the cores are shared among them.
 
     Raises:
-        RuntimeError: If a training or a quantization failed; names the log.
+        RuntimeError: If a training or a quantization failed, after all others are done; names the log.
     """
     num_threads = max(1, (os.cpu_count() or 1) // jobs)
     tasks = [_Task(base, subject, work_dir, plan, num_threads) for subject in subjects]
-    measured: dict[str, Measurement] = {}
+    failures: list[str] = []
     with ThreadPool(jobs) as pool:
         # first what others start from
         for is_late, title in enumerate(('models', 'fine-tuned models')):
             stage = [task for task in tasks if bool(KINDS[task.subject.kind].fine_tuning_epochs) == is_late]
-            for measurement in track(pool.imap_unordered(_run_apart, stage), title, len(stage)):
-                measured[measurement.subject.name] = measurement
-    return [measured[subject.name] for subject in subjects]
+            failures += filter(None, track(pool.imap_unordered(_run_apart, stage), title, len(stage)))
+    if failures:
+        raise RuntimeError(f'{len(failures)} of {len(tasks)} models failed; the others are kept. {failures[0]}')
+    return [read_measurement(work_dir / subject.name) for subject in subjects]
 
 
-def _run_apart(task: _Task) -> Measurement:
-    """In a process of its own: the Runner keeps global state, and threads are set for a process."""
+def _run_apart(task: _Task) -> str | None:
+    """In a process of its own: the Runner keeps global state, and threads are set for a process.
+
+    Returns:
+        What went wrong; None if nothing did.
+    """
     folder = task.work_dir / task.subject.name
     folder.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context('spawn').Process(target=_run_task, args=(task,))
     process.start()
     process.join()
-    if process.exitcode:
-        lines = (folder / LOG).read_text().splitlines()
-        raise RuntimeError(
-            f'{task.subject.name} failed: {lines[-1] if lines else "no reason given"} (all in {folder / LOG})'
-        )
-    return read_measurement(folder)
+    if not process.exitcode:
+        return None
+    log = folder / LOG
+    lines = log.read_text().splitlines() if log.exists() else []
+    return f'{task.subject.name}: {lines[-1] if lines else "no reason given"} (all of it in {log})'
 
 
 def _run_task(task: _Task) -> None:
