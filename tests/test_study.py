@@ -1,0 +1,191 @@
+"""The quantization study: what it trains, its tables, and one small run of the real tool."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmrepvgg.cli import load_config
+from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.study.measuring import Measurement, read_measurement
+from mmrepvgg.study.report import format_study
+from mmrepvgg.study.subjects import KINDS, RECIPES, Subject, list_subjects
+from mmrepvgg.study.training import Plan, train_subject
+
+ROOT = Path(__file__).parents[1]
+TOOL = ROOT / 'tools/quantization_study.py'
+
+
+def run_tool(folder, *arguments):
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory):
+    """data/digits, and a config of a small network on a quarter of it."""
+    folder = tmp_path_factory.mktemp('study')
+    prepare_digits(folder / 'data/digits')
+    cfg = load_config(str(ROOT / 'configs/repvgg/repvgg-a0_digits.py'))
+    cfg.model.backbone.arch = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.num_workers, loader.persistent_workers = 0, False
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.indices = list(range(0, 360, 6))
+    cfg.dump(folder / 'small.py')
+    return folder
+
+
+def test_what_others_start_from_comes_first():
+    subjects = list_subjects(['steep', 'gentle'], ['qat', 'repvgg'], [0, 1])
+    assert len(subjects) == len({subject.name for subject in subjects}) == 8
+    assert [subject.kind for subject in subjects] == ['repvgg'] * 4 + ['qat'] * 4
+
+
+def test_epochs():
+    assert Subject('steep', 'repvgg', 0).count_epochs() == RECIPES['steep'].epochs
+    assert Subject('steep', 'qarepvgg', 0).count_epochs() == 2 * RECIPES['steep'].epochs
+    assert Subject('gentle', 'qat', 0).count_epochs() == KINDS['qat'].fine_tuning_epochs == 5
+    assert Subject('gentle', 'repvgg', 0).count_epochs(max_epochs=3) == 3
+
+
+@pytest.fixture(scope='module')
+def study(workspace):
+    """One run of the tool over two kinds that build on each other."""
+    done = run_tool(
+        workspace, '--config', 'small.py', '--work-dir', 'work', '--recipes', 'gentle', '--kinds', 'repvgg', 'qat',
+        '--seeds', '3', '--max-epochs', '2', '--out', 'tables.md',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_the_tool_trains_measures_and_writes_its_tables(workspace, study):
+    tables = (workspace / 'tables.md').read_text()
+    assert study.stdout == f'{tables}tables.md: written\n'
+    plain, trained = (read_measurement(workspace / f'work/gentle_{kind}_3') for kind in ('repvgg', 'qat'))
+    assert (plain.subject, plain.epochs) == (Subject('gentle', 'repvgg', 3), 2)
+    assert set(plain.files['OpenVINO']) == {'per-tensor', 'per-channel'}
+    assert plain.fallback >= plain.fp32 - 0.5
+    assert plain.simulated == plain.fp32
+    # trained for int8: one granularity, and the file does what training showed
+    assert set(trained.files['ONNX Runtime']) == {'per-tensor'}
+    assert trained.files['ONNX Runtime']['per-tensor'] == pytest.approx(trained.simulated, abs=0.5)
+    assert (trained.fallback, trained.kept) == (None, ())
+    for kind in ('repvgg', 'qat'):
+        assert (workspace / f'work/gentle_{kind}_3/analysis.png').read_bytes().startswith(b'\x89PNG')
+    cfg = load_config(str(next((workspace / 'work/gentle_qat_3').glob('*-epochs/*.py'))))
+    assert cfg.load_from.endswith('gentle_repvgg_3/2-epochs/epoch_2.pth')
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.005)
+    assert f'| {KINDS["qat"].title} | {RECIPES["gentle"].title} | 3 | 2 |' in tables
+
+
+def test_a_second_run_does_nothing_again(workspace, study):
+    before = {path: path.stat().st_mtime_ns for path in (workspace / 'work').rglob('*.pth')}
+    assert before
+    again = run_tool(
+        workspace, '--config', 'small.py', '--work-dir', 'work', '--recipes', 'gentle', '--kinds', 'repvgg', 'qat',
+        '--seeds', '3', '--max-epochs', '2', '--out', 'tables.md',
+    )  # fmt: skip
+    assert again.stdout == study.stdout
+    assert {path: path.stat().st_mtime_ns for path in (workspace / 'work').rglob('*.pth')} == before
+
+
+def test_a_model_below_the_target_is_trained_anew_for_longer(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    cfg = load_config('small.py')
+    plan = Plan(min_accuracy=100.1, max_epochs=2)  # out of reach
+    trained, checkpoint = train_subject(cfg, Subject('steep', 'repvgg', 0), workspace / 'longer', plan)
+    folder = workspace / 'longer/steep_repvgg_0'
+    assert sorted(path.name for path in folder.glob('*-epochs')) == ['2-epochs', '3-epochs', '4-epochs']
+    assert (trained.train_cfg.max_epochs, checkpoint.name) == (4, 'epoch_4.pth')
+    assert json.loads((folder / 'trained.json').read_text())['epochs'] == 4
+
+
+def test_a_failure_stops_no_other_model_and_names_its_log(workspace):
+    broken = workspace / 'broken/steep_qarepvgg_0'
+    broken.mkdir(parents=True)
+    (broken / 'trained.json').write_text('{"epochs": 2, "checkpoint": "nowhere.pth"}')
+    done = run_tool(
+        workspace, '--config', 'small.py', '--work-dir', 'broken', '--recipes', 'steep',
+        '--kinds', 'qarepvgg', 'repvgg', '--seeds', '0', '--max-epochs', '1', '--out', 'broken.md',
+    )  # fmt: skip
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert '1 of 2 models failed; the others are kept. steep_qarepvgg_0: ' in message
+    assert 'nowhere.pth' in message
+    assert 'log.txt' in message
+    assert not (workspace / 'broken.md').exists()
+    assert read_measurement(workspace / 'broken/steep_repvgg_0').epochs == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'message'),
+    [
+        (['--kinds', 'resnet'], 2, "invalid choice: 'resnet'"),
+        (['--out', 'tables.txt'], 2, "must end in .md, got 'tables.txt'"),
+        (
+            ['--config', 'small.py', '--data', 'nowhere'],
+            1,
+            'nowhere/train has no class folders; expected nowhere',
+        ),
+    ],
+)
+def test_bad_usage(workspace, arguments, code, message):
+    done = run_tool(workspace, *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+
+
+def make_measurement(kind='repvgg', seed=0, fp32=98.0, tensor=97.5, predicted=0.5, trait=1.0):
+    return Measurement(
+        subject=Subject('steep', kind, seed),
+        epochs=20,
+        fp32=fp32,
+        simulated=fp32,
+        bf16=fp32,
+        files={name: {'per-tensor': tensor, 'per-channel': 98.0} for name in ('ONNX Runtime', 'OpenVINO')},
+        fallback=97.6,
+        kept=('a', 'b'),
+        predicted={'per-tensor': predicted, 'per-channel': 0.0},
+        traits={'spread': trait},
+    )
+
+
+class TestTables:
+    def test_agreement_and_correlation(self):
+        measurements = [
+            make_measurement(seed=0, trait=2.0),
+            make_measurement(seed=1, tensor=20.0, predicted=75.0, trait=300.0),
+            make_measurement(seed=2, tensor=93.0, predicted=0.2, trait=30.0),
+        ]
+        text = format_study(measurements, 97.5)
+        assert 'agrees with the measured drop in 5 of 6 cases' in text
+        assert '| 75.00 collapses | 78.00 collapses | yes |' in text
+        assert '| 0.20 safe | 5.00 at risk | NO |' in text
+        assert 'over the 1 models that per-tensor int8 leaves safe and the 2 others' in text
+        assert '| spread | 2 | 165 | 1.00 |' in text
+        assert '| 97.60 (2) |' in text
+
+    def test_training_for_int8_is_set_against_the_model_it_started_from(self):
+        base = make_measurement(fp32=98.0)
+        trained = replace(
+            make_measurement('qat', fp32=20.0),
+            files={name: {'per-tensor': 97.75} for name in ('ONNX Runtime', 'OpenVINO')},
+            fallback=None,
+            kept=(),
+        )
+        text = format_study([base, trained], 97.5)
+        assert f'| {KINDS["qat"].title} | {RECIPES["steep"].title} | 0.25 | - | 0.25 | - | - |' in text
+        assert 'not trained to the end' not in text
+
+    def test_a_model_that_is_not_trained_to_the_end_is_marked(self):
+        text = format_study([make_measurement(fp32=97.0)], 97.5)
+        assert '| 97.00 * |' in text
+        assert '\\* below 97.5% in float32: not trained to the end.' in text
+        assert '*' not in format_study([make_measurement(fp32=97.0)], None)
