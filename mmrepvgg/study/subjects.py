@@ -58,8 +58,8 @@ KINDS = {
     'qat': Kind(
         'RepVGG-A0, QAT per-tensor',
         {
-            'model.backbone.quantization': dict(granularity='per-tensor'),
-            'default_hooks.quantization': dict(type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=3),
+            'model.backbone.quantization': dict(granularity='per-tensor', momentum=0.05),
+            'default_hooks.quantization': dict(type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=4),
         },
         fine_tuning_epochs=5,
     ),
