@@ -1,16 +1,15 @@
 """Which layers must stay in float32 so that an int8 model keeps its accuracy."""
 
+import functools
 from collections.abc import Callable, Sequence
-
-# Up to so many layers are each tried in int8 again.
-_MAX_PUT_BACK = 8
 
 
 def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) -> tuple[str, ...] | None:
     """Find a small set of layers which must be kept in float32.
 
     The most sensitive layers are kept first, twice as many each time, until that is enough; then the number is
-    bisected, and of a few that are left each is put back to int8 if it can be.
+    bisected. Of what is left as much as can be is put back to int8, halves first, then quarters, down to single layers:
+    a ranking of layers one by one says little about them together.
 
     Args:
         ranked: All layers, the most sensitive one first. That none is kept was not enough.
@@ -19,6 +18,7 @@ def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]
     Returns:
         tuple[str, ...] | None: The layers in the order of ``ranked``; None if not even one layer can be int8.
     """
+    is_enough = functools.cache(is_enough)
     most = len(ranked) - 1
     too_few, enough = 0, min(1, most)
     while not enough or not is_enough(frozenset(ranked[:enough])):
@@ -31,10 +31,19 @@ def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]
             enough = middle
         else:
             too_few = middle
-    kept = list(ranked[:enough])
-    if len(kept) <= _MAX_PUT_BACK:
-        # not the last one: without it there were too few
-        for layer in kept[-2::-1]:
-            if is_enough(frozenset(kept) - {layer}):
-                kept.remove(layer)
-    return tuple(kept)
+    return _put_back(ranked[:enough], is_enough)
+
+
+def _put_back(kept: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) -> tuple[str, ...]:
+    kept = tuple(kept)
+    size = len(kept) // 2
+    while size:
+        start = 0
+        while start < len(kept):
+            rest = kept[:start] + kept[start + size :]
+            if rest and is_enough(frozenset(rest)):
+                kept = rest
+            else:
+                start += size
+        size //= 2
+    return kept
