@@ -53,7 +53,7 @@ KINDS = {
     'qarepvgg': Kind(
         'QARepVGG-A0',
         {'model.backbone.block': 'QARepVGGBlock', 'optim_wrapper.optimizer.weight_decay': 4e-5},
-        epochs_factor=2,
+        epochs_factor=1.6,
     ),
     'qat': Kind(
         'RepVGG-A0, QAT per-tensor',
