@@ -56,7 +56,14 @@ setup(
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
         # int8 for OpenVINO; ONNX Runtime brings its own quantizer
-        'quantization': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20', 'openvino>=2025.0', 'nncf>=2.15'],
+        'quantization': [
+            'onnx>=1.17',
+            'onnxscript>=0.3',
+            'onnxruntime>=1.20',
+            'openvino>=2025.0',
+            'nncf>=2.15',
+            'scipy',
+        ],
         # reads MindSpore's checkpoints
         'protobuf': ['protobuf>=4.21'],
         'dev': [

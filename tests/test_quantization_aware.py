@@ -44,6 +44,7 @@ from mmrepvgg.models.fake_quant import (
     set_fake_quantization,
 )
 from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.quantization.analysis import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import QuantizationSettings
@@ -308,11 +309,11 @@ def test_backbone_freezes_stages_and_computes_under_autocast(randomise):
     out.float().square().mean().backward()
     after = get_activation_ranges(model)
     assert list(after) == [
-        *('stem.branch_reparam', 'stage_1.0.branch_reparam', 'stage_1.1.branch_reparam'),
-        *('stage_2.0.branch_reparam', 'stage_2.1.branch_reparam'),
+        *('stem', 'stage_1.0', 'stage_1.1'),
+        *('stage_2.0', 'stage_2.1'),
     ]
     moved = {name for name, value in after.items() if value != ranges[name]}
-    assert moved == {'stage_2.0.branch_reparam', 'stage_2.1.branch_reparam'}
+    assert moved == {'stage_2.0', 'stage_2.1'}
     assert all(p.grad is None for p in model.stage_1.parameters())
     assert all(p.grad.isfinite().all() for p in model.stage_2.parameters())
     assert set(after) == {name for name, m in reparameterize(model).named_modules() if isinstance(m, nn.Conv2d)}
@@ -329,7 +330,7 @@ def test_calibration_is_the_mean_over_batches_of_the_float_model(randomise):
     ordinary.load_state_dict({k: v for k, v in model.state_dict().items() if 'input_quantizer' not in k})
     features = [ordinary.stage_1(ordinary.stem(batch)) for batch in batches]
     expected = np.mean([feature.max().item() for feature in features])
-    assert get_activation_ranges(model)['stage_2.0.branch_reparam'] == (0, pytest.approx(expected, rel=1e-5))
+    assert get_activation_ranges(model)['stage_2.0'] == (0, pytest.approx(expected, rel=1e-5))
     with pytest.raises(ValueError, match='needs at least one batch, got none'):
         calibrate_activation_ranges(model, [])
 
@@ -511,6 +512,9 @@ def test_the_int8_file_is_what_training_showed(workspace):
     cfg = load_config(str(workspace / 'qat.py'))
     model = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
+    assert reparameterize_checkpoint(cfg, checkpoint, workspace / 'deploy.pth').was_trained_for_int8
+    with pytest.raises(ValueError, match='is of quantization-aware training: its int8 file has the ranges'):
+        analyze(cfg, checkpoint)
     result = quantize_model(cfg, checkpoint, workspace / 'int8.onnx')
     assert (result.granularity, result.reference, result.num_calibration) == ('per-tensor', 'training', 0)
     assert result.accuracy_reference == pytest.approx(shown, abs=1e-4)

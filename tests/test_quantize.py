@@ -20,6 +20,7 @@ from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.deploy.convert import reparameterize_checkpoint
 from mmrepvgg.deploy.exported import load_classifier
 from mmrepvgg.deploy.formats import MissingPackageError
+from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.quantization.fallback import find_float_layers
 from mmrepvgg.quantization.quantize import AccuracyError, quantize_model
@@ -29,8 +30,13 @@ from mmrepvgg.quantization.settings import QuantizationSettings
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')
 CONVS = ['backbone.stem', *(f'backbone.stage_{stage}.0' for stage in (1, 2, 3, 4))]
-CONVS = [f'{block}.branch_reparam' for block in CONVS]
 LAYERS = [*CONVS, 'head.fc']
+
+
+def find_module(layer):
+    return f'{layer}.branch_reparam' if layer in CONVS else layer
+
+
 NUM_TEST = 120
 QUICK = QuantizationSettings(num_samples=40)
 
@@ -147,7 +153,7 @@ def quantize_once(source, tmp_path_factory):
     return quantize
 
 
-def spoil(source, layers, path):
+def spoil(source, layers, path, factor=300):
     """A deploy checkpoint in which each of these layers has a useless channel with a huge weight.
 
     Nothing comes of that channel: its bias keeps it from firing. But with one scale for the whole weight, that of the
@@ -157,12 +163,13 @@ def spoil(source, layers, path):
     reparameterize_checkpoint(cfg, checkpoint, path)
     state_dict = dict(read_checkpoint(path).state_dict)
     for layer in layers:
-        weight = state_dict[f'{layer}.weight'].clone()
-        weight[0] = weight.abs().max() * 300
-        state_dict[f'{layer}.weight'] = weight
-        bias = state_dict[f'{layer}.bias'].clone()
-        bias[0] = -1e7
-        state_dict[f'{layer}.bias'] = bias
+        module = find_module(layer)
+        weight = state_dict[f'{module}.weight'].clone()
+        weight[0] = weight.abs().max() * factor
+        state_dict[f'{module}.weight'] = weight
+        bias = state_dict[f'{module}.bias'].clone()
+        bias[0] = -1e5 * factor
+        state_dict[f'{module}.bias'] = bias
     torch.save(dict(state_dict=state_dict, meta={}), path)
     return label_by(copy.deepcopy(cfg), path), path
 
@@ -269,6 +276,33 @@ def test_se_layers(small_cfg, small_source, digits, tmp_path):
     assert error.std() < 0.2 * expected.std()
 
 
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_grouped_layers(small_cfg, digits, tmp_path, suffix):
+    cfg = make_cfg(small_cfg, digits)
+    cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4, group_layer_map={2: 2, 4: 4})
+    model = build_model(cfg, deploy=False)
+    torch.nn.init.normal_(model.head.fc.bias)
+    torch.save(model.state_dict(), tmp_path / 'grouped.pth')
+    settings = QuantizationSettings(num_samples=40, eval_samples=0)
+    result = quantize_model(cfg, tmp_path / 'grouped.pth', tmp_path / f'net{suffix}', settings)
+    assert sorted(result.int8_layers) == sorted(LAYERS)
+    assert result.float_layers == ()
+
+
+def test_openvino_by_onnx_runtimes_quantizer(source, tmp_path):
+    """NNCF gives no channel of a weight a scale below 1% of the largest one's, and so loses the others."""
+    cfg, checkpoint = spoil(source, [CONVS[2]], tmp_path / 'spoilt.pth', factor=30000)
+    accuracy = {}
+    for quantizer in ('nncf', 'onnxruntime'):
+        settings = QuantizationSettings('per-channel', num_samples=40, quantizer=quantizer)
+        result = quantize_model(cfg, checkpoint, tmp_path / f'{quantizer}.xml', settings)
+        assert sorted(result.int8_layers) == sorted(LAYERS)
+        accuracy[quantizer] = result.accuracy
+    assert accuracy['onnxruntime'] > 85
+    assert accuracy['nncf'] < accuracy['onnxruntime'] - 10
+    assert not list(tmp_path.glob('*.onnx'))
+
+
 class TestFallback:
     @pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
     def test_the_layer_that_int8_breaks_stays_float(self, source, tmp_path, suffix):
@@ -363,8 +397,8 @@ class TestLearnedRanges:
 
         reparameterize_checkpoint(*source, tmp_path / 'deploy.pth')
         state_dict = dict(read_checkpoint(tmp_path / 'deploy.pth').state_dict)
-        state_dict[f'{CONVS[1]}.weight'].fill_(0.1)
-        state_dict[f'{CONVS[1]}.bias'].zero_()
+        state_dict[f'{CONVS[1]}.branch_reparam.weight'].fill_(0.1)
+        state_dict[f'{CONVS[1]}.branch_reparam.bias'].zero_()
         torch.save(state_dict, tmp_path / 'deploy.pth')
         ranges = {CONVS[0]: (-3.0, 3.0), CONVS[1]: (0.0, 0.1), CONVS[2]: (0.0, 1.5)}
         settings = QuantizationSettings(eval_samples=0)
@@ -380,9 +414,9 @@ class TestLearnedRanges:
     @pytest.mark.parametrize(
         ('ranges', 'message'),
         [
-            ({'backbone.stem': (0, 1)}, r"must name convolutions .*stem\.branch_reparam, .* got 'backbone\.stem'"),
+            ({'backbone.stage_5.0': (0, 1)}, r"must name convolutions .*backbone\.stem, .* got 'backbone\.stage_5\.0'"),
             ({'head.fc': (0, 1)}, r"got 'head\.fc'"),
-            ({CONVS[0]: (1, 0)}, r'the range of .*branch_reparam must be finite and ascending, got \(1, 0\)'),
+            ({CONVS[0]: (1, 0)}, r'the range of backbone.stem must be finite and ascending, got \(1, 0\)'),
             ({CONVS[0]: (0, float('nan'))}, 'must be finite'),
         ],
     )  # fmt: skip
@@ -401,8 +435,9 @@ class TestLearnedRanges:
     [
         ('net.pt2', {}, r'int8 files can be ONNX, OpenVINO, got torch\.export'),
         ('net.tflite', {}, r'must end in \.onnx'),
-        ('net.xml', dict(calibration='entropy'), 'of OpenVINO files must be one of minmax, percentile, got entropy'),
+        ('net.xml', dict(calibration='entropy'), 'files by nncf must be one of minmax, percentile, got entropy'),
         ('net.onnx', dict(calibration='kl'), "calibration must be one of minmax, entropy, percentile, got 'kl'"),
+        ('net.onnx', dict(quantizer='nncf'), 'the quantizer of ONNX files must be one of onnxruntime, got nncf'),
         ('net.onnx', dict(granularity='per-row'), "granularity must be one of per-tensor, per-channel, got 'per-row'"),
         ('net.onnx', dict(max_drop=-1), 'max_drop must be points of accuracy, 0 to 100, got -1'),
         ('net.onnx', dict(max_drop=1, eval_samples=0), 'max_drop takes test images'),

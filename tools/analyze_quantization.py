@@ -35,6 +35,7 @@ def parse() -> argparse.ArgumentParser:
         '--calibration-split', choices=SPLITS, default='train', help='where they come from (default: train)'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the draw of both (default: 0)')
+    parser.add_argument('--ema', action='store_true', help='analyze the averaged (EMA) weights')
     parser.add_argument('--out', type=cli.json_file, metavar='FILE.json', help='write everything to this file')
     parser.add_argument('--plot', type=picture_file, metavar='FILE.png', help='draw the layers')
     cli.add_config_options(parser)
@@ -70,6 +71,7 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         split=args.split,
         calibration_split=args.calibration_split,
+        ema=args.ema,
     )
     verdict = judge(analysis)
     if analysis.was_switched:

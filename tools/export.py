@@ -129,6 +129,11 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
         f'largest difference from PyTorch: {result.max_difference:.1e}, {result.difference:.1e} of the largest output, '
         f'on {result.num_inputs} {"image(s)" if args.data else "noise input(s)"}'
     )
+    if result.was_trained_for_int8:
+        print(
+            'note: this is of quantization-aware training, whose unrounded weights may be far less accurate; '
+            'tools/quantize.py writes its int8 file from the train-form checkpoint'
+        )
     if metadata.precision == 'bf16' and result.computed_in != 'bf16':
         print(f'note: this CPU has no bfloat16 instructions, so that was computed in {result.computed_in}')
     if result.max_activation is not None:

@@ -3,7 +3,8 @@
 The study of docs/quantization.md. Interrupted, it goes on where it was when it is started again.
 
 example: python tools/quantization_study.py --work-dir work_dirs/quantization-study --jobs 2
-         python tools/quantization_study.py --config configs/repvgg/repvgg-a0_8xb32.py --data data/imagenet
+         python tools/quantization_study.py --config configs/repvgg/repvgg-a0_8xb32.py --data data/imagenet \\
+             --work-dir work_dirs/imagenet-study
 """
 
 import argparse
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
+from mmrepvgg.deploy.formats import find_format
+from mmrepvgg.quantization.settings import QUANTIZERS, require_quantizer
 from mmrepvgg.study.subjects import KINDS, RECIPES, list_subjects
 
 
@@ -63,6 +66,10 @@ def main(args: argparse.Namespace) -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
     if args.data is not None:
         use_data(cfg, args.data)
+
+    for name in ('int8.onnx', 'int8.xml'):
+        row = find_format(name)
+        require_quantizer(row, QUANTIZERS[row.name][0])
 
     from mmrepvgg.data.layout import check_data
 

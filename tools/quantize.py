@@ -15,9 +15,11 @@ from mmrepvgg import cli
 from mmrepvgg.deploy.formats import find_format
 from mmrepvgg.quantization.settings import (
     ALL_CALIBRATIONS,
+    ALL_QUANTIZERS,
     GRANULARITIES,
     QuantizationSettings,
     check_quantization,
+    find_quantizer,
     require_quantizer,
 )
 
@@ -37,7 +39,12 @@ def parse() -> argparse.ArgumentParser:
         '--calibration',
         choices=ALL_CALIBRATIONS,
         default='minmax',
-        help='how the ranges of the activations are found (default: minmax; entropy is for .onnx only)',
+        help="how the ranges of the activations are found (default: minmax; entropy is ONNX Runtime's only)",
+    )
+    parser.add_argument(
+        '--quantizer',
+        choices=ALL_QUANTIZERS,
+        help="whose quantizer makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes either)",
     )
     parser.add_argument(
         '--num-samples', type=cli.positive_int, default=300, help='training images to calibrate on (default: 300)'
@@ -75,7 +82,13 @@ def make_settings(args: argparse.Namespace) -> QuantizationSettings:
         parse().error('--batch-size goes with --no-dynamic-batch')
     try:
         settings = QuantizationSettings(
-            args.granularity, args.calibration, args.num_samples, args.seed, args.max_drop, args.eval_samples
+            args.granularity,
+            args.calibration,
+            args.num_samples,
+            args.seed,
+            args.max_drop,
+            args.eval_samples,
+            args.quantizer,
         )
         check_quantization(find_format(args.out), settings, [])
     except ValueError as error:
@@ -86,7 +99,8 @@ def make_settings(args: argparse.Namespace) -> QuantizationSettings:
 def main(args: argparse.Namespace) -> None:
     settings = make_settings(args)
     cli.require_file(args.checkpoint)
-    require_quantizer(find_format(args.out))
+    row = find_format(args.out)
+    require_quantizer(row, find_quantizer(row, settings))
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.quantization.quantize import quantize_model

@@ -48,6 +48,11 @@ def main(args: argparse.Namespace) -> None:
     )
     if result.dropped_heads:
         print(f'dropped, for training only: {", ".join(result.dropped_heads)}')
+    if result.was_trained_for_int8:
+        print(
+            'note: this is of quantization-aware training, whose unrounded weights may be far less accurate; '
+            'tools/quantize.py writes its int8 file from the train-form checkpoint'
+        )
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from ..deploy.runtimes import load_exported
 from ..deploy.telemetry import import_openvino
 from ..quantization.onnx_files import OnnxQuantizer
 from ..quantization.openvino_files import quantize_openvino, save_quantized
-from ..quantization.settings import QuantizationSettings, require_quantizer
+from ..quantization.settings import QUANTIZERS, QuantizationSettings, require_quantizer
 from .cases import Case
 
 Write = Callable[[nn.Module, Path, Tensor, ExportMetadata], object]
@@ -82,7 +82,7 @@ def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable
 
 def _quantize(path: Path, inputs: Tensor, metadata: ExportMetadata) -> Path:
     """Make an int8 file, calibrated on ``inputs``, by the code of tools/quantize.py with its defaults."""
-    require_quantizer(find_format(path))
+    require_quantizer(find_format(path), QUANTIZERS[find_format(path).name][0])
     quantized = path.with_stem('int8')
     if path.suffix == '.onnx':
         quantizer = OnnxQuantizer(path, per_channel=True)

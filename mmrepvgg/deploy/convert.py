@@ -15,6 +15,7 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing
 from ..models.blocks import RepVGGBlock
+from ..models.fake_quant import find_quantizers
 from .complexity import count_params
 from .forms import build_model
 from .inputs import iterate_images, make_noise
@@ -34,6 +35,7 @@ class Conversion:
         train_params: Parameters of the train form.
         deploy_params: Parameters of the deploy form.
         dropped_heads: Training-only heads of the source, which the destination has not.
+        was_trained_for_int8: The source is of quantization-aware training: in float32 it may be far less accurate.
     """
 
     entry: str
@@ -42,6 +44,7 @@ class Conversion:
     train_params: int
     deploy_params: int
     dropped_heads: tuple[str, ...] = ()
+    was_trained_for_int8: bool = False
 
 
 def reparameterize_checkpoint(
@@ -111,7 +114,13 @@ def reparameterize_checkpoint(
         record.update(max_relative_difference=difference, num_inputs=num_inputs, tolerance=tolerance)
         torch.save(content, temporary)
     return Conversion(
-        checkpoint.entry, difference, num_inputs, count_params(trained), count_params(deployed), dropped_heads
+        checkpoint.entry,
+        difference,
+        num_inputs,
+        count_params(trained),
+        count_params(deployed),
+        dropped_heads,
+        bool(find_quantizers(trained)),
     )
 
 

@@ -17,6 +17,7 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing
 from ..models.backbone import RepVGG
+from ..models.fake_quant import find_quantizers
 from . import writers
 from .formats import Format, check_options, find_format, require_packages
 from .forms import build_model
@@ -41,6 +42,7 @@ class Export:
         num_inputs: On how many images that was measured.
         computed_in: In which precision the runtime computed on this machine, see :class:`ExportedModel`.
         was_switched: Whether the checkpoint was in train form.
+        was_trained_for_int8: Whether it is of quantization-aware training: in float it may be far less accurate.
         max_activation: fp16 only: largest absolute output of a layer; float16 ends at 65504.
     """
 
@@ -50,6 +52,7 @@ class Export:
     num_inputs: int
     computed_in: str
     was_switched: bool
+    was_trained_for_int8: bool
     max_activation: float | None = None
 
 
@@ -136,7 +139,14 @@ def export_model(
                 f'more than the tolerance of {allowed:.0e}; nothing was written. --tolerance allows more'
             )
     return Export(
-        metadata, difference, relative, num_inputs, exported.computes_in, prepared.was_switched, max_activation
+        metadata,
+        difference,
+        relative,
+        num_inputs,
+        exported.computes_in,
+        prepared.was_switched,
+        bool(find_quantizers(model)),
+        max_activation,
     )
 
 

@@ -88,7 +88,7 @@ class RepVGG(BaseModule):
         if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be an integer from -1 to {num_stages}, got {frozen_stages!r}')
 
-        if block not in BLOCKS:
+        if not isinstance(block, str) or block not in BLOCKS:
             raise ValueError(f'block must be one of {", ".join(BLOCKS)}, got {block!r}')
         make_block = BLOCKS[block]
 

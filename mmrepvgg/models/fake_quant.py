@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from .forms import DEPLOY_BRANCH, INPUT_QUANTIZER
+from .forms import INPUT_QUANTIZER
 
 GRANULARITIES = ('per-channel', 'per-tensor')
 RANGES = ('observed', 'learned')
@@ -216,8 +216,8 @@ def get_activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
         model: A model in train form with quantization-aware blocks.
 
     Returns:
-        dict[str, tuple[float, float]]: Minimum (0 or below) and maximum (0 or above) by the path that the convolution
-        has in deploy form, for example ``'backbone.stage_1.0.branch_reparam'``. Empty without such blocks.
+        dict[str, tuple[float, float]]: Minimum (0 or below) and maximum (0 or above) by the path of the block, for
+        example ``'backbone.stage_1.0'``. Empty without such blocks.
 
     Raises:
         ValueError: If a range was never observed.
@@ -230,5 +230,5 @@ def get_activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
                 'train with QuantizationAwareHook'
             )
         low, high = quantizer.get_range()
-        ranges[name.removesuffix(INPUT_QUANTIZER) + DEPLOY_BRANCH] = low.item(), high.item()
+        ranges[name.removesuffix(f'.{INPUT_QUANTIZER}')] = low.item(), high.item()
     return ranges

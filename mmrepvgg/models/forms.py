@@ -67,6 +67,6 @@ def check_form(
     if not quantized and (found := find(INPUT_QUANTIZER)):
         raise CheckpointFormError(
             f'the checkpoint is of quantization-aware training (it has {found}), but the model has no quantizers; use '
-            'the config with which it was trained (backbone.quantization=dict(...)), or drop them by converting it '
-            f'with: {_CONVERT} QAT_CONFIG SRC DST'
+            'the config with which it was trained (backbone.quantization=dict(...)); its int8 file is made with: '
+            'python tools/quantize.py QAT_CONFIG CHECKPOINT OUT'
         )

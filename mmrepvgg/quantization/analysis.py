@@ -20,6 +20,7 @@ from .points import find_layers
 from .results import GRANULARITIES, Analysis, Layer, Outcome
 from .samples import iterate_samples
 from .simulation import simulate
+from .trained import find_training
 from .verdict import find_worst, predict
 
 # Images on which each layer is looked at alone: their number decides the time, and ratios of powers need few.
@@ -38,6 +39,7 @@ def analyze(
     split: str = 'test',
     calibration_split: str = 'train',
     batch_size: int = 16,
+    ema: bool = False,
 ) -> Analysis:
     """Predict what static int8 quantization will do to a checkpoint.
 
@@ -50,18 +52,24 @@ def analyze(
         split: ``'train'`` or ``'test'``: where the samples come from.
         calibration_split: Likewise of the calibration images.
         batch_size: Images in a batch; changes nothing but memory and time.
+        ema: Analyze the averaged weights.
 
     Raises:
-        ValueError: If the model is no classifier on a RepVGG, or the data can't be used.
+        ValueError: If the model is no classifier on a RepVGG or was trained for int8, or the data can't be used.
         CheckpointError: If the checkpoint can't be read, or does not fit.
     """
     for name in (split, calibration_split):
         if cfg.get(f'{name}_dataloader') is None:
             raise ValueError(f'the config must have a {name}_dataloader, from whose data set images are drawn')
-    weights = read_checkpoint(checkpoint)
+    weights = read_checkpoint(checkpoint, ema)
     model: Any = build_model(cfg, deploy=weights.is_deploy_form)
     _check_classifier(model)
     load_weights(model, weights)
+    if find_training(model) is not None:
+        raise ValueError(
+            f'{checkpoint} is of quantization-aware training: its int8 file has the ranges of training, and there is '
+            'nothing to predict; tools/quantize.py writes and measures it'
+        )
     calibration = list(iterate_samples(cfg, calibration_split, num_calibration, seed=seed, batch_size=batch_size))
     samples = list(iterate_samples(cfg, split, num_samples, seed=seed, batch_size=batch_size))
     return analyze_model(model, [images for images, _ in calibration], samples)
@@ -190,4 +198,9 @@ def _check_classifier(model: Any) -> None:
         raise ValueError(
             f'the model must be a classifier on a RepVGG of mmrepvgg, got {type(model).__name__}; give a config whose '
             "model is an ImageClassifier with backbone type='mmrepvgg.RepVGG'"
+        )
+    if getattr(model, 'with_neck', False) and len(model.backbone.out_indices) > 1:
+        raise ValueError(
+            f'the backbone must have one output to be analyzed, got out_indices={model.backbone.out_indices}; leave '
+            'the others out, the head takes the last one only'
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..deploy.metadata import ENTRY, ExportMetadata
 from ..deploy.writers import quiet
+from ..models.forms import DEPLOY_BRANCH
 
 # What is computed in int8 because it holds weights, and what comes along with the layer that follows it.
 _LAYERS = ('Conv', 'Gemm')
@@ -44,7 +45,7 @@ class OnnxQuantizer:
 
         Args:
             batches: Inputs of the file, ``(N, C, H, W)``.
-            method: One of ``CALIBRATIONS['ONNX']``.
+            method: One of ``CALIBRATIONS['onnxruntime']``.
         """
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import create_calibrator
@@ -166,5 +167,6 @@ def _find_layers(graph: Any) -> dict[str, list[str]]:
 
 
 def name_layer(weight: str) -> str:
-    """The module's path in the classifier, from the name that an exporter gave its weight."""
-    return weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')
+    """A layer's name, from the name that an exporter gave its weight; a block's convolution has the block's name."""
+    name = weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')
+    return name.removesuffix(f'.{DEPLOY_BRANCH}')

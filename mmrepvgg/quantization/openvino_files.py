@@ -13,7 +13,7 @@ from ..deploy.writers import quiet, save_openvino
 from .onnx_files import name_layer
 from .settings import QuantizationSettings
 
-_LAYERS = ('Convolution', 'MatMul')
+_LAYERS = ('Convolution', 'GroupConvolution', 'MatMul')
 _INT8 = ('i8', 'u8')
 # Layers are ranked on so many batches of test images.
 _NUM_RANKING = 8

@@ -20,7 +20,7 @@ from .fallback import find_float_layers
 from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_reference
 from .onnx_files import OnnxQuantizer
 from .openvino_files import convert_onnx, list_layers, quantize_openvino, quantize_within_drop, save_quantized
-from .settings import QuantizationSettings, check_quantization, require_quantizer
+from .settings import QuantizationSettings, check_quantization, find_quantizer, require_quantizer
 from .trained import Training, find_training
 
 # Layers are ranked on so many batches of the calibration images.
@@ -103,7 +103,7 @@ def quantize_model(
         softmax: See there.
         ema: See there.
         activation_ranges: Smallest and largest value of the inputs of convolutions, by their names in the deploy form
-            (``'backbone.stage_1.0.branch_reparam'``), as quantization-aware training learns them. These convolutions
+            (``'backbone.stage_1.0'``), as quantization-aware training learns them. These convolutions
             alone are quantized then, with exactly these ranges: uint8 inputs, and int8 weights with the scale
             ``max(abs(weight)) / 127``, of each channel or of the whole. Nothing is calibrated.
 
@@ -133,23 +133,21 @@ def quantize_model(
     settings = _resolve(settings, trained)
     if activation_ranges is None and trained is not None:
         activation_ranges = trained.ranges
-    if activation_ranges is None:
-        require_quantizer(row)
-    else:
-        if settings.max_drop is not None:
-            raise ValueError(
-                'max_drop goes with calibrated ranges, and these are given or trained ones; leave out --max-drop'
-            )
-        require_packages(_ONNX, write=True)
+    if activation_ranges is not None and settings.max_drop is not None:
+        raise ValueError(
+            'max_drop goes with calibrated ranges, and these are given or trained ones; leave out --max-drop'
+        )
+    # given ranges are for ONNX Runtime's quantizer, whose result OpenVINO reads
+    quantizer = find_quantizer(row, settings) if activation_ranges is None else 'onnxruntime'
+    require_quantizer(row, quantizer)
     with tempfile.TemporaryDirectory() as folder, replacing_files(row, out) as temporary:
-        # learned ranges are for ONNX, from which OpenVINO's file is made then
-        job = _Job(cfg, prepared, row if activation_ranges is None else _ONNX, settings, trained, Path(folder))
+        job = _Job(cfg, prepared, _ONNX if quantizer == 'onnxruntime' else row, settings, trained, Path(folder))
         if activation_ranges is not None:
             layers = job.write_with_ranges(temporary, activation_ranges)
-        elif row.name == 'ONNX':
-            layers = job.write_onnx(temporary)
+        elif quantizer == 'onnxruntime':
+            layers = job.write_calibrated(temporary)
         else:
-            layers = job.write_openvino(temporary)
+            layers = job.write_by_nncf(temporary)
         return job.measure(temporary, layers)
 
 
@@ -190,32 +188,41 @@ class _Job:
         quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
         layers = {layer: layer in ranges for layer in quantizer.layers}
         quantizer.set_ranges(ranges)
-        if find_format(path) == _ONNX:
-            quantizer.write(path, self.metadata)
-        else:
-            quantizer.write(self.folder / 'int8.onnx', self._any_batch())
-            save_quantized(convert_onnx(self.folder / 'int8.onnx'), path, self.metadata)
+        self._put(quantizer, path, self.metadata)
         return layers
 
-    def write_onnx(self, path: Path) -> dict[str, bool]:
+    def write_calibrated(self, path: Path) -> dict[str, bool]:
         images = self._read_calibration()
         quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
         quantizer.calibrate(track(images, 'calibration'), self.settings.calibration)
-        kept = self._find_float_layers(quantizer, images) if self.settings.max_drop is not None else ()
-        quantizer.write(path, self.metadata, kept)
+        kept: tuple[str, ...] = ()
+        if self.settings.max_drop is not None:
+            candidate = self.folder / f'candidate{path.suffix}'
+            kept = self._find_float_layers(quantizer, images, candidate)
+        self._put(quantizer, path, self.metadata, kept)
         return {layer: layer not in kept for layer in quantizer.layers}
 
-    def _find_float_layers(self, quantizer: OnnxQuantizer, images: list[np.ndarray]) -> tuple[str, ...]:
-        candidate = self.folder / 'candidate.onnx'
+    def _put(
+        self, quantizer: OnnxQuantizer, path: Path, metadata: ExportMetadata, float_layers: Iterable[str] = ()
+    ) -> None:
+        if find_format(path) == _ONNX:
+            quantizer.write(path, metadata, float_layers)
+        else:
+            quantizer.write(self.folder / 'int8.onnx', self._any_batch(), float_layers)
+            save_quantized(convert_onnx(self.folder / 'int8.onnx'), path, metadata)
+
+    def _find_float_layers(
+        self, quantizer: OnnxQuantizer, images: list[np.ndarray], candidate: Path
+    ) -> tuple[str, ...]:
         tried = []
 
         def measure(float_layers: frozenset[str]) -> float:
-            quantizer.write(candidate, self._any_batch(), float_layers)
+            self._put(quantizer, candidate, self._any_batch(), float_layers)
             tried.append(measure_accuracy(run_file(load_exported(candidate)), self.test))
             return tried[-1]
 
         def run(float_layers: Iterable[str]) -> Tensor:
-            quantizer.write(candidate, self._any_batch(), float_layers)
+            self._put(quantizer, candidate, self._any_batch(), float_layers)
             exported = load_exported(candidate)
             return torch.cat([run_file(exported)(inputs) for inputs in images[:_NUM_RANKING]])
 
@@ -233,7 +240,7 @@ class _Job:
             raise self._tell_failure(max(tried))
         return kept
 
-    def write_openvino(self, path: Path) -> dict[str, bool]:
+    def write_by_nncf(self, path: Path) -> dict[str, bool]:
         images = [image for inputs in self._read_calibration() for image in np.split(inputs, len(inputs))]
         model = quantize_openvino(self.float_path, images, self.settings)
         save_quantized(model, path, self.metadata)

@@ -27,10 +27,13 @@ def iterate_samples(
         Images ``(N, C, H, W)`` as the pipeline packs them (uint8, before the data preprocessor), and labels ``(N,)``.
 
     Raises:
-        ValueError: If the split is unknown or holds no image, or the pipeline gives images of different sizes.
+        ValueError: If the split is unknown, not in the config or empty, or the pipeline gives images of different
+            sizes.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
+    if cfg.get(f'{split}_dataloader') is None:
+        raise ValueError(f'the config must have a {split}_dataloader, whose images are needed here')
     settings = cfg[f'{split}_dataloader'].dataset
     while 'dataset' in settings:  # RepeatDataset and its like
         settings = settings['dataset']

@@ -4,13 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ..deploy.formats import Format, MissingPackageError, check_options, require_packages
+from ..deploy.formats import Format, MissingPackageError, check_options, find_format, require_packages
 from .results import GRANULARITIES
 
-# How the range of an activation is found, by format: what its quantizer has.
+# Whose quantizer makes the files of a format, the default first. OpenVINO reads what ONNX Runtime's gives.
+QUANTIZERS = {'ONNX': ('onnxruntime',), 'OpenVINO': ('nncf', 'onnxruntime')}
+ALL_QUANTIZERS = tuple(dict.fromkeys(name for names in QUANTIZERS.values() for name in names))
+
+# How the range of an activation is found: what each quantizer has.
 CALIBRATIONS = {
-    'ONNX': ('minmax', 'entropy', 'percentile'),
-    'OpenVINO': ('minmax', 'percentile'),
+    'onnxruntime': ('minmax', 'entropy', 'percentile'),
+    'nncf': ('minmax', 'percentile'),
 }
 ALL_CALIBRATIONS = tuple(dict.fromkeys(method for methods in CALIBRATIONS.values() for method in methods))
 
@@ -24,6 +28,7 @@ class QuantizationSettings:
             whole. None: what the model was trained for, and per-channel if it was not trained for int8.
         calibration: ``'minmax'``: the smallest and largest value that was seen. ``'entropy'``: the range that loses
             least information. ``'percentile'``: without the outermost values.
+        quantizer: One of ``QUANTIZERS`` for the format; None: the first of them.
         num_samples: How many training images to calibrate on, at most.
         seed: Of their choice.
         max_drop: Largest allowed loss of top-1 accuracy in points; layers stay in float32 until it is met. None: any.
@@ -39,12 +44,15 @@ class QuantizationSettings:
     seed: int = 0
     max_drop: float | None = None
     eval_samples: int | None = None
+    quantizer: str | None = None
 
     def __post_init__(self) -> None:
         if self.granularity not in (None, *GRANULARITIES):
             raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, got {self.granularity!r}')
         if self.calibration not in ALL_CALIBRATIONS:
             raise ValueError(f'calibration must be one of {", ".join(ALL_CALIBRATIONS)}, got {self.calibration!r}')
+        if self.quantizer not in (None, *ALL_QUANTIZERS):
+            raise ValueError(f'quantizer must be one of {", ".join(ALL_QUANTIZERS)}, got {self.quantizer!r}')
         if self.num_samples < 1:
             raise ValueError(f'num_samples must be at least 1, got {self.num_samples}')
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
@@ -61,24 +69,37 @@ def check_quantization(row: Format, settings: QuantizationSettings, options: Ite
     Raises:
         ValueError: If not; the message names what can be had.
     """
-    if row.name not in CALIBRATIONS:
-        raise ValueError(f'int8 files can be {", ".join(CALIBRATIONS)}, got {row.name}')
-    if settings.calibration not in CALIBRATIONS[row.name]:
+    if row.name not in QUANTIZERS:
+        raise ValueError(f'int8 files can be {", ".join(QUANTIZERS)}, got {row.name}')
+    if settings.quantizer not in (None, *QUANTIZERS[row.name]):
         raise ValueError(
-            f'the calibration of {row.name} files must be one of {", ".join(CALIBRATIONS[row.name])}, '
-            f'got {settings.calibration}'
+            f'the quantizer of {row.name} files must be one of {", ".join(QUANTIZERS[row.name])}, '
+            f'got {settings.quantizer}'
+        )
+    quantizer = find_quantizer(row, settings)
+    if settings.calibration not in CALIBRATIONS[quantizer]:
+        raise ValueError(
+            f'the calibration of {row.name} files by {quantizer} must be one of '
+            f'{", ".join(CALIBRATIONS[quantizer])}, got {settings.calibration}'
         )
     check_options(row, 'fp32', options)
 
 
-def require_quantizer(row: Format) -> None:
+def find_quantizer(row: Format, settings: QuantizationSettings) -> str:
+    """The quantizer that makes files of this format."""
+    return settings.quantizer or QUANTIZERS[row.name][0]
+
+
+def require_quantizer(row: Format, quantizer: str) -> None:
     """Say which packages the int8 files of a format lack, without importing them.
 
     Raises:
         MissingPackageError: If one is not installed.
     """
     require_packages(row, write=True)
-    if row.name == 'OpenVINO' and find_spec('nncf') is None:
+    if quantizer == 'onnxruntime':
+        require_packages(find_format('model.onnx'), write=True)
+    elif find_spec('nncf') is None:
         raise MissingPackageError(
             'int8 OpenVINO files take nncf, not installed here: pip install "mmrepvgg[quantization]"'
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..models.fake_quant import fake_quantize_kernel
 from .points import find_layers, find_points, intercept
 from .results import GRANULARITIES, Activations
 
@@ -43,13 +44,7 @@ def quantize_weight(weight: Tensor, granularity: str) -> Tensor:
     """
     if granularity not in GRANULARITIES:
         raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, got {granularity!r}')
-    if granularity == 'per-tensor':
-        scale = weight.abs().max().item() / 127
-        return torch.fake_quantize_per_tensor_affine(weight, scale if scale >= _TINY else 1.0, 0, -127, 127)
-    scales = weight.flatten(1).abs().amax(1) / 127
-    scales = torch.where(scales >= _TINY, scales, torch.ones_like(scales))
-    zeros = torch.zeros_like(scales, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -127, 127)
+    return fake_quantize_kernel(weight, per_channel=granularity == 'per-channel')
 
 
 @contextmanager

@@ -45,8 +45,8 @@ class Measurement:
         fallback: Of the ONNX file, per-tensor, with the layers of ``kept`` in float32, chosen so that at most
             ``MAX_DROP`` points are lost; None for quantization-aware training, which has ranges of its own.
         kept: Those layers.
-        predicted: What the analysis expects to be lost, in points, by granularity.
-        traits: Candidates for what decides, see :func:`describe_traits`.
+        predicted: What the analysis expects to be lost, in points, by granularity; empty after training for int8.
+        traits: Candidates for what decides, see :func:`describe_traits`; likewise.
     """
 
     subject: Subject
@@ -81,8 +81,11 @@ def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Pat
     """
     path = folder / _RESULT
     if not path.exists():
-        analysis = analyze(cfg, checkpoint)
-        draw_picture(analysis, judge(analysis), folder / 'analysis.png')
+        # training for int8 leaves nothing to predict
+        is_trained_for_int8 = cfg.model.backbone.get('quantization') is not None
+        analysis = None if is_trained_for_int8 else analyze(cfg, checkpoint)
+        if analysis is not None:
+            draw_picture(analysis, judge(analysis), folder / 'analysis.png')
         measurement = _measure(cfg, checkpoint, subject, analysis)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(asdict(measurement), indent=1) + '\n')
@@ -94,14 +97,13 @@ def read_measurement(folder: Path) -> Measurement:
     return Measurement(**content | dict(subject=Subject(**content['subject']), kept=tuple(content['kept'])))
 
 
-def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis) -> Measurement:
+def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis | None) -> Measurement:
     model: Any = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
     set_fake_quantization(model, enabled=True)
     simulated = measure_accuracy(cfg, model, model.data_preprocessor)
 
-    trained_for = cfg.model.backbone.get('quantization')
-    granularities = GRANULARITIES if trained_for is None else (trained_for['granularity'],)
+    granularities = GRANULARITIES if analysis else (cfg.model.backbone.quantization['granularity'],)
     files: dict[str, dict[str, float]] = {runtime: {} for runtime in SUFFIXES}
     with tempfile.TemporaryDirectory() as folder:
         for runtime, suffix in SUFFIXES.items():
@@ -110,7 +112,7 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
                 result = quantize_model(cfg, checkpoint, Path(folder, f'int8{suffix}'), settings)
                 files[runtime][granularity] = _require(result.accuracy)
         fallback = None
-        if trained_for is None:
+        if analysis is not None:
             settings = QuantizationSettings(granularity='per-tensor', max_drop=MAX_DROP)
             fallback = quantize_model(cfg, checkpoint, Path(folder, 'fallback.onnx'), settings)
     deployed = reparameterize(model)
@@ -123,8 +125,8 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
         files=files,
         fallback=_require(fallback.accuracy) if fallback else None,
         kept=fallback.float_layers if fallback else (),
-        predicted={prediction.granularity: prediction.drop for prediction in judge(analysis).predictions},
-        traits=describe_traits(analysis),
+        predicted={p.granularity: p.drop for p in judge(analysis).predictions} if analysis else {},
+        traits=describe_traits(analysis) if analysis else {},
     )
 
 

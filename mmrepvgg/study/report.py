@@ -101,6 +101,8 @@ def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
 
 def _iterate_traits(measurements: Sequence[Measurement]) -> Iterator[str]:
     plain = [m for m in measurements if not m.is_trained_for_int8]
+    if not plain:
+        return
     drops = [m.drop('ONNX Runtime', 'per-tensor') for m in plain]
     lost = [m for m, drop in zip(plain, drops, strict=True) if find_level(drop) != 'safe']
     kept = [m for m in plain if m not in lost]

@@ -14,14 +14,12 @@ class Recipe:
         lr: The largest learning rate, for the config's batch size.
         epochs: Of a RepVGG; other kinds may take a multiple.
         schedule: ``'cosine'`` from the first iteration, or ``'one-cycle'`` with 30% of warm-up.
-        label_smoothing: Of the loss.
     """
 
     title: str
     lr: float
     epochs: int
     schedule: str = 'cosine'
-    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,15 @@ RECIPES = {
 }
 
 KINDS = {
-    'repvgg': Kind('RepVGG-A0'),
-    'custom-l2': Kind('RepVGG-A0, custom L2', {'default_hooks.custom_l2': dict(type='mmrepvgg.CustomL2Hook')}),
+    'repvgg': Kind('RepVGG'),
+    'custom-l2': Kind('RepVGG, custom L2', {'default_hooks.custom_l2': dict(type='mmrepvgg.CustomL2Hook')}),
     'qarepvgg': Kind(
-        'QARepVGG-A0',
+        'QARepVGG',
         {'model.backbone.block': 'QARepVGGBlock', 'optim_wrapper.optimizer.weight_decay': 4e-5},
         epochs_factor=1.6,
     ),
     'qat': Kind(
-        'RepVGG-A0, QAT per-tensor',
+        'RepVGG, QAT per-tensor',
         {
             'model.backbone.quantization': dict(granularity='per-tensor', momentum=0.05),
             'default_hooks.quantization': dict(type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=4),
@@ -87,7 +85,9 @@ class Subject:
 
 
 def list_subjects(recipes: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]) -> list[Subject]:
-    """Every combination, those that others start from first."""
+    """Every combination, those that others start from first; these are added where they are missing."""
+    if any(KINDS[kind].fine_tuning_epochs for kind in kinds):
+        kinds = ['repvgg', *(kind for kind in kinds if kind != 'repvgg')]
     return [
         Subject(recipe, kind, seed)
         for kind in sorted(kinds, key=lambda kind: KINDS[kind].fine_tuning_epochs)

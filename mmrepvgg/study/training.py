@@ -1,7 +1,9 @@
 """The trainings of the study, each through mmengine's Runner."""
 
 import copy
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import replacing
 from ..deploy.forms import build_model
 from ..engine.training import train
+from ..models.fake_quant import set_fake_quantization
 from .accuracy import measure_accuracy
 from .subjects import KINDS, RECIPES, Recipe, Subject
 
@@ -44,9 +47,12 @@ def train_subject(base: Config, subject: Subject, work_dir: Path, plan: Plan) ->
 
     Returns:
         tuple[Config, Path]: The config with which it was trained, and its checkpoint in train form.
+
+    Raises:
+        ValueError: If ``work_dir`` has a model that was trained otherwise.
     """
     folder = work_dir / subject.name
-    finished = folder / 'trained.json'
+    finished, origin = folder / 'trained.json', _identify(base, subject, plan)
     if not finished.exists():
         epochs = subject.count_epochs(plan.max_epochs)
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -54,11 +60,20 @@ def train_subject(base: Config, subject: Subject, work_dir: Path, plan: Plan) ->
             checkpoint = train(copy.deepcopy(cfg), str(folder / f'{epochs}-epochs'))
             if attempt == MAX_ATTEMPTS or _is_good(cfg, str(checkpoint), plan):
                 break
-            epochs += epochs // 2
+            epochs += max(1, epochs // 2)
+        record = dict(origin=origin, epochs=epochs, checkpoint=os.path.relpath(str(checkpoint), folder))
         with replacing(finished) as temporary:
-            temporary.write_text(json.dumps(dict(epochs=epochs, checkpoint=str(checkpoint))))
-    content = json.loads(finished.read_text())
-    return _make_config(base, subject, work_dir, plan, content['epochs']), Path(content['checkpoint'])
+            temporary.write_text(json.dumps(record))
+    record = json.loads(finished.read_text())
+    if record['origin'] != origin:
+        raise ValueError(f'{folder} is of another config, data set or length of training; give another --work-dir')
+    return _make_config(base, subject, work_dir, plan, record['epochs']), folder / record['checkpoint']
+
+
+def _identify(base: Config, subject: Subject, plan: Plan) -> str:
+    """A hash of all that a training follows from."""
+    parts = [base.pretty_text, str(plan), str(RECIPES[subject.recipe]), str(KINDS[subject.kind]), str(subject)]
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
 
 
 def _is_good(cfg: Config, checkpoint: str, plan: Plan) -> bool:
@@ -66,6 +81,8 @@ def _is_good(cfg: Config, checkpoint: str, plan: Plan) -> bool:
         return True
     model: Any = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
+    # what training showed: the unrounded weights of quantization-aware training may be worthless
+    set_fake_quantization(model, enabled=True)
     return measure_accuracy(cfg, model, model.data_preprocessor) >= plan.min_accuracy
 
 
@@ -76,7 +93,8 @@ def _make_config(base: Config, subject: Subject, work_dir: Path, plan: Plan, epo
     cfg.merge_from_dict(dict(kind.settings))
     cfg.randomness = dict(seed=subject.seed)
     cfg.optim_wrapper.optimizer.lr = recipe.lr * (0.1 if is_fine_tuned else 1)
-    cfg.model.head.loss = _make_loss(recipe)
+    # of the recipes alone, not of the config: smoothing narrows the weights, too
+    cfg.model.head.loss = dict(type='CrossEntropyLoss')
     cfg.param_scheduler = _make_scheduler(recipe, epochs, is_fine_tuned)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=epochs, max_keep_ckpts=1)
@@ -84,12 +102,6 @@ def _make_config(base: Config, subject: Subject, work_dir: Path, plan: Plan, epo
         start = Subject(subject.recipe, 'repvgg', subject.seed)
         cfg.load_from = str(train_subject(base, start, work_dir, plan)[1])
     return cfg
-
-
-def _make_loss(recipe: Recipe) -> dict[str, Any]:
-    if recipe.label_smoothing:
-        return dict(type='LabelSmoothLoss', label_smooth_val=recipe.label_smoothing)
-    return dict(type='CrossEntropyLoss')
 
 
 def _make_scheduler(recipe: Recipe, epochs: int, is_fine_tuned: bool) -> dict[str, Any]:
