@@ -32,6 +32,7 @@ _PUBLIC = {
     'CalibrateInsertedNormsHook': 'engine.calibration',
     'ChannelsLastHook': 'engine.hooks',
     'CustomL2Hook': 'engine.custom_l2',
+    'clip_norm_scales': 'models.norm_scales',
     'PredictionRecord': 'engine.metrics',
     'QuantizationAwareHook': 'engine.quantization',
     'get_activation_ranges': 'models.fake_quant',

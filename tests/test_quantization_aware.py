@@ -25,6 +25,7 @@ from mmrepvgg import (
     RepVGGBlock,
     build_backbone,
     build_classifier,
+    clip_norm_scales,
     load_classifier,
     reparameterize,
 )
@@ -316,7 +317,8 @@ def test_backbone_freezes_stages_and_computes_under_autocast(randomise):
     assert moved == {'stage_2.0', 'stage_2.1'}
     assert all(p.grad is None for p in model.stage_1.parameters())
     assert all(p.grad.isfinite().all() for p in model.stage_2.parameters())
-    assert set(after) == {name for name, m in reparameterize(model).named_modules() if isinstance(m, nn.Conv2d)}
+    convs = {name for name, m in reparameterize(model).named_modules() if isinstance(m, nn.Conv2d)}
+    assert {f'{name}.branch_reparam' for name in after} == convs
 
 
 def test_calibration_is_the_mean_over_batches_of_the_float_model(randomise):
@@ -542,3 +544,22 @@ def test_onnx_runtime_agrees_per_channel(workspace, quantization, tmp_path):
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'qat.pth')
     assert quantize_model(cfg, tmp_path / 'qat.pth', tmp_path / 'int8.onnx').granularity == 'per-channel'
     assert assert_file_computes_like(model, load_exported(tmp_path / 'int8.onnx'), cfg) > 80
+
+
+def test_scales_of_batch_norms_are_limited(randomise):
+    block = randomise(RepVGGBlock(8, 8)).eval()
+    block.branch_norm.running_var[3] = 0
+    scale = block.branch_norm.weight.abs() / (block.branch_norm.running_var + 1e-5).sqrt()
+    others = block.branch_norm.weight.detach().clone()[:3]
+    assert clip_norm_scales(block, 4.0) == 1
+    limited = block.branch_norm.weight.abs() / (block.branch_norm.running_var + 1e-5).sqrt()
+    assert limited[3].item() == pytest.approx(4 * scale.median().item(), rel=1e-5)
+    torch.testing.assert_close(block.branch_norm.weight.detach()[:3], others)
+    assert clip_norm_scales(block, 4.0) == 0
+    block.switch_to_deploy()
+    with pytest.raises(ValueError, match='RepVGGBlock has no block in train form'):
+        clip_norm_scales(block, 4.0)
+    with pytest.raises(ValueError, match='factor must be at least 1, got 0'):
+        clip_norm_scales(block, 0)
+    with pytest.raises(ValueError, match='clip_scales must be at least 1, or None, got 0'):
+        QuantizationAwareHook(clip_scales=0)

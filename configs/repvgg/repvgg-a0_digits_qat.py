@@ -24,5 +24,7 @@ param_scheduler = dict(T_max=5, end=5)
 
 default_hooks = dict(
     checkpoint=dict(interval=1),
-    quantization=dict(type='mmrepvgg.QuantizationAwareHook', num_calibration_batches=20, freeze_ranges_after=4),
+    quantization=dict(
+        type='mmrepvgg.QuantizationAwareHook', num_calibration_batches=20, freeze_ranges_after=4, clip_scales=4.0
+    ),
 )

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..models.blocks import RepVGGBlock
 from ..models.fake_quant import find_quantizers, set_fake_quantization
+from ..models.norm_scales import clip_norm_scales
 
 
 class QuantizationAwareHook(Hook):
@@ -24,14 +25,25 @@ class QuantizationAwareHook(Hook):
         num_calibration_batches: How many training batches to observe, in each process. More than there are: all.
         freeze_ranges_after: After this many epochs observed ranges stay as they are, so that the weights settle on
             the grids that are deployed; None: they move on to the end. Learned ranges train on.
+        clip_scales: First limit the scales of the batch norms to so many times their median, see
+            :func:`clip_norm_scales`: per-tensor training does not recover from kernels that nearly dead channels made
+            wide. None: not.
     """
 
-    def __init__(self, num_calibration_batches: int = 20, freeze_ranges_after: int | None = None):
+    def __init__(
+        self,
+        num_calibration_batches: int = 20,
+        freeze_ranges_after: int | None = None,
+        clip_scales: float | None = None,
+    ):
         if num_calibration_batches < 1:
             raise ValueError(f'num_calibration_batches must be at least 1, got {num_calibration_batches}')
         if freeze_ranges_after is not None and freeze_ranges_after < 0:
             raise ValueError(f'freeze_ranges_after must be a number of epochs or None, got {freeze_ranges_after}')
+        if clip_scales is not None and not clip_scales >= 1:
+            raise ValueError(f'clip_scales must be at least 1, or None, got {clip_scales}')
         self.num_calibration_batches = num_calibration_batches
+        self.clip_scales = clip_scales
         self.freeze_ranges_after = freeze_ranges_after
 
     # After the checkpoint is loaded.
@@ -45,6 +57,10 @@ class QuantizationAwareHook(Hook):
             )
         if all(quantizer.is_observed for quantizer in quantizers.values()):
             return
+
+        if self.clip_scales is not None:
+            num_limited = clip_norm_scales(model, self.clip_scales)
+            print_log(f'limited the batch norm scales of {num_limited} channels', 'current')
 
         def run(batch: Any) -> None:
             data = model.data_preprocessor(batch, True)

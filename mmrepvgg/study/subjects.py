@@ -57,7 +57,9 @@ KINDS = {
         'RepVGG, QAT per-tensor',
         {
             'model.backbone.quantization': dict(granularity='per-tensor', momentum=0.05),
-            'default_hooks.quantization': dict(type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=4),
+            'default_hooks.quantization': dict(
+                type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=4, clip_scales=4.0
+            ),
         },
         fine_tuning_epochs=5,
     ),

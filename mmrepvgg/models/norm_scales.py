@@ -1,0 +1,43 @@
+"""The scales of batch norms, which decide how wide a fused kernel becomes."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .blocks import RepVGGBlock
+
+
+@torch.no_grad()
+def clip_norm_scales(model: nn.Module, factor: float) -> int:
+    """Limit the batch norms' scales ``|gain| / sqrt(running_var + eps)`` to ``factor`` times their median.
+
+    A channel that is nearly dead (its running variance is close to 0) is enlarged up to ``1 / sqrt(eps)`` times, and
+    gives the fused kernel a weight that an int8 grid of the whole kernel spends all its steps on. What it multiplies
+    hardly varies, so that little is lost with it; measure the accuracy before and after.
+
+    Args:
+        model: Any module with blocks in train form; its gains are changed in place.
+        factor: 4 is a good start; at least 1.
+
+    Returns:
+        int: How many channels were limited.
+
+    Raises:
+        ValueError: If the factor is below 1, or no block of ``model`` is in train form.
+    """
+    if not factor >= 1:
+        raise ValueError(f'factor must be at least 1, got {factor}')
+    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock) and not module.deploy]
+    if not blocks:
+        raise ValueError(f'{type(model).__name__} has no block in train form, and batch norms are needed to limit them')
+    num_limited = 0
+    for block in blocks:
+        for norm in block.modules():
+            if not isinstance(norm, _BatchNorm) or norm.weight is None or norm.running_var is None:
+                continue
+            scale = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()
+            limit = factor * scale.median()
+            is_wide = scale > limit * (1 + 1e-5)  # but for rounding: a second call finds nothing
+            norm.weight.mul_(torch.where(is_wide, limit / scale, 1.0))
+            num_limited += int(is_wide.sum())
+    return num_limited
