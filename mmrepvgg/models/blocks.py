@@ -66,8 +66,6 @@ class RepVGGBlock(BaseModule):
     # The modules that the switch replaces.
     train_parts: tuple[str, ...] = TRAIN_BRANCHES
 
-    input_quantizer: ActivationQuantizer | None
-
     def __init__(
         self,
         in_channels: int,
@@ -133,7 +131,8 @@ class RepVGGBlock(BaseModule):
         self.act = nn.Identity() if act_cfg is None else build_activation_layer(_in_place(act_cfg))
 
         self.quantization = None if quantization is None else FakeQuantization.from_config(quantization)
-        self.input_quantizer = None
+        # annotated here and not for the class, whose annotations TorchScript would have to understand
+        self.input_quantizer: Any = None
         if self.quantization is not None:
             self.input_quantizer = ActivationQuantizer(
                 self.quantization.ranges == 'learned', self.quantization.momentum
