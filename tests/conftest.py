@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from small_classifier import SMALL_CLASSIFIER
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -41,17 +42,6 @@ def randomise() -> Callable[[nn.Module], nn.Module]:
         return model
 
     return apply
-
-
-SMALL_CLASSIFIER = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='mmrepvgg.RepVGG',
-        arch=dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4, se_cfg=dict(ratio=4, divisor=1)),
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=10, in_channels=128),
-)
 
 
 @pytest.fixture

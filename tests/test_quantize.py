@@ -14,6 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from onnx import numpy_helper
+from small_classifier import SMALL_CLASSIFIER
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.data.digits import prepare_digits
@@ -111,8 +112,6 @@ def train(cfg: Config, model: torch.nn.Module) -> None:
 @pytest.fixture(scope='session')
 def source(tmp_path_factory, digits) -> tuple[Config, Path]:
     """A config without SE layers and a train-form checkpoint, which is right about all its images."""
-    from conftest import SMALL_CLASSIFIER
-
     base = Config(
         dict(
             model=copy.deepcopy(SMALL_CLASSIFIER),
