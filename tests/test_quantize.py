@@ -101,12 +101,15 @@ def train(cfg: Config, model: torch.nn.Module) -> None:
     batches = list(iterate_samples(cfg, 'train', batch_size=48))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     model.train()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: the same model on every machine
     for _ in range(4):
         for images, labels in batches:
             logits = model(model.data_preprocessor(dict(inputs=images))['inputs'])
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(logits, labels).backward()
             optimizer.step()
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope='session')
@@ -388,7 +391,8 @@ class TestLearnedRanges:
             result = quantize_model(*source, tmp_path / name, QUICK, activation_ranges=ranges)
             assert result.int8_layers == tuple(CONVS)
             outputs.append(load_exported(tmp_path / name)(x))
-        torch.testing.assert_close(*outputs, rtol=0, atol=0.05 * outputs[0].std().item())
+        # without VNNI OpenVINO's kernels saturate where all weights and inputs are large, ONNX Runtime's do not
+        assert (outputs[0] - outputs[1]).std() < 0.15 * outputs[0].std()
 
     def test_onnx_runtime_is_exact_where_fast_kernels_saturate(self, source, tmp_path):
         """On CPUs without VNNI instructions; elsewhere there is nothing to see."""
