@@ -4,9 +4,8 @@ make demo    # trains the model from which this starts
 python tools/train.py configs/repvgg/repvgg-a0_digits_qat.py
 python tools/test.py configs/repvgg/repvgg-a0_digits_qat.py work_dirs/repvgg-a0_digits_qat/epoch_5.pth \
     --metrics accuracy    # of the int8 file, simulated
-Top-1 to expect: that of the float32 model or better, in int8. From a model of 95.28 (10 epochs at a rate of 0.1) of
-which standard per-tensor quantization left 48.89, five epochs at 0.01 made 96.39, and 96.94 with ranges='learned';
-ONNX Runtime's int8 files had the same. What the switch writes is for quantization only: in float32 it has 35.83.
+Top-1 to expect: about that of the float32 model, in int8; the study in docs/quantization.md has six such trainings. What
+the switch writes is for quantization: in float32 it may be less accurate.
 """
 
 _base_ = './repvgg-a0_digits.py'
