@@ -4,8 +4,8 @@ make demo    # trains the model from which this starts
 python tools/train.py configs/repvgg/repvgg-a0_digits_qat.py
 python tools/test.py configs/repvgg/repvgg-a0_digits_qat.py work_dirs/repvgg-a0_digits_qat/epoch_5.pth \
     --metrics accuracy    # of the int8 file, simulated
-Top-1 to expect: about that of the float32 model, in int8; the study in docs/quantization.md has six such trainings. What
-the switch writes is for quantization: in float32 it may be less accurate.
+Top-1 to expect: about that of the float32 model, in int8; docs/quantization.md has six such trainings. What the switch
+writes is for quantization: in float32 it may be less accurate.
 """
 
 _base_ = './repvgg-a0_digits.py'
