@@ -103,6 +103,12 @@ def main(args: argparse.Namespace) -> None:
     require_quantizer(row, find_quantizer(row, settings))
     cfg = cli.load_config(args.config, args.cfg_options)
 
+    from mmrepvgg.data.layout import check_data
+
+    # quantization-aware training has left the ranges that others are calibrated for
+    needed = [] if cfg.model.get('backbone', {}).get('quantization') else ['train_dataloader']
+    check_data(cfg, needed if args.eval_samples == 0 else [*needed, 'test_dataloader'])
+
     from mmrepvgg.quantization.quantize import quantize_model
 
     result = quantize_model(
