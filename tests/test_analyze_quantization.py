@@ -27,7 +27,16 @@ from mmrepvgg.quantization.noise import MAX_SNR, OutputNoise, measure_logits_noi
 from mmrepvgg.quantization.observe import Observer, describe_kernel, describe_norms, observe_activations
 from mmrepvgg.quantization.points import find_layers, find_points
 from mmrepvgg.quantization.quantize import quantize_model
-from mmrepvgg.quantization.results import GRANULARITIES, Activations, Analysis, Kernel, Layer, Norm, Outcome
+from mmrepvgg.quantization.results import (
+    CLIP_SCALES,
+    GRANULARITIES,
+    Activations,
+    Analysis,
+    Kernel,
+    Layer,
+    Norm,
+    Outcome,
+)
 from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.quantization.simulation import find_grid, quantize_activations, quantize_weight, simulate
@@ -396,7 +405,7 @@ class TestVerdict:
             == 'per-channel weights will not do either: they lose about 13.9 points (per-tensor ones about 25.0 points)'
         )
         assert 'tools/quantize.py ... --max-drop' in second
-        assert 'with a so, about 5.0 points remain lost' in second
+        assert 'with a so, the loss is about 5.0 points' in second
         assert 'QARepVGG' in third
         safe = replace(analysis, outcomes=(make_outcome(0), *outcomes[1:]))
         assert judge(safe).advice[0] == 'ship int8, per-tensor'
@@ -424,9 +433,27 @@ class TestAnalysis:
         images = [images for images, _ in batches]
         train, deploy = (analyze_model(m, images, batches) for m in (model, reparameterize(model)))
         assert (train.was_switched, deploy.was_switched) == (True, False)
-        assert train.outcomes == deploy.outcomes
+        assert tuple(outcome for outcome in train.outcomes if outcome.clip_scales is None) == deploy.outcomes
+        assert (train.find_clipped() is None, deploy.find_clipped()) == (False, None), 'it takes branches'
         assert [replace(layer, norms=()) for layer in train.layers] == list(deploy.layers)
         assert [layer.name for layer in deploy.layers][-2:] == ['backbone.stage_4.0', 'head.fc']
+
+    def test_limiting_the_scales_is_tried_and_does_in_a_file_what_was_said(self, workspace, tmp_path):
+        cfg = make_config(workspace, PLAIN)
+        analysis = analyze(cfg, workspace / 'bad.pth', num_samples=360, num_calibration=64)
+        clipped = analysis.find_clipped()
+        assert clipped.clip_scales == CLIP_SCALES
+        assert clipped.drop < 5 < analysis.find('per-tensor').drop - 10
+        (advice,) = (line for line in judge(analysis).advice if '--clip-scales 4' in line)
+        assert advice.endswith(
+            f'the loss is about {clipped.drop:.1f} points' if clipped.drop > 0 else 'the loss is nothing'
+        )
+        settings = QuantizationSettings('per-tensor', num_samples=64, clip_scales=CLIP_SCALES)
+        result = quantize_model(cfg, workspace / 'bad.pth', tmp_path / 'net.onnx', settings)
+        assert result.num_clipped >= 1
+        # the reference is the model as it was trained
+        assert result.accuracy_reference == pytest.approx(analysis.accuracy)
+        assert result.accuracy == pytest.approx(clipped.accuracy, abs=1.5)
 
     def test_a_config_without_data(self, workspace):
         cfg = make_config(workspace, PLAIN)

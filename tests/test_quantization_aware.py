@@ -527,6 +527,7 @@ def test_the_int8_file_is_what_training_showed(workspace):
     for settings, message in (
         (QuantizationSettings('per-channel'), 'granularity must be per-tensor, which the model was trained for'),
         (QuantizationSettings(max_drop=1.0), 'leave out --max-drop'),
+        (QuantizationSettings(clip_scales=4.0), 'leave out --clip-scales'),
     ):
         with pytest.raises(ValueError, match=message):
             quantize_model(cfg, checkpoint, workspace / 'refused.onnx', settings)

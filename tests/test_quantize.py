@@ -445,12 +445,22 @@ class TestLearnedRanges:
         ('net.onnx', dict(max_drop=-1), 'max_drop must be points of accuracy, 0 to 100, got -1'),
         ('net.onnx', dict(max_drop=1, eval_samples=0), 'max_drop takes test images'),
         ('net.onnx', dict(num_samples=0), 'num_samples must be at least 1'),
+        ('net.onnx', dict(clip_scales=0.5), 'clip_scales must be at least 1, or None, got 0.5'),
+        ('net.onnx', dict(clip_scales=float('nan')), 'clip_scales must be at least 1, or None, got nan'),
         ('net.onnx', dict(eval_samples=-1), 'eval_samples must not be negative'),
     ],
 )  # fmt: skip
 def test_wrong_settings(source, tmp_path, name, settings, message):
     with pytest.raises(ValueError, match=message):
         quantize_model(*source, tmp_path / name, QuantizationSettings(**settings))
+
+
+def test_limiting_scales_takes_branches(source, tmp_path):
+    reparameterize_checkpoint(*source, tmp_path / 'deploy.pth')
+    settings = QuantizationSettings(clip_scales=4.0)
+    with pytest.raises(ValueError, match='clip_scales limits the batch norms of the branches.*give the train-form'):
+        quantize_model(source[0], tmp_path / 'deploy.pth', tmp_path / 'net.onnx', settings)
+    assert not (tmp_path / 'net.onnx').exists()
 
 
 def test_test_data_that_are_missing(source, tmp_path):
@@ -517,11 +527,13 @@ class TestTool:
             'socket.socket.connect = socket.getaddrinfo = refuse\n'
         )
         path = {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
-        done = run_tool('quantize', tmp_path / 'config.py', checkpoint, out, '--num-samples', 40, **path)
+        options = ['--num-samples', 40, '--clip-scales', 8]
+        done = run_tool('quantize', tmp_path / 'config.py', checkpoint, out, *options, **path)
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
-        assert len(lines) == 4, done.stdout
+        assert len(lines) == 5, done.stdout
         assert lines[0].endswith('train form, switched to deploy form')
+        assert re.fullmatch(r'limited the batch norm scales of \d+ channels to 8 times their median', lines.pop(1))
         assert 'int8 per-channel, calibrated by minmax on 40 training images; 6 of 6 layers in int8' in lines[1]
         accuracy = float(re.search(rf'on {NUM_TEST} test images: 100\.00% in float32, ([\d.]+)% in this', lines[2])[1])
         assert lines[3] == f'same label as float32: {accuracy:.2f}% of {NUM_TEST} test images'

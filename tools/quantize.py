@@ -47,6 +47,13 @@ def parse() -> argparse.ArgumentParser:
         help="whose quantizer makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes either)",
     )
     parser.add_argument(
+        '--clip-scales',
+        type=float,
+        metavar='FACTOR',
+        help="first limit the scales of the branches' batch norms to so many times their median (4 is a good start): "
+        'per-tensor int8 then survives nearly dead channels; takes a checkpoint in train form',
+    )
+    parser.add_argument(
         '--num-samples', type=cli.positive_int, default=300, help='training images to calibrate on (default: 300)'
     )
     parser.add_argument('--seed', type=int, default=0, help='of their choice (default: 0)')
@@ -89,6 +96,7 @@ def make_settings(args: argparse.Namespace) -> QuantizationSettings:
             args.max_drop,
             args.eval_samples,
             args.quantizer,
+            args.clip_scales,
         )
         check_quantization(find_format(args.out), settings, [])
     except ValueError as error:
@@ -129,6 +137,10 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
     is_trained = result.reference == 'training'
     if result.was_switched:
         print(f'{args.checkpoint}: train form, switched to deploy form')
+    if result.num_clipped is not None:
+        print(
+            f'limited the batch norm scales of {result.num_clipped} channels to {args.clip_scales:g} times their median'
+        )
     num_layers = len(result.int8_layers) + len(result.float_layers)
     origin = (
         'ranges of its quantization-aware training'

@@ -1,6 +1,8 @@
 """What int8 will do to a model, layer by layer and end to end, found by simulation."""
 
+import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from ..checkpoints.reading import read_checkpoint
 from ..deploy.forms import build_model
 from ..deploy.switch import reparameterize
 from ..models.backbone import RepVGG
+from ..models.norm_scales import clip_norm_scales
 from ..progress import track
 from .noise import measure_logits_noise, measure_output_noise, measure_weight_noise
 from .observe import describe_kernel, describe_norms, observe_activations
 from .points import find_layers
-from .results import GRANULARITIES, Analysis, Layer, Outcome
+from .results import CLIP_SCALES, GRANULARITIES, Analysis, Layer, Outcome
 from .samples import iterate_samples
 from .simulation import simulate
 from .trained import find_training
@@ -103,6 +106,12 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
     outcomes.append(simulation.run('per-tensor', weights=False))
     if predict(outcomes[0]).level != 'safe':
         outcomes.append(simulation.run('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
+        if norms:
+            clipped = copy.deepcopy(model)
+            clip_norm_scales(clipped, CLIP_SCALES)
+            # set against the model as it was trained, not against itself
+            limited = _Simulation(reparameterize(clipped, inplace=True), calibration, samples, simulation.logits)
+            outcomes.append(replace(limited.run('per-tensor'), clip_scales=CLIP_SCALES))
     return Analysis(
         layers,
         tuple(outcomes),
@@ -115,9 +124,15 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
 
 
 class _Simulation:
-    """A model in deploy form with its ranges, its samples, and what float32 says about them."""
+    """A model in deploy form with its ranges, its samples, and what float32 says about them (default: its own)."""
 
-    def __init__(self, model: nn.Module, calibration: Iterable[Tensor], samples: Sequence[Batch]):
+    def __init__(
+        self,
+        model: nn.Module,
+        calibration: Iterable[Tensor],
+        samples: Sequence[Batch],
+        logits: Tensor | None = None,
+    ):
         self.model = model
         self.batches = [images for images, _ in samples]
         labels = [label for _, label in samples if label is not None]
@@ -125,7 +140,9 @@ class _Simulation:
         self.ranges = observe_activations(
             model, (self._prepare(images) for images in track(list(calibration), 'observing'))
         )
-        self.logits = torch.cat([model(self._prepare(images)) for images in track(self.batches, 'float32')])
+        if logits is None:
+            logits = torch.cat([model(self._prepare(images)) for images in track(self.batches, 'float32')])
+        self.logits = logits
         self.accuracy = None if self.labels is None else _compute_accuracy(self.logits, self.labels)
 
     def describe_layers(self, norms: dict[str, tuple]) -> tuple[Layer, ...]:

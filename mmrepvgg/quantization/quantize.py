@@ -1,5 +1,6 @@
 """A checkpoint -> an int8 file, measured against float32 before it is kept."""
 
+import copy
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..deploy.export import PreparedModel, prepare_model, replacing_files, write_file
 from ..deploy.formats import Format, find_format, require_packages
 from ..deploy.metadata import ExportMetadata
 from ..deploy.network import ExportError
 from ..deploy.runtimes import load_exported
+from ..deploy.switch import reparameterize
+from ..models.norm_scales import clip_norm_scales
 from ..progress import track
 from .fallback import find_float_layers
 from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_reference
@@ -53,6 +56,7 @@ class Quantization:
         size: Bytes of the file, the .bin included.
         size_ratio: That of the same file in float32, divided by ``size``.
         was_switched: Whether the checkpoint was in train form.
+        num_clipped: How many channels ``clip_scales`` limited; None without it.
     """
 
     metadata: ExportMetadata
@@ -70,6 +74,7 @@ class Quantization:
     size: int
     size_ratio: float
     was_switched: bool
+    num_clipped: int | None = None
 
 
 def quantize_model(
@@ -109,7 +114,8 @@ def quantize_model(
 
     Raises:
         ValueError: If the format has not what is asked for, ``activation_ranges`` does not fit the model or goes with
-            ``max_drop``, or the data can't be read.
+            ``max_drop``, ``clip_scales`` goes with a model without branches or one trained for int8, or the data can't
+            be read.
         MissingPackageError: If a package is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
         AccuracyError: If ``max_drop`` can't be met. Nothing is written.
@@ -137,22 +143,31 @@ def quantize_model(
         raise ValueError(
             'max_drop goes with calibrated ranges, and these are given or trained ones; leave out --max-drop'
         )
+    network, num_clipped = prepared.deployed, None
+    if settings.clip_scales is not None:
+        if trained is not None:
+            raise ValueError(
+                'clip_scales changes the weights that quantization-aware training has settled on, and its ranges with '
+                'them; leave out --clip-scales'
+            )
+        network, num_clipped = _clip(prepared, settings.clip_scales)
     # given ranges are for ONNX Runtime's quantizer, whose result OpenVINO reads
     quantizer = find_quantizer(row, settings) if activation_ranges is None else 'onnxruntime'
     require_quantizer(row, quantizer)
     with tempfile.TemporaryDirectory() as folder, replacing_files(row, out) as temporary:
-        job = _Job(cfg, prepared, _ONNX if quantizer == 'onnxruntime' else row, settings, trained, Path(folder))
+        float_row = _ONNX if quantizer == 'onnxruntime' else row
+        job = _Job(cfg, prepared, network, float_row, settings, trained, Path(folder))
         if activation_ranges is not None:
             layers = job.write_with_ranges(temporary, activation_ranges)
         elif quantizer == 'onnxruntime':
             layers = job.write_calibrated(temporary)
         else:
             layers = job.write_by_nncf(temporary)
-        return job.measure(temporary, layers)
+        return replace(job.measure(temporary, layers), num_clipped=num_clipped)
 
 
 class _Job:
-    """One quantization, of which the float32 file and what comes in between is in ``folder``.
+    """One quantization of ``network``, of which the float32 file and what comes in between is in ``folder``.
 
     Its writers give for each layer of the model whether it is int8.
     """
@@ -161,6 +176,7 @@ class _Job:
         self,
         cfg: Config,
         prepared: PreparedModel,
+        network: nn.Module,
         row: Format,
         settings: QuantizationSettings,
         trained: Training | None,
@@ -182,7 +198,7 @@ class _Job:
             next(iter(self.test))  # what is wrong with these data is told before the slow part
         # takes any batch size, whatever is asked for: calibration takes single images, and batches
         self.float_path = folder / f'float{row.suffixes[0]}'
-        write_file(row, prepared.deployed, self.float_path, replace(self._any_batch(), precision='fp32'), cfg)
+        write_file(row, network, self.float_path, replace(self._any_batch(), precision='fp32'), cfg)
 
     def write_with_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]]) -> dict[str, bool]:
         quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
@@ -321,6 +337,18 @@ def _resolve(settings: QuantizationSettings, trained: Training | None) -> Quanti
             'leave out --granularity'
         )
     return settings
+
+
+def _clip(prepared: PreparedModel, factor: float) -> tuple[nn.Module, int]:
+    """The deploy form with limited scales, and the number of channels that were; float32 is compared without."""
+    if not prepared.was_switched:
+        raise ValueError(
+            'clip_scales limits the batch norms of the branches, and the checkpoint is in deploy form, which has none; '
+            'give the train-form checkpoint from which it was made'
+        )
+    clipped = copy.deepcopy(prepared.model)
+    num_clipped = clip_norm_scales(clipped, factor)
+    return reparameterize(clipped, inplace=True), num_clipped
 
 
 def _measure_size(path: Path) -> int:

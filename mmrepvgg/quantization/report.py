@@ -128,6 +128,8 @@ def _format_outcome(outcome: Outcome) -> list[str]:
         name = 'activations alone'
     elif not outcome.activations:
         name = f'weights alone, {outcome.granularity}'
+    elif outcome.clip_scales is not None:
+        name = f'everything, {outcome.granularity}, scales limited'
     elif outcome.kept:
         name = f'{outcome.granularity}, but for {len(outcome.kept)} layer(s)'
     else:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 GRANULARITIES = ('per-tensor', 'per-channel')
+# What is tried where per-tensor int8 is not safe: limiting the batch norms' scales to so many times their median.
+CLIP_SCALES = 4.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Outcome:
         weights: Whether the weights are int8.
         activations: Whether the activations are.
         kept: Layers that stay float32.
+        clip_scales: To how many times their median the batch norms' scales were limited first; None: not.
         num_images: On how many images.
         num_agreeing: For how many of them it predicts the same class as float32.
         num_lost: Images that float32 classifies correctly and this does not; without labels those that disagree.
@@ -124,6 +127,7 @@ class Outcome:
     num_gained: int
     accuracy: float | None
     logits_snr: float
+    clip_scales: float | None = None
 
     @property
     def agreement(self) -> float:
@@ -143,7 +147,8 @@ class Analysis:
     Attributes:
         layers: In the order in which the network computes them.
         outcomes: The whole model per-tensor and per-channel, then the same with weights or activations alone in int8,
-            and last, where per-tensor loses, with the worst layers' weights kept in float32.
+            and last, where per-tensor loses, with the worst layers' weights kept in float32 and, of a train form, with
+            the batch norms' scales limited.
         accuracy: Of float32, percent; None without labels.
         num_classes: That the model knows.
         num_images: On which the outcomes were found.
@@ -167,6 +172,10 @@ class Analysis:
         """
         for outcome in self.outcomes:
             settings = (outcome.granularity, outcome.weights, outcome.activations, bool(outcome.kept))
-            if settings == (granularity, weights, activations, keeping):
+            if settings == (granularity, weights, activations, keeping) and outcome.clip_scales is None:
                 return outcome
         raise KeyError((granularity, weights, activations, keeping))
+
+    def find_clipped(self) -> Outcome | None:
+        """The outcome with limited scales; None if that was not tried."""
+        return next((outcome for outcome in self.outcomes if outcome.clip_scales is not None), None)

@@ -29,6 +29,8 @@ class QuantizationSettings:
         calibration: ``'minmax'``: the smallest and largest value that was seen. ``'entropy'``: the range that loses
             least information. ``'percentile'``: without the outermost values.
         quantizer: One of ``QUANTIZERS`` for the format; None: the first of them.
+        clip_scales: Before the branches are fused, limit the scales of their batch norms to so many times their median,
+            see :func:`mmrepvgg.clip_norm_scales`. None: not.
         num_samples: How many training images to calibrate on, at most.
         seed: Of their choice.
         max_drop: Largest allowed loss of top-1 accuracy in points; layers stay in float32 until it is met. None: any.
@@ -45,6 +47,7 @@ class QuantizationSettings:
     max_drop: float | None = None
     eval_samples: int | None = None
     quantizer: str | None = None
+    clip_scales: float | None = None
 
     def __post_init__(self) -> None:
         if self.granularity not in (None, *GRANULARITIES):
@@ -53,6 +56,8 @@ class QuantizationSettings:
             raise ValueError(f'calibration must be one of {", ".join(ALL_CALIBRATIONS)}, got {self.calibration!r}')
         if self.quantizer not in (None, *ALL_QUANTIZERS):
             raise ValueError(f'quantizer must be one of {", ".join(ALL_QUANTIZERS)}, got {self.quantizer!r}')
+        if self.clip_scales is not None and not self.clip_scales >= 1:
+            raise ValueError(f'clip_scales must be at least 1, or None, got {self.clip_scales}')
         if self.num_samples < 1:
             raise ValueError(f'num_samples must be at least 1, got {self.num_samples}')
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:

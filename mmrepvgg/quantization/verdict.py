@@ -180,8 +180,13 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
     remedy = f'python tools/quantize.py ... --max-drop 0.5 keeps layers in float32: with {", ".join(worst)} so, '
     advice.append(
         f'{"for a target that takes per-tensor only" if per_channel.level == "safe" else "or"}: '
-        f'{remedy}{_count(kept.drop)} remain lost'
+        f'{remedy}the loss is {_count(kept.drop)}'
     )
+    if (clipped := analysis.find_clipped()) is not None:
+        advice.append(
+            f'or limit what nearly dead channels do to the kernels: with python tools/quantize.py ... --clip-scales '
+            f'{clipped.clip_scales:g}, all layers per-tensor, the loss is {_count(clipped.drop)}'
+        )
     advice.append('or train for it: quantization-aware training, or QARepVGG blocks, whose fused kernels stay narrow')
     return advice + unsure
 
