@@ -11,6 +11,7 @@ import pytest
 
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.study.files import FILES
 from mmrepvgg.study.measuring import Measurement, read_measurement
 from mmrepvgg.study.report import format_study
 from mmrepvgg.study.subjects import KINDS, RECIPES, Subject, list_subjects
@@ -50,8 +51,8 @@ def test_what_others_start_from_comes_first():
 
 def test_epochs():
     assert Subject('steep', 'repvgg', 0).count_epochs() == RECIPES['steep'].epochs
-    assert Subject('steep', 'qarepvgg', 0).count_epochs() == 32
-    assert Subject('gentle', 'qat', 0).count_epochs() == KINDS['qat'].fine_tuning_epochs == 5
+    assert Subject('steep', 'qarepvgg', 0).count_epochs() == 60
+    assert Subject('gentle', 'qat', 0).count_epochs() == KINDS['qat'].fine_tuning_epochs == 10
     assert Subject('gentle', 'repvgg', 0).count_epochs(max_epochs=3) == 3
 
 
@@ -71,12 +72,12 @@ def test_the_tool_trains_measures_and_writes_its_tables(workspace, study):
     assert study.stdout == f'{tables}tables.md: written\n'
     plain, trained = (read_measurement(workspace / f'work/gentle_{kind}_3') for kind in ('repvgg', 'qat'))
     assert (plain.subject, plain.epochs) == (Subject('gentle', 'repvgg', 3), 2)
-    assert set(plain.files['OpenVINO']) == {'per-tensor', 'per-channel'}
+    assert set(plain.files) == set(FILES)
     assert plain.fallback >= plain.fp32 - 0.5
     assert plain.simulated == plain.fp32
     # trained for int8: one granularity, and the file does what training showed
-    assert set(trained.files['ONNX Runtime']) == {'per-tensor'}
-    assert trained.files['ONNX Runtime']['per-tensor'] == pytest.approx(trained.simulated, abs=0.5)
+    assert set(trained.files) == {'ORT t', 'ov t'}
+    assert trained.files['ORT t'] == pytest.approx(trained.simulated, abs=0.5)
     assert (trained.fallback, trained.kept) == (None, ())
     assert (trained.predicted, trained.traits) == ({}, {})
     assert (workspace / 'work/gentle_repvgg_3/analysis.png').read_bytes().startswith(b'\x89PNG')
@@ -150,7 +151,7 @@ def make_measurement(kind='repvgg', seed=0, fp32=98.0, tensor=97.5, predicted=0.
         fp32=fp32,
         simulated=fp32,
         bf16=fp32,
-        files={name: {'per-tensor': tensor, 'per-channel': 98.0} for name in ('ONNX Runtime', 'OpenVINO')},
+        files={name: tensor if kind.settings.granularity == 'per-tensor' else 98.0 for name, kind in FILES.items()},
         fallback=97.6,
         kept=('a', 'b'),
         predicted={'per-tensor': predicted, 'per-channel': 0.0},
@@ -177,12 +178,12 @@ class TestTables:
         base = make_measurement(fp32=98.0)
         trained = replace(
             make_measurement('qat', fp32=20.0),
-            files={name: {'per-tensor': 97.75} for name in ('ONNX Runtime', 'OpenVINO')},
+            files={'ORT t': 97.75, 'ov t': 97.75},
             fallback=None,
             kept=(),
         )
         text = format_study([base, trained], 97.5)
-        assert f'| {KINDS["qat"].title} | {RECIPES["steep"].title} | 0.25 | - | 0.25 | - | - |' in text
+        assert f'| {KINDS["qat"].title} | {RECIPES["steep"].title} | 0.25 | - | 0.25 | - | - | - | - |' in text
         assert 'not trained to the end' not in text
 
     def test_a_model_that_is_not_trained_to_the_end_is_marked(self):

@@ -19,13 +19,13 @@ from ..models.fake_quant import set_fake_quantization
 from ..quantization.analysis import analyze
 from ..quantization.picture import draw_picture
 from ..quantization.quantize import quantize_model
-from ..quantization.results import GRANULARITIES, Analysis
+from ..quantization.results import Analysis
 from ..quantization.settings import QuantizationSettings
 from ..quantization.verdict import judge
 from .accuracy import measure_accuracy
+from .files import FILES
 from .subjects import Subject
 
-SUFFIXES = {'ONNX Runtime': '.onnx', 'OpenVINO': '.xml'}
 MAX_DROP = 0.5
 _RESULT = 'measured.json'
 
@@ -41,7 +41,8 @@ class Measurement:
             rounding, and per-tensor training may move them far from what they are rounded to.
         simulated: Of the train form as it is trained: with quantizers what training shows, otherwise ``fp32``.
         bf16: Of the deploy form in PyTorch, bfloat16 throughout.
-        files: Of the int8 files, by runtime and granularity; of quantization-aware training with its granularity only.
+        files: Of the int8 files, by the names in :data:`FILES`; of quantization-aware training those of its granularity
+            that need no calibration.
         fallback: Of the ONNX file, per-tensor, with the layers of ``kept`` in float32, chosen so that at most
             ``MAX_DROP`` points are lost; None for quantization-aware training, which has ranges of its own.
         kept: Those layers.
@@ -54,7 +55,7 @@ class Measurement:
     fp32: float
     simulated: float
     bf16: float
-    files: Mapping[str, Mapping[str, float]]
+    files: Mapping[str, float]
     fallback: float | None
     kept: tuple[str, ...]
     predicted: Mapping[str, float]
@@ -65,9 +66,9 @@ class Measurement:
         """Whether training simulated int8: then the file has the ranges of training, and nothing is predicted."""
         return self.fallback is None
 
-    def drop(self, runtime: str, granularity: str) -> float:
+    def drop(self, file: str) -> float:
         """Points that int8 loses."""
-        return self.fp32 - self.files[runtime][granularity]
+        return self.fp32 - self.files[file]
 
 
 def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Path) -> None:
@@ -103,14 +104,17 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
     set_fake_quantization(model, enabled=True)
     simulated = measure_accuracy(cfg, model, model.data_preprocessor)
 
-    granularities = GRANULARITIES if analysis else (cfg.model.backbone.quantization['granularity'],)
-    files: dict[str, dict[str, float]] = {runtime: {} for runtime in SUFFIXES}
+    kinds = FILES
+    if analysis is None:
+        granularity = cfg.model.backbone.quantization['granularity']
+        kinds = {
+            name: kind for name, kind in FILES.items() if kind.is_plain and kind.settings.granularity == granularity
+        }
+    files: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for runtime, suffix in SUFFIXES.items():
-            for granularity in granularities:
-                settings = QuantizationSettings(granularity=granularity)
-                result = quantize_model(cfg, checkpoint, Path(folder, f'int8{suffix}'), settings)
-                files[runtime][granularity] = _require(result.accuracy)
+        for name, kind in kinds.items():
+            result = quantize_model(cfg, checkpoint, Path(folder, f'int8{kind.suffix}'), kind.settings)
+            files[name] = _require(result.accuracy)
         fallback = None
         if analysis is not None:
             settings = QuantizationSettings(granularity='per-tensor', max_drop=MAX_DROP)

@@ -5,12 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from scipy.stats import spearmanr
 
-from ..quantization.results import GRANULARITIES
 from ..quantization.verdict import find_level
-from .measuring import MAX_DROP, SUFFIXES, Measurement
+from .files import FILES, LEGEND, PER_TENSOR, PREDICTED
+from .measuring import MAX_DROP, Measurement
 from .subjects import KINDS, RECIPES
-
-_SHORT = {'ONNX Runtime': 'ORT', 'OpenVINO': 'ov'}
 
 
 def format_study(measurements: Sequence[Measurement], min_accuracy: float | None) -> str:
@@ -30,15 +28,13 @@ def format_study(measurements: Sequence[Measurement], min_accuracy: float | None
 
 def _iterate_accuracies(measurements: Sequence[Measurement], min_accuracy: float) -> Iterator[str]:
     yield (
-        'Top-1 in percent. ORT: ONNX Runtime; ov: OpenVINO; t, c: int8 with one scale per tensor, per channel. '
-        f'Fallback: ORT t, layers put back to float32 until at most {MAX_DROP} points are lost (number of layers).'
+        f'Top-1 in percent. {LEGEND}; fallback: ORT t, layers put back to float32 until at most {MAX_DROP} points are '
+        'lost (number of layers).'
     )
     yield ''
-    columns = [(runtime, granularity) for runtime in SUFFIXES for granularity in GRANULARITIES]
-    names = [f'{_SHORT[runtime]} {granularity[4]}' for runtime, granularity in columns]
-    yield from _start_table('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *names, 'fallback')
+    yield from _start_table('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *FILES, 'fallback')
     for m in measurements:
-        values = [m.files[runtime].get(granularity) for runtime, granularity in columns]
+        values = [m.files.get(name) for name in FILES]
         note = '' if m.fp32 >= min_accuracy or m.is_trained_for_int8 else ' *'
         yield _format_row(
             *(KINDS[m.subject.kind].title, RECIPES[m.subject.recipe].title, m.subject.seed, m.epochs),
@@ -56,16 +52,14 @@ def _iterate_losses(measurements: Sequence[Measurement]) -> Iterator[str]:
         'started from.'
     )
     yield ''
-    columns = [(runtime, granularity) for runtime in SUFFIXES for granularity in GRANULARITIES]
-    names = [f'{_SHORT[runtime]} {granularity[4]}' for runtime, granularity in columns]
-    yield from _start_table('model', 'trained by', *names, 'fallback')
+    yield from _start_table('model', 'trained by', *FILES, 'fallback')
     started = {(m.subject.recipe, m.subject.seed): m.fp32 for m in measurements if m.subject.kind == 'repvgg'}
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for m in measurements:
         groups.setdefault((m.subject.kind, m.subject.recipe), []).append(m)
     for (kind, recipe), group in groups.items():
         before = [started.get((recipe, m.subject.seed), m.fp32) if m.is_trained_for_int8 else m.fp32 for m in group]
-        after = [[m.files[runtime].get(granularity) for m in group] for runtime, granularity in columns]
+        after = [[m.files.get(name) for m in group] for name in FILES]
         after.append([m.fallback for m in group])
         yield _format_row(KINDS[kind].title, RECIPES[recipe].title, *(_format_losses(before, row) for row in after))
 
@@ -77,15 +71,15 @@ def _format_losses(before: Sequence[float], after: Sequence[float | None]) -> st
 def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
     yield 'Points lost by ONNX Runtime, as tools/analyze_quantization.py predicts and as measured:'
     yield ''
-    columns = (f'{granularity}, {what}' for granularity in GRANULARITIES for what in ('predicted', 'measured', 'agree'))
+    columns = (f'{granularity}, {what}' for granularity in PREDICTED for what in ('predicted', 'measured', 'agree'))
     yield from _start_table('model', 'trained by', 'seed', *columns)
     agreeing = total = 0
     for m in measurements:
         if m.is_trained_for_int8:
             continue
         cells: list[str] = []
-        for granularity in GRANULARITIES:
-            predicted, measured = m.predicted[granularity], m.drop('ONNX Runtime', granularity)
+        for granularity, file in PREDICTED.items():
+            predicted, measured = m.predicted[granularity], m.drop(file)
             levels = find_level(predicted), find_level(measured)
             agreeing += levels[0] == levels[1]
             total += 1
@@ -103,7 +97,7 @@ def _iterate_traits(measurements: Sequence[Measurement]) -> Iterator[str]:
     plain = [m for m in measurements if not m.is_trained_for_int8]
     if not plain:
         return
-    drops = [m.drop('ONNX Runtime', 'per-tensor') for m in plain]
+    drops = [m.drop(PER_TENSOR) for m in plain]
     lost = [m for m, drop in zip(plain, drops, strict=True) if find_level(drop) != 'safe']
     kept = [m for m in plain if m not in lost]
     yield (

@@ -51,17 +51,17 @@ KINDS = {
     'qarepvgg': Kind(
         'QARepVGG',
         {'model.backbone.block': 'QARepVGGBlock', 'optim_wrapper.optimizer.weight_decay': 4e-5},
-        epochs_factor=1.6,
+        epochs_factor=3.0,
     ),
     'qat': Kind(
         'RepVGG, QAT per-tensor',
         {
             'model.backbone.quantization': dict(granularity='per-tensor', momentum=0.05),
             'default_hooks.quantization': dict(
-                type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=4, clip_scales=4.0
+                type='mmrepvgg.QuantizationAwareHook', freeze_ranges_after=8, clip_scales=4.0
             ),
         },
-        fine_tuning_epochs=5,
+        fine_tuning_epochs=10,
     ),
 }
 
