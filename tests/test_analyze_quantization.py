@@ -22,6 +22,7 @@ from mmrepvgg.deploy.exported import load_classifier
 from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.models.blocks import RepVGGBlock
+from mmrepvgg.models.int8 import find_uint8_grid
 from mmrepvgg.quantization.analysis import analyze, analyze_model
 from mmrepvgg.quantization.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
 from mmrepvgg.quantization.observe import Observer, describe_kernel, describe_norms, observe_activations
@@ -39,7 +40,7 @@ from mmrepvgg.quantization.results import (
 )
 from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import QuantizationSettings
-from mmrepvgg.quantization.simulation import find_grid, quantize_activations, quantize_weight, simulate
+from mmrepvgg.quantization.simulation import quantize_activations, quantize_weight, simulate
 from mmrepvgg.quantization.verdict import explain, find_blame, find_level, find_mark, find_worst, judge, predict
 
 ROOT = Path(__file__).parent.parent
@@ -287,11 +288,12 @@ class TestQuantizers:
         [(-1.0, 4.1, (0.02, 50)), (1.0, 5.1, (0.02, 0)), (-5.1, -1.0, (0.02, 255)), (0.0, 0.0, (1.0, 0))],
     )
     def test_grid_of_activations(self, low, high, grid):
-        assert find_grid(low, high) == pytest.approx(grid)
+        scale, zero_point = find_uint8_grid(torch.tensor(low), torch.tensor(high))
+        assert (scale.item(), zero_point.item()) == pytest.approx(grid)
 
     def test_activations_are_rounded_and_clipped(self):
         x = torch.tensor([-9.0, -0.994, 0.0, 0.013, 9.0])
-        assert quantize_activations(x, -1.0, 4.1).tolist() == pytest.approx([-1, -1, 0, 0.02, 4.1])
+        assert quantize_activations(x, Activations(-1.0, 4.1, 1, 1)).tolist() == pytest.approx([-1, -1, 0, 0.02, 4.1])
 
     def test_weights(self):
         weight = torch.tensor([[127.0, 1.4, -0.6], [1.27, -0.014, 0.0], [0.0, 0.0, 0.0]])

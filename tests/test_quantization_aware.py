@@ -39,12 +39,12 @@ from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.engine.quantization import calibrate_activation_ranges
 from mmrepvgg.models.fake_quant import (
     ActivationQuantizer,
-    fake_quantize_kernel,
     find_quantizers,
     get_activation_ranges,
     set_fake_quantization,
 )
 from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.models.int8 import fake_quantize_kernel, find_uint8_grid
 from mmrepvgg.quantization.analysis import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.samples import iterate_samples
@@ -100,7 +100,7 @@ class TestActivationQuantizer:
         x = torch.tensor([-1.0, 4.1, 0.0, 0.029, 0.031])
         # steps of 5.1 / 255 = 0.02, zero at -1 / 0.02 = 50 of them
         torch.testing.assert_close(quantizer(x), torch.tensor([-1.0, 4.1, 0.0, 0.02, 0.04]))
-        scale, zero_point = quantizer.get_scale_zero_point()
+        scale, zero_point = find_uint8_grid(*quantizer.get_range())
         assert scale.item() == pytest.approx(0.02, rel=1e-6)
         assert zero_point == 50
         # in eval mode the range stays, and what is outside of it is clipped
@@ -111,7 +111,7 @@ class TestActivationQuantizer:
         quant_utils = pytest.importorskip('onnxruntime.quantization.quant_utils')
         quantizer = ActivationQuantizer()
         quantizer.observe(torch.tensor([low, high]), 1)
-        scale, zero_point = quantizer.get_scale_zero_point()
+        scale, zero_point = find_uint8_grid(*quantizer.get_range())
         expected = quant_utils.compute_scale_zp(*np.float32([low, high]), *np.uint8([0, 255]))
         assert (zero_point.item(), scale.item()) == tuple(value.item() for value in expected)
         assert torch.equal(quantizer(torch.zeros(3)), torch.zeros(3))

@@ -14,12 +14,10 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from .forms import INPUT_QUANTIZER
+from .int8 import MAX_UINT8, fake_quantize_activations
 
 GRANULARITIES = ('per-channel', 'per-tensor')
 RANGES = ('observed', 'learned')
-
-_MAX_INT8 = 127  # and -127 at the other end: symmetric
-_MAX_UINT8 = 255
 
 
 @dataclass(frozen=True)
@@ -62,28 +60,6 @@ class FakeQuantization:
             raise ValueError(f'momentum of quantization must be above 0 and at most 1, got {self.momentum!r}')
 
 
-def fake_quantize_kernel(kernel: Tensor, per_channel: bool) -> Tensor:
-    """Round a kernel to the grid of int8, symmetric, from -absmax to absmax in 254 steps.
-
-    The gradient goes straight through: that of the rounded kernel is the kernel's.
-
-    Args:
-        kernel: ``(C_out, ...)``.
-        per_channel: One absmax for each output channel instead of one for the whole kernel.
-
-    Returns:
-        Tensor: Of the same shape and dtype. A channel of zeros stays zero.
-    """
-    values = kernel.detach()
-    largest = values.abs().flatten(1).amax(1) if per_channel else values.abs().amax()
-    largest = largest.double()
-    scale = torch.where(largest > 0, largest / _MAX_INT8, torch.ones_like(largest)).float()
-    zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    if per_channel:
-        return torch.fake_quantize_per_channel_affine(kernel, scale, zero_point, 0, -_MAX_INT8, _MAX_INT8)
-    return torch.fake_quantize_per_tensor_affine(kernel, scale, zero_point, -_MAX_INT8, _MAX_INT8)
-
-
 def convolve(
     x: Tensor, kernel: Tensor, bias: Tensor, *, stride: int, padding: int, dilation: int, groups: int, padding_mode: str
 ) -> Tensor:
@@ -95,10 +71,7 @@ def convolve(
 
 
 class ActivationQuantizer(nn.Module):
-    """Round a tensor to the grid of uint8 between a minimum and a maximum, as ONNX Runtime's static quantization does.
-
-    The scale is ``(max - min) / 255``, the zero point ``round(-min / scale)``, where the range is widened to contain
-    0: zero is on the grid, and so is the padding of a convolution.
+    """Round a tensor to the grid of uint8 between a minimum and a maximum (:func:`find_uint8_grid`).
 
     In train mode each batch moves the range before it is used: the first one sets it, later ones by moving average
     (not finite ones, as of an overflow under mixed precision, are left out). In distributed runs the batch's range is
@@ -143,8 +116,7 @@ class ActivationQuantizer(nn.Module):
         values = x if x.dtype == torch.float64 else x.float()
         if self.learned:
             return self._quantize_learned(values).to(x.dtype)
-        scale, zero_point = self.get_scale_zero_point()
-        return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, _MAX_UINT8).to(x.dtype)
+        return fake_quantize_activations(values, *self.get_range()).to(x.dtype)
 
     @property
     def is_observed(self) -> bool:
@@ -168,23 +140,13 @@ class ActivationQuantizer(nn.Module):
         """The range that the grid covers, 0 included: minimum and maximum, scalars."""
         return self.min_value.clamp(max=0), self.max_value.clamp(min=0)
 
-    @torch.no_grad()
-    def get_scale_zero_point(self) -> tuple[Tensor, Tensor]:
-        """Scale (float32) and zero point (int32), scalars; 1 and 0 for a range of zero width."""
-        low, high = self.get_range()
-        scale = (high.double() - low.double()) / _MAX_UINT8
-        has_width = scale >= torch.finfo(torch.float32).tiny
-        scale = torch.where(has_width, scale, torch.ones_like(scale))
-        zero_point = torch.where(has_width, (-low / scale).round(), torch.zeros_like(scale))
-        return scale.float(), zero_point.int()
-
     def _quantize_learned(self, x: Tensor) -> Tensor:
-        share = (x[0].numel() * _MAX_UINT8) ** -0.5
+        share = (x[0].numel() * MAX_UINT8) ** -0.5
         low, high = (_scale_gradient(bound, share) for bound in self.get_range())
         width = (high - low).clamp_min(torch.finfo(torch.float32).tiny)
-        scale = width / _MAX_UINT8
+        scale = width / MAX_UINT8
         zero_point = _round_straight_through(-low / scale)
-        steps = (_round_straight_through(x / scale) + zero_point).clamp(0, _MAX_UINT8)
+        steps = (_round_straight_through(x / scale) + zero_point).clamp(0, MAX_UINT8)
         return (steps - zero_point) * scale
 
 

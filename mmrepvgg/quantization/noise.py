@@ -83,7 +83,7 @@ def measure_output_noise(
     inputs: dict[str, Tensor] = {}
 
     def remember(name: str, x: Tensor) -> None:
-        inputs[name] = quantize_activations(x, ranges[name].low, ranges[name].high)
+        inputs[name] = quantize_activations(x, ranges[name])
 
     def compare(name: str, output: Tensor) -> None:
         x = inputs.pop(name)

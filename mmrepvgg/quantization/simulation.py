@@ -10,26 +10,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..models.fake_quant import fake_quantize_kernel
+from ..models.int8 import fake_quantize_activations, fake_quantize_kernel
 from .points import find_layers, find_points, intercept
 from .results import GRANULARITIES, Activations
 
-_TINY = torch.finfo(torch.float32).tiny
 
-
-def find_grid(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of uint8 for values from ``low`` to ``high``."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / 255
-    if scale < _TINY:
-        return 1.0, 0
-    return scale, round(-low / scale)
-
-
-def quantize_activations(x: Tensor, low: float, high: float) -> Tensor:
-    """Round ``x`` to the 256 values of uint8 between ``low`` and ``high``, which are widened to include 0."""
-    scale, zero_point = find_grid(low, high)
-    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
+def quantize_activations(x: Tensor, values: Activations) -> Tensor:
+    """Round ``x`` to the 256 values of uint8 over the range of ``values``."""
+    low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (values.low, values.high))
+    return fake_quantize_activations(x, low, high)
 
 
 def quantize_weight(weight: Tensor, granularity: str) -> Tensor:
@@ -79,7 +68,7 @@ def simulate(
     }
 
     def round_activations(name: str, x: Tensor) -> Tensor:
-        return quantize_activations(x, ranges[name].low, ranges[name].high)
+        return quantize_activations(x, ranges[name])
 
     originals = {name: layer.weight.data for name, layer in chosen.items()} if weights else {}
     try:

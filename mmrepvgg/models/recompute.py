@@ -1,0 +1,40 @@
+"""Branches that are computed again in the backward pass, to save memory."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def compute_twice(compute: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) -> Tensor:
+    """``compute(x)``, of which nothing but ``x`` is kept for the backward pass.
+
+    The running statistics of the batch norms in ``module`` are updated by the first computation only.
+    """
+    return checkpoint(
+        compute, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _hold_norm_statistics(module))
+    )
+
+
+@contextmanager
+def _hold_norm_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch, as in training, without changing the running statistics.
+
+    With a momentum of 0, not by turning the tracking off: the recomputation must save the same tensors for the
+    backward pass as the forward pass did, the running statistics among them.
+    """
+    norms: list[Any] = [
+        m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+    ]
+    held = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, num_batches_tracked in held:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches_tracked)
