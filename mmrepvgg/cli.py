@@ -37,6 +37,30 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the files that are made for runtimes: see :func:`mmrepvgg.deploy.export.export_model`."""
+    parser.add_argument(
+        '--dynamic-batch',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='take any batch size (default), or with --no-dynamic-batch one only',
+    )
+    parser.add_argument('--batch-size', type=positive_int, help='that one batch size (default: 1)')
+    parser.add_argument(
+        '--with-preprocess',
+        action='store_true',
+        help='put normalisation and BGR to RGB inside: the file takes uint8 images (N, 3, H, W) as OpenCV reads them',
+    )
+    parser.add_argument('--softmax', action='store_true', help='give probabilities instead of logits')
+    parser.add_argument('--ema', action='store_true', help='take the averaged (EMA) weights')
+
+
+def check_file_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse, as wrong usage, options of :func:`add_file_options` that contradict each other."""
+    if args.batch_size is not None and args.dynamic_batch:
+        parser.error('--batch-size goes with --no-dynamic-batch')
+
+
 def weights_file(name: str) -> Path:
     """Argument type of a checkpoint to write."""
     path = Path(name)

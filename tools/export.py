@@ -24,24 +24,11 @@ def parse() -> argparse.ArgumentParser:
         '--input-size', nargs='+', type=cli.positive_int, metavar='PIXELS', action=Size,
         help="height and width, or one number for both (default: the config's test pipeline's)",
     )  # fmt: skip
-    parser.add_argument(
-        '--dynamic-batch',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='take any batch size (default), or with --no-dynamic-batch one only',
-    )
-    parser.add_argument('--batch-size', type=cli.positive_int, help='that one batch size (default: 1)')
+    cli.add_file_options(parser)
     parser.add_argument(
         '--opset', type=cli.positive_int, help="ONNX: version of the operators (default: the exporter's)"
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
-    parser.add_argument(
-        '--with-preprocess',
-        action='store_true',
-        help='put normalisation and BGR to RGB inside: the file takes uint8 images (N, 3, H, W) as OpenCV reads them',
-    )
-    parser.add_argument('--softmax', action='store_true', help='give probabilities instead of logits')
-    parser.add_argument('--ema', action='store_true', help='export the averaged (EMA) weights')
     parser.add_argument(
         '--data', metavar='PATH', help='image or folder of images to compare on (default: seeded noise)'
     )
@@ -83,8 +70,7 @@ def check_usage(args: argparse.Namespace) -> None:
         check_options(find_format(args.out), args.precision, [name for name, is_asked in asked.items() if is_asked])
     except ValueError as error:
         parse().error(str(error))
-    if args.batch_size is not None and args.dynamic_batch:
-        parse().error('--batch-size goes with --no-dynamic-batch')
+    cli.check_file_options(parse(), args)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -66,27 +66,13 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument(
         '--eval-samples', type=int, help='test images to measure the accuracy on (default: all; 0: none)'
     )
-    parser.add_argument(
-        '--dynamic-batch',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='take any batch size (default), or with --no-dynamic-batch one only',
-    )
-    parser.add_argument('--batch-size', type=cli.positive_int, help='that one batch size (default: 1)')
-    parser.add_argument(
-        '--with-preprocess',
-        action='store_true',
-        help='put normalisation and BGR to RGB inside: the file takes uint8 images (N, 3, H, W) as OpenCV reads them',
-    )
-    parser.add_argument('--softmax', action='store_true', help='give probabilities instead of logits')
-    parser.add_argument('--ema', action='store_true', help='quantize the averaged (EMA) weights')
+    cli.add_file_options(parser)
     cli.add_config_options(parser)
     return parser
 
 
 def make_settings(args: argparse.Namespace) -> QuantizationSettings:
-    if args.batch_size is not None and args.dynamic_batch:
-        parse().error('--batch-size goes with --no-dynamic-batch')
+    cli.check_file_options(parse(), args)
     try:
         settings = QuantizationSettings(
             args.granularity,
