@@ -534,6 +534,12 @@ def test_the_int8_file_is_what_training_showed(workspace):
     assert not (workspace / 'refused.onnx').exists()
 
 
+def test_an_ordinary_checkpoint_with_the_config_of_quantization_aware_training(workspace, tmp_path):
+    cfg = load_config(str(workspace / 'qat.py'))
+    with pytest.raises(CheckpointError, match=r'is not of quantization-aware training, .* load_from=CHECKPOINT'):
+        quantize_model(cfg, workspace / 'train.pth', tmp_path / 'int8.onnx')
+
+
 @pytest.mark.parametrize('quantization', [PER_CHANNEL, PER_CHANNEL | LEARNED], ids=['observed', 'learned'])
 def test_onnx_runtime_agrees_per_channel(workspace, quantization, tmp_path):
     pytest.importorskip('onnxruntime.quantization')

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..models.blocks import RepVGGBlock, check_forms
-from ..models.forms import CheckpointFormError
+from ..models.forms import INPUT_QUANTIZER, CheckpointFormError
 from ..models.heads import AuxiliaryClsHead
 from .reading import Checkpoint, CheckpointError
 
@@ -44,6 +44,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
         'of another shape': reshaped,
         'of another type': retyped,
     }
+    if missing and all(f'.{INPUT_QUANTIZER}.' in f'.{key}' for key in missing):
+        raise CheckpointError(
+            f'{checkpoint.path} is not of quantization-aware training, and the config is (backbone.quantization); '
+            'train it so first (python tools/train.py CONFIG --cfg-options load_from=CHECKPOINT), or give the config '
+            'with which it was trained'
+        )
     if any(problems.values()):
         counts = ', '.join(f'{len(keys)} {kind} ({keys[0]}, ...)' for kind, keys in problems.items() if keys)
         raise CheckpointError(
