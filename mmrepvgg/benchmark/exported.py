@@ -13,8 +13,8 @@ from ..deploy import writers
 from ..deploy.formats import find_format, require_packages
 from ..deploy.metadata import ExportMetadata
 from ..deploy.network import DeployedNetwork
+from ..deploy.openvino_core import get_core
 from ..deploy.runtimes import load_exported
-from ..deploy.telemetry import import_openvino
 from ..quantization.onnx_files import OnnxQuantizer
 from ..quantization.openvino_files import quantize_openvino, save_quantized
 from ..quantization.settings import QUANTIZERS, QuantizationSettings, require_quantizer
@@ -102,7 +102,7 @@ def _check_precision(case: Case, row: _FileFormat) -> None:
             f'got {case.precision}'
         )
     if case.runtime == 'openvino' and case.precision == 'bf16':
-        capabilities = import_openvino().Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        capabilities = get_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
         if 'BF16' not in capabilities:
             raise ValueError('precision must be fp32: OpenVINO has no bf16 on this CPU and computes in fp32 instead')
 

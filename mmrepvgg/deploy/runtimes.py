@@ -16,7 +16,7 @@ from .formats import EXPORTED_SUFFIXES, find_format, require_packages
 from .forms import build_model
 from .metadata import ENTRY, ExportMetadata
 from .network import DeployedNetwork
-from .telemetry import import_openvino
+from .openvino_core import get_core, import_openvino
 from .writers import SAFE_TYPES, find_types
 
 __all__ = ['EXPORTED_SUFFIXES', 'ExportedModel', 'load_exported']
@@ -130,7 +130,7 @@ def _load_openvino(path: Path, num_threads: int | None) -> ExportedModel:
     weights = path.with_suffix('.bin')
     if not weights.is_file():
         raise FileNotFoundError(f'{weights} does not exist; an OpenVINO model is two files, {path.name} and it')
-    core = openvino.Core()
+    core = get_core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..checkpoints.reading import hash_file
 from .metadata import ENTRY, ExportMetadata
 from .network import DTYPES, ExportError
-from .telemetry import import_openvino
+from .openvino_core import import_openvino
 
 
 def write_onnx(network: nn.Module, path: Path, example: Tensor, metadata: ExportMetadata, opset: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..deploy.metadata import ExportMetadata
-from ..deploy.telemetry import import_openvino
+from ..deploy.openvino_core import compiling_by_one_core, get_core, import_openvino
 from ..deploy.writers import quiet, save_openvino
 from .onnx_files import name_layer
 from .settings import QuantizationSettings
@@ -31,9 +31,9 @@ def quantize_openvino(path: Path, images: Sequence[np.ndarray], settings: Quanti
         The quantized ``openvino.Model``.
     """
     nncf = _import_nncf()
-    with quiet():
+    with quiet(), compiling_by_one_core():
         return nncf.quantize(
-            import_openvino().Core().read_model(path),
+            get_core().read_model(path),
             nncf.Dataset(images),
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(images),
@@ -65,9 +65,9 @@ def quantize_within_drop(
     def validate(compiled: Any, batches: Iterable[Any]) -> float:
         return measure_accuracy(lambda inputs: compiled(inputs)[0], batches)
 
-    with quiet():
+    with quiet(), compiling_by_one_core():
         return nncf.quantize_with_accuracy_control(
-            import_openvino().Core().read_model(path),
+            get_core().read_model(path),
             nncf.Dataset(images),
             nncf.Dataset(test, lambda batch: batch[0]),
             validate,

@@ -1,0 +1,28 @@
+"""OpenVINO models come and go, and the process lives."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+SCRIPT = """
+import signal, subprocess, sys
+from mmrepvgg.deploy.runtimes import load_exported
+from signal_stack import has_signal_stack
+
+first, second = load_exported(sys.argv[1]), load_exported(sys.argv[1])
+del first
+del second
+print(has_signal_stack(), flush=True)
+signal.signal(signal.SIGCHLD, lambda number, frame: print('a child has ended', flush=True))
+subprocess.run(['true'])
+"""
+
+
+def test_models_that_go_in_the_order_in_which_they_came(small_cfg, export_once):
+    _, path = export_once(small_cfg, '.xml')
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}'}
+    done = subprocess.run([sys.executable, '-c', SCRIPT, str(path)], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout) == (0, 'True\na child has ended\n'), done.stderr
