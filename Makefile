@@ -8,6 +8,8 @@ BIN := .venv/bin
 WORK := work_dirs/repvgg-a0_digits
 CONFIG := configs/repvgg/repvgg-a0_digits.py
 DEPLOY_CONFIG := configs/repvgg/deploy/repvgg-a0_digits_deploy.py
+# One process a core, each file's tests in one of them. With more threads than cores they would wait for each other.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo quantization-study test test-onedl lint format install clean
 
@@ -25,18 +27,18 @@ quantization-study: install
 		--out work_dirs/quantization-study/tables.md
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-onedl: .venv-onedl/installed
 	.venv-onedl/bin/python -c 'import mmseg'  # without it tests/onedl would not be collected
-	.venv-onedl/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-onedl/bin/python -m pytest $(PARALLEL)
 
 # The forks replace packages that setup.py asks for by name, hence --no-deps.
 .venv-onedl/installed: constraints-onedl.txt setup.py
 	$(PYTHON) -m venv --clear .venv-onedl
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
 		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
-		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest \
+		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist \
 		safetensors protobuf onnx onnxscript onnxruntime openvino nncf
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv-onedl/installed

@@ -76,6 +76,7 @@ setup(
             'protobuf>=4.21',
             'scikit-learn>=1.3',
             'pytest>=8',
+            'pytest-xdist',
             'timm>=1.0',
             'ruff',
             'mypy',
