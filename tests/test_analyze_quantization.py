@@ -22,14 +22,12 @@ from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.models.blocks import RepVGGBlock
 from mmrepvgg.models.int8 import find_uint8_grid
-from mmrepvgg.quantization.analysis import analyze, analyze_model
-from mmrepvgg.quantization.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
-from mmrepvgg.quantization.observe import Observer, describe_kernel, describe_norms, observe_activations
-from mmrepvgg.quantization.points import find_layers, find_points
-from mmrepvgg.quantization.quantize import quantize_model
-from mmrepvgg.quantization.results import (
+from mmrepvgg.quantization.analysis.analyze import analyze, analyze_model
+from mmrepvgg.quantization.analysis.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
+from mmrepvgg.quantization.analysis.observe import Observer, describe_kernel, describe_norms, observe_activations
+from mmrepvgg.quantization.analysis.points import find_layers, find_points
+from mmrepvgg.quantization.analysis.results import (
     CLIP_SCALES,
-    GRANULARITIES,
     Activations,
     Analysis,
     Kernel,
@@ -37,10 +35,19 @@ from mmrepvgg.quantization.results import (
     Norm,
     Outcome,
 )
+from mmrepvgg.quantization.analysis.simulation import quantize_activations, quantize_weight, simulate
+from mmrepvgg.quantization.analysis.verdict import (
+    explain,
+    find_blame,
+    find_level,
+    find_mark,
+    find_worst,
+    judge,
+    predict,
+)
+from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.samples import iterate_samples
-from mmrepvgg.quantization.settings import QuantizationSettings
-from mmrepvgg.quantization.simulation import quantize_activations, quantize_weight, simulate
-from mmrepvgg.quantization.verdict import explain, find_blame, find_level, find_mark, find_worst, judge, predict
+from mmrepvgg.quantization.settings import GRANULARITIES, QuantizationSettings
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'

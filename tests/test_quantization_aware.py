@@ -45,7 +45,7 @@ from mmrepvgg.models.fake_quant import (
 )
 from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.int8 import fake_quantize_kernel, find_uint8_grid
-from mmrepvgg.quantization.analysis import analyze
+from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import QuantizationSettings

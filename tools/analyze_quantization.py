@@ -59,9 +59,9 @@ def main(args: argparse.Namespace) -> None:
 
     check_data(cfg, sorted({f'{split}_dataloader' for split in (args.split, args.calibration_split)}))
 
-    from mmrepvgg.quantization.analysis import analyze
-    from mmrepvgg.quantization.report import format_report, write_json
-    from mmrepvgg.quantization.verdict import judge
+    from mmrepvgg.quantization.analysis.analyze import analyze
+    from mmrepvgg.quantization.analysis.report import format_report, write_json
+    from mmrepvgg.quantization.analysis.verdict import judge
 
     analysis = analyze(
         cfg,
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         write_json(analysis, verdict, args.out)
         print(f'{args.out}: written')
     if args.plot:
-        from mmrepvgg.quantization.picture import draw_picture
+        from mmrepvgg.quantization.analysis.picture import draw_picture
 
         draw_picture(analysis, verdict, args.plot)
         print(f'{args.plot}: written')

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ..deploy.formats import Format, MissingPackageError, check_options, find_format, require_packages
-from .results import GRANULARITIES
+
+# One scale for the whole of a weight, or one for each output channel.
+GRANULARITIES = ('per-tensor', 'per-channel')
 
 # Whose quantizer makes the files of a format, the default first. OpenVINO reads what ONNX Runtime's gives.
 QUANTIZERS = {'ONNX': ('onnxruntime',), 'OpenVINO': ('nncf', 'onnxruntime')}

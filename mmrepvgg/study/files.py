@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..quantization.results import CLIP_SCALES
+from ..quantization.analysis.results import CLIP_SCALES
 from ..quantization.settings import QuantizationSettings
 
 

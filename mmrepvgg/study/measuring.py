@@ -16,12 +16,12 @@ from ..deploy.forms import build_model
 from ..deploy.network import DeployedNetwork
 from ..deploy.switch import reparameterize
 from ..models.fake_quant import set_fake_quantization
-from ..quantization.analysis import analyze
-from ..quantization.picture import draw_picture
+from ..quantization.analysis.analyze import analyze
+from ..quantization.analysis.picture import draw_picture
+from ..quantization.analysis.results import Analysis
+from ..quantization.analysis.verdict import judge
 from ..quantization.quantize import quantize_model
-from ..quantization.results import Analysis
 from ..quantization.settings import QuantizationSettings
-from ..quantization.verdict import judge
 from .accuracy import measure_accuracy
 from .files import FILES
 from .subjects import Subject

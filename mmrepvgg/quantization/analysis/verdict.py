@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from .results import GRANULARITIES, Analysis, Layer, Outcome
+from ..settings import GRANULARITIES
+from .results import Analysis, Layer, Outcome
 
 # Levels by the largest predicted loss of top-1 accuracy, in points.
 LEVELS = {'safe': 1.0, 'at risk': 10.0, 'collapses': math.inf}

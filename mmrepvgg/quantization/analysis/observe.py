@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..models.blocks import RepVGGBlock
-from ..models.fusion import get_norm_scale_shift
+from ...models.blocks import RepVGGBlock
+from ...models.fusion import get_norm_scale_shift
 from .points import find_points, intercept
 from .results import Activations, Kernel, Norm
 

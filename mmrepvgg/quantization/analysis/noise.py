@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..settings import GRANULARITIES
 from .points import Point, find_layers, intercept
-from .results import GRANULARITIES, Activations
+from .results import Activations
 from .simulation import quantize_activations, quantize_weight
 
 # What no noise at all counts as; float32 itself has some 140 dB.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-GRANULARITIES = ('per-tensor', 'per-channel')
 # What is tried where per-tensor int8 is not safe: limiting the batch norms' scales to so many times their median.
 CLIP_SCALES = 4.0
 

@@ -10,20 +10,21 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
-from ..deploy.forms import build_model
-from ..deploy.switch import reparameterize
-from ..models.backbone import RepVGG
-from ..models.norm_scales import clip_norm_scales
-from ..progress import track
+from ...checkpoints.loading import load_weights
+from ...checkpoints.reading import read_checkpoint
+from ...deploy.forms import build_model
+from ...deploy.switch import reparameterize
+from ...models.backbone import RepVGG
+from ...models.norm_scales import clip_norm_scales
+from ...progress import track
+from ..samples import iterate_samples
+from ..settings import GRANULARITIES
+from ..trained import find_training
 from .noise import measure_logits_noise, measure_output_noise, measure_weight_noise
 from .observe import describe_kernel, describe_norms, observe_activations
 from .points import find_layers
-from .results import CLIP_SCALES, GRANULARITIES, Analysis, Layer, Outcome
-from .samples import iterate_samples
+from .results import CLIP_SCALES, Analysis, Layer, Outcome
 from .simulation import simulate
-from .trained import find_training
 from .verdict import find_worst, predict
 
 # Images on which each layer is looked at alone: their number decides the time, and ratios of powers need few.

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.writing import replacing
-from .results import GRANULARITIES, Analysis, Layer, Outcome
+from ...checkpoints.writing import replacing
+from ..settings import GRANULARITIES
+from .results import Analysis, Layer, Outcome
 from .verdict import LEVELS, Prediction, Verdict, find_mark, judge
 
 _COLUMNS = (

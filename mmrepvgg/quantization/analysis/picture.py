@@ -9,8 +9,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..checkpoints.writing import replacing
-from .results import GRANULARITIES, Analysis, Layer
+from ...checkpoints.writing import replacing
+from ..settings import GRANULARITIES
+from .results import Analysis, Layer
 from .verdict import MARKS, Verdict, find_mark
 
 # Okabe and Ito's palette: the colour-blind can tell these apart.

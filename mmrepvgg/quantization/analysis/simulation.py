@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..models.int8 import fake_quantize_activations, fake_quantize_kernel
+from ...models.int8 import fake_quantize_activations, fake_quantize_kernel
+from ..settings import GRANULARITIES
 from .points import find_layers, find_points, intercept
-from .results import GRANULARITIES, Activations
+from .results import Activations
 
 
 def quantize_activations(x: Tensor, values: Activations) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
-from ..models.forms import DEPLOY_BRANCH
-from ..models.squeeze_excite import SELayer
+from ...models.forms import DEPLOY_BRANCH
+from ...models.squeeze_excite import SELayer
 
 
 @dataclass(frozen=True)
