@@ -62,6 +62,14 @@ class TestPlan:
         cases = plan_cases(['A0'], ['deploy', 'train'], ['train-step'], layouts=['nchw'])
         assert [case.network for case in cases] == ['train']
 
+    def test_what_is_tested_is_a_file(self):
+        cases = plan_cases(['A0'], ['deploy', 'tested'], ['eager', 'onnxruntime'], layouts=['nchw'])
+        assert [(case.network, case.runtime) for case in cases] == [
+            ('deploy', 'eager'),
+            ('deploy', 'onnxruntime'),
+            ('tested', 'onnxruntime'),
+        ]
+
     def test_cuda_graphs_are_on_cuda(self):
         cases = plan_cases(['A0'], ['deploy'], ['eager', 'cuda-graph'], ['nchw'], devices=['cpu', 'cuda'])
         assert [(case.runtime, case.device) for case in cases] == [
@@ -88,6 +96,7 @@ SUBJECTS = [
       RUNTIMES['eager'].layouts),
     make_case(runtime='onnxruntime', layout=None),
     make_case('timm', runtime='openvino', layout=None),
+    make_case('tested', runtime='openvino', layout=None),
     make_case(runtime='torch-export', layout=None),
     make_case('mmpretrain', runtime='torchscript', layout=None, precision='bf16'),
     make_case(runtime='compiled', layout='channels_last'),
@@ -112,6 +121,17 @@ class TestSubjects:
         assert logits.dtype == torch.float32
         assert (logits - expected).abs().max() <= TOLERANCES[case.precision] / 4 * expected.abs().max()
         runner.run()
+
+    def test_what_is_tested_ends_in_predictions(self, reference):
+        model, inputs, expected = reference
+        runner = prepare(
+            make_case('tested', runtime='openvino', layout=None), build_network('tested', 'A0', model), inputs
+        )
+        samples = runner.run()
+        assert len(samples) == len(inputs)
+        # of black images, in uint8, behind the normalisation
+        assert all(sample.pred_score.sum() == pytest.approx(1, abs=1e-4) for sample in samples)
+        assert not torch.allclose(samples[0].pred_score, expected[0].softmax(0))
 
     def test_a_training_step_trains(self, reference):
         model, inputs, _ = reference

@@ -13,16 +13,20 @@ class Network:
         title: For the table and the chart.
         package: Which installed package has it.
         has_arch: Whether it exists in RepVGG's archs; if not, it is timed once beside them.
+        is_file: Whether it exists as an exported file only.
     """
 
     title: str
     package: str = 'mmrepvgg'
     has_arch: bool = True
+    is_file: bool = False
 
 
 NETWORKS: dict[str, Network] = {
     'deploy': Network('mmrepvgg, deploy form'),
     'train': Network('mmrepvgg, train form'),
+    # uint8 images in memory to predictions, as tools/test.py runs a file: normalisation, softmax, data samples
+    'tested': Network('mmrepvgg, deploy form, behind tools/test.py', is_file=True),
     'mmpretrain': Network("mmpretrain's RepVGG, deploy form", 'mmpretrain'),
     'timm': Network("timm's RepVGG, deploy form", 'timm'),
     'resnet50': Network("timm's ResNet-50", 'timm', has_arch=False),
@@ -42,6 +46,7 @@ class Runtime:
         devices: Where it runs.
         networks: For which networks; None for all.
         has_int8: Whether it computes in int8.
+        takes_files: Whether what it runs are files as tools/export.py writes them.
     """
 
     title: str
@@ -49,17 +54,21 @@ class Runtime:
     devices: tuple[str, ...] = ('cpu',)
     networks: tuple[str, ...] | None = None
     has_int8: bool = False
+    takes_files: bool = False
+
+    def runs(self, network: str) -> bool:
+        """Whether it runs this one of ``NETWORKS``."""
+        return (self.networks is None or network in self.networks) and self.takes_files >= NETWORKS[network].is_file
 
 
 RUNTIMES: dict[str, Runtime] = {
     'eager': Runtime('PyTorch eager', LAYOUTS, ('cpu', 'cuda')),
     'compiled': Runtime('torch.compile', LAYOUTS, ('cpu', 'cuda')),
     'cuda-graph': Runtime('CUDA graph', LAYOUTS, ('cuda',)),
-    # files as tools/export.py writes them
-    'onnxruntime': Runtime('ONNX Runtime', has_int8=True),
-    'openvino': Runtime('OpenVINO', has_int8=True),
-    'torch-export': Runtime('torch.export'),
-    'torchscript': Runtime('TorchScript'),
+    'onnxruntime': Runtime('ONNX Runtime', has_int8=True, takes_files=True),
+    'openvino': Runtime('OpenVINO', has_int8=True, takes_files=True),
+    'torch-export': Runtime('torch.export', takes_files=True),
+    'torchscript': Runtime('TorchScript', takes_files=True),
     # forward, backward and SGD; in bf16 and fp16 by autocast
     'train-step': Runtime('training step', LAYOUTS, ('cpu', 'cuda'), ('train', 'resnet50', 'resnet101')),
 }
@@ -146,13 +155,13 @@ def plan_cases(
             cases += [
                 Case(name, arch, runtime, layout, precision, device, num_threads, batch_size)
                 for layout, name in product(chosen, names)
-                if row.networks is None or name in row.networks
+                if row.runs(name)
             ]
     if not cases:
         raise ValueError(
             f'nothing to time: no runtime of {", ".join(runtimes)} runs any of {", ".join(networks)} on '
             f'{", ".join(devices)}; a training step is that of {", ".join(RUNTIMES["train-step"].networks or ())}, a '
-            'CUDA graph is on cuda, exported files are on cpu, int8 is in '
+            'CUDA graph is on cuda, exported files (and what is tested) are on cpu, int8 is in '
             f'{" and ".join(name for name, row in RUNTIMES.items() if row.has_int8)}'
         )
     return list(dict.fromkeys(cases))

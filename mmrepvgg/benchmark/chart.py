@@ -11,7 +11,9 @@ from .report import describe_environment
 from .results import Report, Row
 
 # One colour a network, of a palette that the colour-blind can tell apart (Okabe and Ito).
-_COLOURS = dict(zip(NETWORKS, ('#0072B2', '#56B4E9', '#E69F00', '#009E73', '#999999', '#555555'), strict=True))
+_COLOURS = dict(
+    zip(NETWORKS, ('#0072B2', '#56B4E9', '#CC79A7', '#E69F00', '#009E73', '#999999', '#555555'), strict=True)
+)
 _INCHES_PER_BAR = 0.24
 
 

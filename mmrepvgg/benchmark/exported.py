@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import torch
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from .. import __version__
 from ..deploy import writers
+from ..deploy.exported import ExportedClassifier
 from ..deploy.formats import find_format, require_packages
 from ..deploy.metadata import ExportMetadata
 from ..deploy.network import DeployedNetwork
@@ -47,8 +51,10 @@ _FILES: dict[str, _FileFormat] = {
 }
 
 
-def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
-    """Export ``network`` for any batch size, load the file, and return a call that runs one batch.
+def prepare_exported(
+    case: Case, network: nn.Module, inputs: Tensor
+) -> tuple[Callable[[], object], Callable[[], Tensor]]:
+    """Export ``network`` for any batch size, load the file, and return what runs one batch.
 
     Args:
         case: What is asked for.
@@ -56,7 +62,7 @@ def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable
         inputs: ``(N, 3, H, W)``, in fp32 on the CPU; the runtimes read it where it lies.
 
     Returns:
-        A call that gives the logits ``(N, num_classes)``, fp32 in every precision.
+        A call to be timed, and one that gives the logits ``(N, num_classes)``, fp32 in every precision.
 
     Raises:
         ModuleNotFoundError: If the exporter or the runtime is not installed.
@@ -76,8 +82,18 @@ def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Callable
         row.write(deployed, path, inputs[:1].repeat(2, 1, 1, 1), metadata)
         if is_int8:
             path = _quantize(path, inputs, metadata)
+        if case.network == 'tested':
+            return _prepare_tested(ExportedClassifier(path, num_threads=case.threads), inputs)
         exported = load_exported(path, num_threads=case.threads)
-    return lambda: exported(inputs)
+    return lambda: exported(inputs), lambda: exported(inputs)
+
+
+def _prepare_tested(classifier: Any, inputs: Tensor) -> tuple[Callable[[], object], Callable[[], Tensor]]:
+    # the time does not depend on what is in the images
+    images = list(torch.zeros(inputs.shape, dtype=torch.uint8))
+    batch = dict(inputs=images, data_samples=[DataSample() for _ in images])
+    classifier.eval()
+    return lambda: classifier.test_step(batch), lambda: classifier.exported(inputs)
 
 
 def _quantize(path: Path, inputs: Tensor, metadata: ExportMetadata) -> Path:
@@ -115,9 +131,10 @@ def _describe(case: Case, num_classes: int, inputs: Tensor) -> ExportMetadata:
         channels=inputs.shape[1],
         input_size=(inputs.shape[2], inputs.shape[3]),
         batch_size=None,
-        mean=(),
-        std=(),
-        to_rgb=False,
+        # what tools/test.py does before the network
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        to_rgb=True,
         precision=case.precision,
         with_preprocess=False,
         softmax=False,

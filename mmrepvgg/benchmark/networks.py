@@ -49,7 +49,7 @@ def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Modul
     if name == 'train' or arch is None:
         network = build_classifier(_classifier_cfg(arch)) if arch else _create_timm(name)
         network.load_state_dict(weights)
-    elif name == 'deploy':
+    elif name in ('deploy', 'tested'):
         network = reparameterize(reference)
     elif name == 'mmpretrain':
         # only this project's backbone tells the head its width

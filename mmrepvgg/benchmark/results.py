@@ -125,6 +125,7 @@ class Ratio:
 # no arch, and the paper's ratio.
 _PAIRS: tuple[tuple[str | None, str, float | None], ...] = (
     (None, 'train', None),
+    (None, 'tested', None),
     (None, 'mmpretrain', None),
     (None, 'timm', None),
     ('A2', 'resnet50', 1322 / 719),

@@ -138,8 +138,7 @@ def _make_runner(case: Case, network: Callable[[Tensor], Tensor], inputs: Tensor
 
 
 def _prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
-    run = prepare_exported(case, network, inputs)
-    return Runner(run, run)
+    return Runner(*prepare_exported(case, network, inputs))
 
 
 _PREPARE: dict[str, Prepare] = {
