@@ -24,7 +24,7 @@ from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, 
 from .onnx_files import OnnxQuantizer
 from .openvino_files import convert_onnx, list_layers, quantize_openvino, quantize_within_drop, save_quantized
 from .settings import QuantizationSettings, check_quantization, find_quantizer, require_quantizer
-from .trained import Training, find_training
+from .trained import Training, find_training, resolve_granularity
 
 # Layers are ranked on so many batches of the calibration images.
 _NUM_RANKING = 4
@@ -136,7 +136,7 @@ def quantize_model(
         ema=ema,
     )
     trained = find_training(prepared.model)
-    settings = _resolve(settings, trained)
+    settings = resolve_granularity(settings, trained)
     if activation_ranges is None and trained is not None:
         activation_ranges = trained.ranges
     if activation_ranges is not None and settings.max_drop is not None:
@@ -325,18 +325,6 @@ class _Job:
             f'{best:.2f}% at best with some in float32; nothing was written. Allow a larger --max-drop, try '
             '--granularity per-channel or another --calibration, or train for quantization'
         )
-
-
-def _resolve(settings: QuantizationSettings, trained: Training | None) -> QuantizationSettings:
-    """With the granularity that None stands for."""
-    if settings.granularity is None:
-        return replace(settings, granularity=trained.granularity if trained else 'per-channel')
-    if trained and settings.granularity != trained.granularity:
-        raise ValueError(
-            f'granularity must be {trained.granularity}, which the model was trained for, got {settings.granularity}; '
-            'leave out --granularity'
-        )
-    return settings
 
 
 def _clip(prepared: PreparedModel, factor: float) -> tuple[nn.Module, int]:
