@@ -15,8 +15,10 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrepvgg import reparameterize
+from mmrepvgg.checkpoints.reading import read_checkpoint
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.deploy.convert import reparameterize_checkpoint
 from mmrepvgg.deploy.exported import load_classifier
 from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.deploy.runtimes import load_exported
@@ -173,6 +175,8 @@ class TestAgainstOnnxRuntime:
             assert measure_logits_noise(expected, simulated) == pytest.approx(own_noise, abs=0.5)
             assert (simulated.argmax(1) == actual.argmax(1)).double().mean() > 0.9
         assert torch.equal(deployed(images), expected), 'the model is as it was'
+        with simulate(deployed, ranges, 'per-tensor', kept=list(find_layers(deployed))):
+            assert torch.equal(deployed(images), expected), 'pooled tensors are kept with the layers behind them'
 
     @pytest.mark.parametrize(('name', 'levels'), [('good', ['safe', 'safe']), ('bad', ['collapses', 'safe'])])
     def test_the_prediction_comes_true(self, workspace, name, levels):
@@ -420,6 +424,14 @@ class TestVerdict:
         untrained = replace(analysis, accuracy=12.0)
         assert 'hardly more than by chance' in judge(untrained).advice[-1]
 
+    @pytest.mark.parametrize(
+        ('num_classes', 'accuracy', 'is_chance'), [(2, 99.0, False), (2, 55.0, True), (1, 100.0, False), (10, 19, True)]
+    )
+    def test_chance(self, num_classes, accuracy, is_chance):
+        outcomes = (make_outcome(0), make_outcome(0, granularity='per-channel'))
+        advice = judge(Analysis((), outcomes, accuracy, num_classes, 360, 128)).advice
+        assert any('hardly more than by chance' in line for line in advice) is is_chance
+
 
 class TestAnalysis:
     def test_without_labels(self, workspace):
@@ -462,6 +474,47 @@ class TestAnalysis:
         # the reference is the model as it was trained
         assert result.accuracy_reference == pytest.approx(analysis.accuracy)
         assert result.accuracy == pytest.approx(clipped.accuracy, abs=1.5)
+
+    def test_inserted_norms_are_no_branches_to_limit(self, workspace, tmp_path):
+        cfg = make_config(workspace, PLAIN)
+        reparameterize_checkpoint(cfg, workspace / 'bad.pth', tmp_path / 'deploy.pth')
+        cfg.model.backbone.update(deploy=True, deploy_norm=dict(type='BN'))
+        model = build_model(cfg, deploy=False)
+        model.load_state_dict(read_checkpoint(tmp_path / 'deploy.pth').state_dict)
+        torch.save(model.state_dict(), tmp_path / 'inserted.pth')
+        analysis = analyze(cfg, tmp_path / 'inserted.pth', num_samples=120, num_calibration=32)
+        assert judge(analysis).predictions[0].level == 'collapses'
+        assert analysis.find_clipped() is None
+
+    def test_wrapped_and_joined_data_sets(self, workspace):
+        cfg = make_config(workspace, PLAIN)
+        plain = [images for images, _ in iterate_samples(cfg, 'test', 20)]
+        dataset = dict(cfg.test_dataloader.dataset)
+        cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=dataset)
+        assert torch.equal(next(iterate_samples(cfg, 'test', 20))[0], plain[0])
+        cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
+        batches = list(iterate_samples(cfg, 'test', batch_size=60))
+        assert sum(len(images) for images, _ in batches) == 2 * 360
+
+    def test_images_without_labels(self, workspace, tmp_path):
+        cfg = make_config(workspace, PLAIN)
+        for loader, split in ((cfg.train_dataloader, 'train'), (cfg.test_dataloader, 'val')):
+            # one folder of images, without classes
+            loader.dataset.update(data_prefix=f'{split}/3', with_label=False)
+        assert next(iterate_samples(cfg, 'test', 8))[1] is None
+        analysis = analyze(cfg, workspace / 'good.pth', num_samples=20, num_calibration=16)
+        assert (analysis.accuracy, analysis.num_images) == (None, 20)
+        settings = QuantizationSettings(num_samples=16, eval_samples=0)
+        result = quantize_model(cfg, workspace / 'good.pth', tmp_path / 'net.onnx', settings)
+        assert (result.accuracy, result.images, result.num_images) == (None, 'train', 16)
+        with pytest.raises(ValueError, match='test images of the config have no labels; --eval-samples 0 does without'):
+            quantize_model(cfg, workspace / 'good.pth', tmp_path / 'other.onnx')
+
+    def test_a_config_without_test_data(self, workspace):
+        cfg = make_config(workspace, PLAIN)
+        cfg.test_dataloader = None
+        with pytest.raises(ValueError, match='the config must have a test_dataloader, whose pipeline is needed here'):
+            analyze(cfg, workspace / 'good.pth', split='train')
 
     def test_a_config_without_data(self, workspace):
         cfg = make_config(workspace, PLAIN)

@@ -14,12 +14,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from tiny_runner import TINY_BACKBONE, make_model_config, make_runner
+from tiny_runner import TINY_BACKBONE, NoiseDataset, make_model_config, make_runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmrepvgg import (
+    CalibrateInsertedNormsHook,
     QARepVGGBlock,
     QuantizationAwareHook,
     RepVGGBlock,
@@ -379,7 +382,7 @@ def test_state_dicts_of_other_forms_are_refused(randomise, tmp_path):
     torch.save(ordinary.state_dict(), tmp_path / 'train.pth')
     missing = trained.load_state_dict(ordinary.state_dict(), strict=False).missing_keys
     assert missing == [f'{name}.{value}' for name in find_quantizers(trained) for value in ('min_value', 'max_value')]
-    with pytest.raises(CheckpointError, match=r'10 missing \(stem.input_quantizer.min_value'):
+    with pytest.raises(CheckpointError, match='is not of quantization-aware training, and the config is'):
         load_weights(trained, read_checkpoint(tmp_path / 'train.pth'))
 
 
@@ -439,6 +442,53 @@ def test_training_from_file_to_file(tmp_path, ordinary_checkpoint, ranges):
     assert resumed.ranges[0] == record.ranges[1]
     for first, second in zip(runner.model.state_dict().values(), trained.state_dict().values(), strict=True):
         torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('hook', 'backbone'),
+    [
+        (QuantizationAwareHook(num_calibration_batches=2), dict(quantization=PER_CHANNEL)),
+        (CalibrateInsertedNormsHook(num_batches=2), dict(deploy=True, deploy_norm=dict(type='BN'))),
+    ],
+    ids=['ranges', 'inserted norms'],
+)
+def test_a_sampler_that_can_not_begin_twice(tmp_path, hook, backbone):
+    """As of iteration-based trainings: what is looked at first must not use it up."""
+    dataset = NoiseDataset()
+    loader = DataLoader(dataset, batch_size=8, sampler=InfiniteSampler(dataset), collate_fn=pseudo_collate)
+    runner = make_runner(
+        tmp_path, [hook], backbone, train_dataloader=loader, train_cfg=dict(by_epoch=False, max_iters=6),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+    )  # fmt: skip
+    runner.train()
+    assert runner.iter == 6
+
+
+def test_epochs_are_not_counted_in_a_training_by_iterations(tmp_path):
+    runner = make_runner(
+        tmp_path, [QuantizationAwareHook(freeze_ranges_after=1)], dict(quantization=PER_TENSOR),
+        train_cfg=dict(by_epoch=False, max_iters=6),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r'freeze_ranges_after counts epochs, and the training counts iterations'):
+        runner.train()
+
+
+def test_learned_ranges_bear_two_forward_passes_before_a_backward_one(randomise):
+    quantizer = ActivationQuantizer(learned=True)
+    x = torch.rand(2, 4)
+    (quantizer(x).sum() + quantizer(x + 1).sum()).backward()
+    assert quantizer.max_value.grad.isfinite()
+    assert quantizer.max_value.item() == x.max(), 'the first batch alone sets it'
+
+
+def test_a_learned_range_of_zero_width(randomise):
+    quantizer = ActivationQuantizer(learned=True)
+    quantizer(torch.zeros(2, 4))
+    x = torch.rand(2, 4, requires_grad=True)
+    quantizer(x).sum().backward()
+    assert quantizer(x).isfinite().all()
+    assert x.grad.isfinite().all()
+    assert quantizer.max_value.grad.isfinite()
 
 
 CONFIG = ROOT / 'configs/repvgg/repvgg-a0_digits_qat.py'
@@ -528,6 +578,7 @@ def test_the_int8_file_is_what_training_showed(workspace):
         (QuantizationSettings('per-channel'), 'granularity must be per-tensor, which the model was trained for'),
         (QuantizationSettings(max_drop=1.0), 'leave out --max-drop'),
         (QuantizationSettings(clip_scales=4.0), 'leave out --clip-scales'),
+        (QuantizationSettings(calibration='percentile'), 'leave out --quantizer nncf and --calibration'),
     ):
         with pytest.raises(ValueError, match=message):
             quantize_model(cfg, checkpoint, workspace / 'refused.onnx', settings)
@@ -563,6 +614,12 @@ def test_scales_of_batch_norms_are_limited(randomise):
     assert limited[3].item() == pytest.approx(4 * scale.median().item(), rel=1e-5)
     torch.testing.assert_close(block.branch_norm.weight.detach()[:3], others)
     assert clip_norm_scales(block, 4.0) == 0
+    # gains that were trained away do not count
+    with torch.no_grad():
+        block.branch_3x3.norm.weight[1:] = 1e-6
+    before = block.branch_3x3.norm.weight.clone()
+    assert clip_norm_scales(block, 4.0) == 0
+    assert torch.equal(block.branch_3x3.norm.weight, before)
     block.switch_to_deploy()
     with pytest.raises(ValueError, match='RepVGGBlock has no block in train form'):
         clip_norm_scales(block, 4.0)

@@ -1,7 +1,9 @@
 """The quantization study: what it trains, its tables, and one small run of the real tool."""
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +21,12 @@ from mmrepvgg.study.training import Plan, train_subject
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools/quantization_study.py'
+
+
+spec = importlib.util.spec_from_file_location('quantization_study', TOOL)
+quantization_study = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(quantization_study)
+use_data = quantization_study.use_data
 
 
 def run_tool(folder, *arguments):
@@ -47,6 +55,7 @@ def test_what_others_start_from_comes_first():
     assert len(subjects) == len({subject.name for subject in subjects}) == 8
     assert [subject.kind for subject in subjects] == ['repvgg'] * 4 + ['qat'] * 4
     assert list_subjects(['steep'], ['qat'], [0])[0] == Subject('steep', 'repvgg', 0)
+    assert list_subjects(['steep', 'steep'], ['repvgg'], [0, 0]) == [Subject('steep', 'repvgg', 0)]
 
 
 def test_epochs():
@@ -124,6 +133,27 @@ def test_a_failure_stops_no_other_model_and_names_its_log(workspace):
     assert 'log.txt' in message
     assert not (workspace / 'broken.md').exists()
     assert read_measurement(workspace / 'broken/steep_repvgg_0').epochs == 1
+
+
+def test_what_starts_from_a_failure_is_left_out(workspace):
+    (workspace / 'no_start/steep_repvgg_0').mkdir(parents=True)
+    (workspace / 'no_start/steep_repvgg_0/trained.json').write_text('{"origin": "another", "epochs": 2}')
+    options = ['--recipes', 'steep', '--kinds', 'qat', '--seeds', '0', '--max-epochs', '1']
+    done = run_tool(workspace, '--config', 'small.py', '--work-dir', 'no_start', *options)
+    assert done.returncode == 1
+    assert '1 of 2 models failed' in done.stderr
+    assert not (workspace / 'no_start/steep_qat_0').exists()
+
+
+def test_few_classes(tmp_path, workspace):
+    for split in ('train', 'val'):
+        for label in '01':
+            shutil.copytree(workspace / f'data/digits/{split}/{label}', tmp_path / split / label)
+    cfg = load_config(str(workspace / 'small.py'))
+    use_data(cfg, tmp_path)
+    trained, checkpoint = train_subject(cfg, Subject('gentle', 'repvgg', 0), tmp_path / 'work', Plan(max_epochs=1))
+    assert checkpoint.exists()
+    assert trained.model.head.num_classes == 2
 
 
 @pytest.mark.parametrize(

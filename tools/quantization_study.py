@@ -99,7 +99,11 @@ def use_data(cfg: Any, root: Path) -> None:
     for name, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = cfg[f'{name}_dataloader'].dataset
         dataset.update(type='CustomDataset', data_root=str(root), data_prefix=split)
-        dataset.pop('split', None)
+        for setting in ('split', 'indices'):
+            dataset.pop(setting, None)
+    # a top-5 among fewer classes would be an error
+    cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=(1,))
+    cfg.model.head.topk = (1,)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,5 @@
 """The statistics of batch norms that are inserted into a deployed model."""
 
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..models.blocks import RepVGGBlock
+from .sampling import iterate_training_inputs
 
 
 class CalibrateInsertedNormsHook(Hook):
@@ -42,18 +42,12 @@ class CalibrateInsertedNormsHook(Hook):
         if any(norm.num_batches_tracked > 0 for norm in norms):
             return
 
-        def run(batch: Any) -> None:
-            data = model.data_preprocessor(batch, True)
-            model(data['inputs'])
-
-        num_batches = calibrate_inserted_norms(model, itertools.islice(runner.train_dataloader, self.num_batches), run)
+        num_batches = calibrate_inserted_norms(model, iterate_training_inputs(runner, self.num_batches))
         print_log(f'calibrated {len(norms)} inserted batch norms on {num_batches} training batches', 'current')
 
 
 @torch.no_grad()
-def calibrate_inserted_norms(
-    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object] | None = None
-) -> int:
+def calibrate_inserted_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Give every inserted norm its input's mean and variance as statistics, and the gain and bias that undo them.
 
     In eval mode the model computes the same function before and after, up to rounding: the norms are identities
@@ -62,8 +56,8 @@ def calibrate_inserted_norms(
 
     Args:
         model: A model whose inserted norms are the identity function, as after loading a deploy-form checkpoint.
-        batches: Batches to measure on. In distributed runs each process has its own; the statistics are common.
-        run: Runs the model on one batch. Default: ``model(batch)``.
+        batches: Inputs of the model to measure on. In distributed runs each process has its own; the statistics are
+            common.
 
     Returns:
         int: The number of batches.
@@ -80,7 +74,7 @@ def calibrate_inserted_norms(
     num_batches = 0
     try:
         for batch in batches:
-            (run or model)(batch)
+            model(batch)
             num_batches += 1
     finally:
         model.train(was_training)

@@ -1,18 +1,18 @@
 """Quantization-aware training in the training loop."""
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
-from torch import nn
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor, nn
 
 from ..models.blocks import RepVGGBlock
 from ..models.fake_quant import find_quantizers, set_fake_quantization
 from ..models.norm_scales import clip_norm_scales
+from .sampling import iterate_training_inputs
 
 
 class QuantizationAwareHook(Hook):
@@ -55,6 +55,11 @@ class QuantizationAwareHook(Hook):
                 'the model has no quantizer; give the backbone quantization=dict(...), or leave out '
                 'QuantizationAwareHook'
             )
+        if self.freeze_ranges_after is not None and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                'freeze_ranges_after counts epochs, and the training counts iterations (train_cfg); leave it out, or '
+                'train by epochs'
+            )
         if all(quantizer.is_observed for quantizer in quantizers.values()):
             return
 
@@ -62,12 +67,7 @@ class QuantizationAwareHook(Hook):
             num_limited = clip_norm_scales(model, self.clip_scales)
             print_log(f'limited the batch norm scales of {num_limited} channels', 'current')
 
-        def run(batch: Any) -> None:
-            data = model.data_preprocessor(batch, True)
-            model(data['inputs'])
-
-        batches = itertools.islice(runner.train_dataloader, self.num_calibration_batches)
-        num_batches = calibrate_activation_ranges(model, batches, run)
+        num_batches = calibrate_activation_ranges(model, iterate_training_inputs(runner, self.num_calibration_batches))
         print_log(f'observed the ranges of {len(quantizers)} inputs on {num_batches} training batches', 'current')
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -77,17 +77,14 @@ class QuantizationAwareHook(Hook):
 
 
 @torch.no_grad()
-def calibrate_activation_ranges(
-    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object] | None = None
-) -> int:
+def calibrate_activation_ranges(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Set each range that is not observed yet to the mean of the batches' minima and that of their maxima.
 
     The model runs in floating point and in eval mode.
 
     Args:
         model: A model in train form with quantization-aware blocks.
-        batches: Batches to observe. In distributed runs each process has its own; the ranges are common.
-        run: Runs the model on one batch. Default: ``model(batch)``.
+        batches: Inputs of the model to observe. In distributed runs each process has its own; the ranges are common.
 
     Returns:
         int: The number of batches.
@@ -109,7 +106,7 @@ def calibrate_activation_ranges(
     set_fake_quantization(model, enabled=False)
     try:
         for batch in batches:
-            (run or model)(batch)
+            model(batch)
             num_batches += 1
     finally:
         set_fake_quantization(model, enabled=True)

@@ -101,6 +101,7 @@ class ActivationQuantizer(nn.Module):
         self.momentum = momentum
         self.enabled = True
         self.observes = True
+        self._was_observed = False
         for name, value in dict(min_value=torch.inf, max_value=-torch.inf).items():
             if learned:
                 self.register_parameter(name, nn.Parameter(torch.tensor(value)))
@@ -109,8 +110,8 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape and floating dtype -> the same, on the grid."""
-        if self.training and self.observes:
-            self.observe(x, 0.0 if self.learned else self.momentum)
+        if self.training and self.observes and not (self.learned and self._has_range()):
+            self.observe(x, self.momentum)
         elif not self.is_observed:
             return x
         values = x if x.dtype == torch.float64 else x.float()
@@ -122,6 +123,11 @@ class ActivationQuantizer(nn.Module):
     def is_observed(self) -> bool:
         """Whether there is a range."""
         return bool(self.min_value <= self.max_value)
+
+    def _has_range(self) -> bool:
+        # once there is one it stays, and a GPU need not be waited for again
+        self._was_observed = self._was_observed or self.is_observed
+        return self._was_observed
 
     @torch.no_grad()
     def observe(self, x: Tensor, momentum: float) -> None:
@@ -143,8 +149,9 @@ class ActivationQuantizer(nn.Module):
     def _quantize_learned(self, x: Tensor) -> Tensor:
         share = (x[0].numel() * MAX_UINT8) ** -0.5
         low, high = (_scale_gradient(bound, share) for bound in self.get_range())
-        width = (high - low).clamp_min(torch.finfo(torch.float32).tiny)
-        scale = width / MAX_UINT8
+        scale = (high - low) / MAX_UINT8
+        # as find_uint8_grid has it for a range of zero width
+        scale = torch.where(scale >= torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
         zero_point = _round_straight_through(-low / scale)
         steps = (_round_straight_through(x / scale) + zero_point).clamp(0, MAX_UINT8)
         return (steps - zero_point) * scale

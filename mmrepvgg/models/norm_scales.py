@@ -36,8 +36,10 @@ def clip_norm_scales(model: nn.Module, factor: float) -> int:
             if not isinstance(norm, _BatchNorm) or norm.weight is None or norm.running_var is None:
                 continue
             scale = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()
-            limit = factor * scale.median()
-            is_wide = scale > limit * (1 + 1e-5)  # but for rounding: a second call finds nothing
+            # of channels that are used: gains near 0 would make the limit 0
+            limit = factor * scale[norm.weight.abs() >= 1e-3 * norm.weight.abs().max()].median()
+            # but for rounding: a second call finds nothing
+            is_wide = scale > limit * (1 + 1e-5)
             norm.weight.mul_(torch.where(is_wide, limit / scale, 1.0))
             num_limited += int(is_wide.sum())
     return num_limited

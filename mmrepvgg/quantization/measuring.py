@@ -14,9 +14,10 @@ from ..models.fake_quant import set_fake_quantization
 from .samples import iterate_samples
 
 BATCH_SIZE = 16
+_HINT = '; --eval-samples 0 does without them'
 
-# Inputs of a file (N, C, H, W) and labels (N,).
-Batch = tuple[np.ndarray, Tensor]
+# Inputs of a file (N, C, H, W) and labels (N,), None for training images without.
+Batch = tuple[np.ndarray, Tensor | None]
 
 
 class FileInputs:
@@ -46,10 +47,12 @@ class FileInputs:
             ):
                 if tuple(images.shape[1:]) != expected:
                     raise ExportError(f'the {self.split} images must be {expected}, got {tuple(images.shape[1:])}')
+                if labels is None and self.split == 'test':
+                    raise ExportError(f'the test images of the config have no labels{_HINT}')
                 inputs = images if metadata.with_preprocess else normalise(self.prepared.model, images)
                 yield inputs.numpy(), labels
-        except (FileNotFoundError, AttributeError) as error:  # no such folder; no labels
-            hint = '; --eval-samples 0 does without them' if self.split == 'test' else ''
+        except FileNotFoundError as error:
+            hint = _HINT if self.split == 'test' else ''
             raise ExportError(f"the {self.split} data of the config can't be read ({error}){hint}") from error
 
 
@@ -83,6 +86,7 @@ def measure_accuracy(run: Callable[[np.ndarray], Tensor | np.ndarray], batches: 
     """Top-1 accuracy in percent of a function from inputs to scores ``(N, classes)``."""
     hits = total = 0
     for inputs, labels in batches:
+        assert labels is not None
         hits += int((torch.as_tensor(run(inputs)).argmax(1) == labels).sum())
         total += len(labels)
     return 100 * hits / total

@@ -151,6 +151,11 @@ def quantize_model(
                 'them; leave out --clip-scales'
             )
         network, num_clipped = _clip(prepared, settings.clip_scales)
+    if activation_ranges is not None and (settings.quantizer == 'nncf' or settings.calibration != 'minmax'):
+        raise ValueError(
+            "given or trained ranges are taken as they are, by ONNX Runtime's quantizer for either format; leave out "
+            '--quantizer nncf and --calibration'
+        )
     # given ranges are for ONNX Runtime's quantizer, whose result OpenVINO reads
     quantizer = find_quantizer(row, settings) if activation_ranges is None else 'onnxruntime'
     require_quantizer(row, quantizer)
@@ -278,9 +283,10 @@ class _Job:
         for inputs, labels in self.test if has_test else self.train:
             expected, got = self._run_reference(inputs).argmax(1), run(inputs).argmax(1)
             agreeing += int((expected == got).sum())
-            hits_reference += int((expected == labels).sum())
-            hits += int((got == labels).sum())
-            num_images += len(labels)
+            if labels is not None:
+                hits_reference += int((expected == labels).sum())
+                hits += int((got == labels).sum())
+            num_images += len(inputs)
         size = _measure_size(path)
         return Quantization(
             metadata=self.metadata,

@@ -27,7 +27,7 @@ from .files import FILES
 from .subjects import Subject
 
 MAX_DROP = 0.5
-_RESULT = 'measured.json'
+RESULT = 'measured.json'
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Pat
         subject: What it is.
         folder: Gets ``measured.json`` and ``analysis.png``.
     """
-    path = folder / _RESULT
+    path = folder / RESULT
     if not path.exists():
         # training for int8 leaves nothing to predict
         is_trained_for_int8 = cfg.model.backbone.get('quantization') is not None
@@ -94,7 +94,7 @@ def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Pat
 
 def read_measurement(folder: Path) -> Measurement:
     """What :func:`measure_subject` found."""
-    content = json.loads((folder / _RESULT).read_text())
+    content = json.loads((folder / RESULT).read_text())
     return Measurement(**content | dict(subject=Subject(**content['subject']), kept=tuple(content['kept'])))
 
 

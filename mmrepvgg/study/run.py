@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config
 
 from ..progress import track
-from .measuring import Measurement, measure_subject, read_measurement
-from .subjects import KINDS, Subject
+from .measuring import RESULT, Measurement, measure_subject, read_measurement
+from .subjects import Subject
 from .training import Plan, train_subject
 
 LOG = 'log.txt'
@@ -51,7 +51,12 @@ def run_study(
     with ThreadPool(jobs) as pool:
         # first what others start from
         for is_late, title in enumerate(('models', 'fine-tuned models')):
-            stage = [task for task in tasks if bool(KINDS[task.subject.kind].fine_tuning_epochs) == is_late]
+            stage = [
+                task
+                for task in tasks
+                if task.subject.is_fine_tuned == bool(is_late)
+                and (not is_late or (work_dir / task.subject.start.name / RESULT).exists())
+            ]
             failures += filter(None, track(pool.imap_unordered(_run_apart, stage), title, len(stage)))
     if failures:
         raise RuntimeError(f'{len(failures)} of {len(tasks)} models failed; the others are kept. {failures[0]}')

@@ -79,6 +79,16 @@ class Subject:
         """Of its folder."""
         return f'{self.recipe}_{self.kind}_{self.seed}'
 
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether it starts from another model."""
+        return KINDS[self.kind].fine_tuning_epochs > 0
+
+    @property
+    def start(self) -> 'Subject':
+        """What a fine-tuned one starts from."""
+        return Subject(self.recipe, 'repvgg', self.seed)
+
     def count_epochs(self, max_epochs: int | None = None) -> int:
         """Of its own training, at most ``max_epochs``."""
         kind = KINDS[self.kind]
@@ -90,9 +100,10 @@ def list_subjects(recipes: Sequence[str], kinds: Sequence[str], seeds: Sequence[
     """Every combination, those that others start from first; these are added where they are missing."""
     if any(KINDS[kind].fine_tuning_epochs for kind in kinds):
         kinds = ['repvgg', *(kind for kind in kinds if kind != 'repvgg')]
-    return [
+    subjects = [
         Subject(recipe, kind, seed)
         for kind in sorted(kinds, key=lambda kind: KINDS[kind].fine_tuning_epochs)
         for recipe in recipes
         for seed in seeds
     ]
+    return list(dict.fromkeys(subjects))

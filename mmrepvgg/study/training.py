@@ -88,19 +88,17 @@ def _is_good(cfg: Config, checkpoint: str, plan: Plan) -> bool:
 
 def _make_config(base: Config, subject: Subject, work_dir: Path, plan: Plan, epochs: int) -> Config:
     recipe, kind = RECIPES[subject.recipe], KINDS[subject.kind]
-    is_fine_tuned = kind.fine_tuning_epochs > 0
     cfg = copy.deepcopy(base)
     cfg.merge_from_dict(dict(kind.settings))
     cfg.randomness = dict(seed=subject.seed)
-    cfg.optim_wrapper.optimizer.lr = recipe.lr * (0.1 if is_fine_tuned else 1)
+    cfg.optim_wrapper.optimizer.lr = recipe.lr * (0.1 if subject.is_fine_tuned else 1)
     # of the recipes alone, not of the config: smoothing narrows the weights, too
     cfg.model.head.loss = dict(type='CrossEntropyLoss')
-    cfg.param_scheduler = _make_scheduler(recipe, epochs, is_fine_tuned)
+    cfg.param_scheduler = _make_scheduler(recipe, epochs, subject.is_fine_tuned)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=epochs, max_keep_ckpts=1)
-    if is_fine_tuned:
-        start = Subject(subject.recipe, 'repvgg', subject.seed)
-        cfg.load_from = str(train_subject(base, start, work_dir, plan)[1])
+    if subject.is_fine_tuned:
+        cfg.load_from = str(train_subject(base, subject.start, work_dir, plan)[1])
     return cfg
 
 

@@ -15,6 +15,7 @@ from ...checkpoints.reading import read_checkpoint
 from ...deploy.forms import build_model
 from ...deploy.switch import reparameterize
 from ...models.backbone import RepVGG
+from ...models.blocks import RepVGGBlock
 from ...models.norm_scales import clip_norm_scales
 from ...progress import track
 from ..samples import iterate_samples
@@ -107,7 +108,7 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
     outcomes.append(simulation.run('per-tensor', weights=False))
     if predict(outcomes[0]).level != 'safe':
         outcomes.append(simulation.run('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
-        if norms:
+        if any(isinstance(module, RepVGGBlock) and not module.deploy for module in model.modules()):
             clipped = copy.deepcopy(model)
             clip_norm_scales(clipped, CLIP_SCALES)
             # set against the model as it was trained, not against itself

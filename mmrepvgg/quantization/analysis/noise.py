@@ -90,8 +90,8 @@ def measure_output_noise(
         x = inputs.pop(name)
         noises[name].update(output, {granularity: twin(x) for granularity, twin in rounded[name].items()})
 
-    points_before = {name: Point(layer, True) for name, layer in layers.items()}
-    points_behind = {name: Point(layer, False) for name, layer in layers.items()}
+    points_before = {name: Point(layer, True, name) for name, layer in layers.items()}
+    points_behind = {name: Point(layer, False, name) for name, layer in layers.items()}
     with intercept(points_before, remember), intercept(points_behind, compare):
         for batch in batches:
             model(batch)

@@ -51,7 +51,8 @@ class Observer:
         assert self.channel_maxima is not None, 'no batch was seen'
         cumulated = self.counts.cumsum(0)
         number = int((cumulated < math.ceil(PERCENTILE * int(cumulated[-1]))).sum())
-        edge = torch.tensor((number + 1) << _BIN_SHIFT, dtype=torch.int32).view(torch.float32).item()
+        # the first bin is that of zeros
+        edge = torch.tensor((number + 1) << _BIN_SHIFT, dtype=torch.int32).view(torch.float32).item() if number else 0.0
         largest = max(abs(self.low), abs(self.high))
         return Activations(self.low, self.high, min(edge, largest), measure_spread(self.channel_maxima))
 

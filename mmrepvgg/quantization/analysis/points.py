@@ -8,16 +8,25 @@ from typing import Any
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
+from ...models.blocks import RepVGGBlock
 from ...models.forms import DEPLOY_BRANCH
+from ...models.heads import AuxiliaryClsHead
 from ...models.squeeze_excite import SELayer
 
 
 @dataclass(frozen=True)
 class Point:
-    """A tensor of the network: a module's input or its output."""
+    """A tensor of the network.
+
+    Attributes:
+        module: Whose input or output it is.
+        is_input: Which of them.
+        layer: The layer with which it is rounded.
+    """
 
     module: nn.Module
     is_input: bool
+    layer: str
 
 
 def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -35,12 +44,18 @@ def find_points(model: nn.Module) -> dict[str, Point]:
     A layer's input has the layer's name. A tensor is rounded for all that take it: with the pooling of an SE layer,
     the product behind it sees rounded values, too. What lies between a layer and the next one's input stays float32.
     """
-    points = {name: Point(layer, True) for name, layer in find_layers(model).items()}
+    layers = find_layers(model)
+    points = {name: Point(layer, True, name) for name, layer in layers.items()}
+    last, block = list(layers)[-1], None
     for name, module in model.named_modules():
         if isinstance(module, SELayer):
-            points[f'{name} input'] = Point(module, True)
+            points[f'{name} input'] = Point(module, True, f'{name}.conv1.conv')
         elif isinstance(module, GlobalAveragePooling):  # itself it takes a tuple
-            points[f'{name} input'] = Point(module.gap, True)
+            points[f'{name} input'] = Point(module.gap, True, last)
+        elif isinstance(module, RepVGGBlock):
+            block = module
+        elif isinstance(module, AuxiliaryClsHead) and block is not None:  # it pools by itself
+            points[f'{name} input'] = Point(block, False, last)
     return points
 
 

@@ -146,8 +146,8 @@ class Analysis:
     Attributes:
         layers: In the order in which the network computes them.
         outcomes: The whole model per-tensor and per-channel, then the same with weights or activations alone in int8,
-            and last, where per-tensor loses, with the worst layers' weights kept in float32 and, of a train form, with
-            the batch norms' scales limited.
+            and last, where per-tensor loses, with the worst layers kept in float32 and, of a train form, with the
+            batch norms' scales limited.
         accuracy: Of float32, percent; None without labels.
         num_classes: That the model knows.
         num_images: On which the outcomes were found.

@@ -59,9 +59,9 @@ def simulate(
         layers: Quantize these layers alone, their inputs and weights. Default: everything.
         kept: Layers that stay float32, their inputs and weights.
     """
-    points = {name: point for name, point in find_points(model).items() if name in ranges and name not in kept}
+    points = {name: point for name, point in find_points(model).items() if name in ranges and point.layer not in kept}
     if layers is not None:
-        points = {name: point for name, point in points.items() if name in layers}
+        points = {name: point for name, point in points.items() if point.layer in layers}
     chosen = {
         name: layer
         for name, layer in find_layers(model).items()

@@ -159,7 +159,8 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
         for p in (per_tensor, per_channel)
         if not p.is_certain
     ]
-    if analysis.accuracy is not None and analysis.accuracy < 2 * 100 / analysis.num_classes:
+    chance = 100 / analysis.num_classes
+    if analysis.accuracy is not None and analysis.accuracy < min(2 * chance, chance + 0.2 * (100 - chance)):
         unsure.append(
             f'float32 itself is right on only {analysis.accuracy:.1f}% of the images, hardly more than by chance: '
             'there is nothing to lose yet; analyze a trained checkpoint'
