@@ -1,9 +1,11 @@
 """What the tools share: arguments, and errors as one line. Imports no torch, so that usage errors are fast."""
 
 import argparse
+import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,12 +124,33 @@ def require_file(path: str | Path) -> None:
         raise FileNotFoundError(f'{path} does not exist' if not Path(path).exists() else f'{path} is not a file')
 
 
+def require_writable(*paths: str | Path | None) -> None:
+    """Say that a result can't be written before the work is done; None is no result.
+
+    Raises:
+        IsADirectoryError: If one is a folder.
+        PermissionError: If one can't be written.
+    """
+    for path in (Path(path) for path in paths if path is not None):
+        if path.is_dir():
+            raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise PermissionError(f'{path} can not be written: {folder} is no folder that can be written to')
+
+
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> NoReturn:
     """Parse the arguments, call ``main``, and exit: 0, or 1 with one line that says why; 2 for wrong usage."""
     args = parser.parse_args()
     # No library below may run what a checkpoint says: some versions of mmengine fall back to an unsafe load.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    # names of files need not be in the terminal's encoding
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+    # mmcv-lite says at each start what it leaves out, which nothing here needs
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     try:
         main(args)
     except KeyboardInterrupt:
@@ -141,9 +164,13 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
 
 
 def _describe(error: Exception) -> str:
-    text = ' '.join(str(error).split())
+    text = str(error)
+    if 'Original Traceback' in text:  # a data loader's worker has put the whole of it into the message
+        return text.strip().splitlines()[-1]
+    text = ' '.join(text.split())
     # Our own errors say it all; of others the type is part of the message.
-    if type(error).__module__.startswith('mmrepvgg') or type(error) in (ValueError, FileNotFoundError):
+    own = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)
+    if type(error).__module__.startswith('mmrepvgg') or (type(error) in own and not getattr(error, 'errno', None)):
         return text
     return f'{type(error).__name__}: {text}'
 

@@ -154,7 +154,7 @@ REFUSED = {
     'other arch': (lambda s: {**s, 'head.fc.weight': torch.ones(10, 64)}, r'head\.fc\.weight \(10, 64\) instead of'),
     'nan': (
         lambda s: {**s, 'head.fc.bias': torch.full((10,), float('nan'))},
-        'differs from the train form by nan of the largest output',
+        'head.fc.bias has values that are NaN or infinite',
     ),
     'negative variance': (
         lambda s: {**s, 'backbone.stem.branch_1x1.norm.running_var': -torch.ones(16)},

@@ -169,6 +169,7 @@ class TestWriting:
             (dict(file_format='bin'), r"file_format must be one of \('npz', 'npy'\), got 'bin'"),
             (dict(dtype='int8'), "dtype must be one of .*, got 'int8'"),
             (dict(batch_size=0), 'batch_size must be at least 1, got 0'),
+            (dict(entry='file'), "entry must be another name, got 'file'"),
         ],
     )
     def test_wrong_options(self, cfg, tmp_path, options, message):
@@ -347,8 +348,38 @@ class TestProblems:
     def test_missing_paths(self, listing, tmp_path):
         with pytest.raises(FileNotFoundError, match='no does not exist'):
             score(listing, tmp_path / 'no')
-        with pytest.raises(FileNotFoundError, match=r'holds no file that ends in \.npz or \.npy'):
+        with pytest.raises(FileNotFoundError, match=r'holds no file that ends in any of \.npz, \.npy, \.txt'):
             score(listing, tmp_path)
+
+    @pytest.mark.parametrize(
+        'damage',
+        [
+            lambda content: content.replace(b'}', b'{', 1),
+            lambda content: content.replace(b'(1, 6)', b'(9999999999999, 6)').replace(b'[', b'['),
+            lambda content: b'scores' + content,
+            lambda content: b'',
+        ],
+        ids=['header', 'huge', 'no magic', 'empty'],
+    )
+    def test_one_damaged_array_is_one_problem(self, listing, tmp_path, damage):
+        folder = tmp_path / 'out'
+        folder.mkdir()
+        for label, name in enumerate('abcdef'):
+            np.save(folder / f'{name}.npy', np.eye(6)[label : label + 1])
+        (folder / 'c.npy').write_bytes(damage((folder / 'c.npy').read_bytes()))
+        result = score(listing, folder)
+        assert problems_of(result) == [('malformed', 'c')]
+        assert 'Python objects' not in result.problems[0].reason
+        assert result.num_correct[1] == 5
+
+    def test_a_damaged_member(self, listing, tmp_path):
+        folder = write_answers(tmp_path / 'out')
+        content = (folder / 'b.npz').read_bytes()
+        for position in range(0, len(content), 3):  # whatever byte it is, it is one image's problem
+            (folder / 'b.npz').write_bytes(content[:position] + b'\xff' + content[position + 1 :])
+            result = score(listing, folder)
+            assert {problem.name for problem in result.problems} <= {'b', 'b.npz'}
+            assert result.num_scored >= 5
 
 
 class TestBatches:
@@ -389,6 +420,12 @@ class TestOneFile:
         assert problems_of(result) == [('duplicated', 'a'), *(('missing', name) for name in 'cde')]
         assert result.num_correct[1] == 2
 
+    def test_names_as_bytes(self, listing, tmp_path):
+        np.savez(tmp_path / 'all.npz', names=np.array([b'f', 'ä'.encode()]), logits=np.eye(6)[[5, 0]])
+        assert ('extra', 'ä') in problems_of(score(listing, tmp_path / 'all.npz'))
+        np.savez(tmp_path / 'all.npz', names=np.array([b'f', b'\xff']), logits=np.eye(6)[[5, 0]])
+        assert ('malformed', 'all.npz') in problems_of(score(listing, tmp_path / 'all.npz'))
+
     def test_nothing_in_it_has_a_name(self, listing, tmp_path):
         np.savez(tmp_path / 'all.npz', output=np.eye(6))
         np.save(tmp_path / 'all.npy', np.eye(6))
@@ -410,11 +447,20 @@ class TestTexts:
                 for name, labels in dict(f=(5, 0), a=(0, 1), b=(1, 0), c=(2, 0), d=(3, 0), e=(1, 4)).items()
                 for rank, label in enumerate(labels)
             ),
+            '\ufefff 5, 0\na 0, 1\nb 1, 0,\nc 2, 0\nd 3, 0\ne 1, 4\n',
+            '"f",5,0\n"val/a.png",0,1\n"b",1,0\n"c","2","0"\n"d",3,0\n"e",1,4\n',
+            ''.join(
+                f'{name}: Relay top-{rank} id: {label}, prob: {1 - rank / 10}\n'
+                for name, labels in dict(f=(5, 0), a=(0, 1), b=(1, 0), c=(2, 0), d=(3, 0), e=(1, 4)).items()
+                for rank, label in enumerate(labels, 1)
+            ),
         ],
     )
     def test_each_notation(self, listing, tmp_path, text):
-        (tmp_path / 'top.txt').write_text(text)
-        result = score_outputs(listing, read_outputs([tmp_path / 'top.txt'], listing), topk=(1, 2, 5))
+        (tmp_path / 'top.txt').write_text(text, encoding='utf-8')
+        # the file itself, or the folder that it is in
+        for path in (tmp_path / 'top.txt', tmp_path):
+            result = score_outputs(listing, read_outputs([path], listing), topk=(1, 2, 5))
         assert not result.problems
         assert result.num_correct == {1: 5, 2: 6}, 'and no top-5 of two classes'
 
@@ -430,6 +476,21 @@ class TestTexts:
         assert 'classes must differ, got (3, 3)' in reasons['d']
         assert "top.txt:5: must be an image and its classes, best first, got 'e four 1'" in reasons['e']
         assert result.num_scored == 1
+
+    def test_scores_must_be_numbers_and_fall(self, listing, tmp_path):
+        (tmp_path / 'top.txt').write_text(
+            'a 0:0.9 1:0.1\nb 1:nan 0:0.1\nc 2:x 0:0.1\nd 0:0.1 3:0.9\n'
+            'e: top-0 id: 4, prob: 0.2\ne: top-1 id: 0, prob: 0.8\n'
+            'f: top-1 id: 0, prob: 0.1\nf: top-2 id: 5, prob: 0.1\n'
+        )
+        result = score(listing, tmp_path / 'top.txt')
+        assert sorted(problems_of(result)) == [('malformed', name) for name in 'bcdef']
+        reasons = {problem.name: problem.reason for problem in result.problems}
+        assert "scores must be finite numbers, got 'nan'" in reasons['b']
+        assert "scores must be finite numbers, got 'x'" in reasons['c']
+        assert 'classes must be the best first, got the scores [0.1, 0.9]' in reasons['d']
+        assert 'classes must be the best first' in reasons['e']
+        assert 'ranks must be 0 and the ones after it, got [1, 2]' in reasons['f']
 
     def test_a_rank_notation_that_is_there_twice(self, listing, tmp_path):
         lines = [f'a: Relay top-{rank} id: {rank}, prob: 0.5\n' for rank in range(3)]
@@ -456,6 +517,7 @@ class TestLists:
             ('name,file,row,label\nx,x.npz,0,three\n', "line 2: invalid literal for int.*'three'"),
             ('name,file,row,label\nx,x.npz,0,10\n', 'labels must be 0 to 9, got 10 for x'),
             ('name,file,row,label\nx,x.npz,0,1\nx,y.npz,0,1\n', 'every name once, and x is there 2 times'),
+            ('name,file,row,label\n', 'lists no image'),
         ],
     )
     def test_damaged_lists(self, inputs, tmp_path, text, message):

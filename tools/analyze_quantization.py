@@ -49,10 +49,8 @@ def picture_file(name: str) -> Path:
 
 
 def main(args: argparse.Namespace) -> None:
+    cli.require_writable(args.out, args.plot)
     cli.require_file(args.checkpoint)
-    for path in filter(None, (args.out, args.plot)):
-        if path.is_dir():
-            raise IsADirectoryError(f'{path} is a folder; give the name of a file')
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.data.layout import check_data

@@ -80,9 +80,7 @@ def ending(suffix: str) -> Callable[[str], Path]:
 
 
 def main(args: argparse.Namespace) -> None:
-    for path in filter(None, (args.out, args.plot)):
-        if path.is_dir():
-            raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+    cli.require_writable(args.out, args.plot)
     cases = plan_cases(
         args.archs,
         args.networks,

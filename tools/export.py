@@ -26,7 +26,7 @@ def parse() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_file_options(parser)
     parser.add_argument(
-        '--opset', type=cli.positive_int, help="ONNX: version of the operators (default: the exporter's)"
+        '--opset', type=cli.positive_int, help="ONNX: version of the operators, 18 or later (default: the exporter's)"
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
     parser.add_argument(
@@ -75,6 +75,7 @@ def check_usage(args: argparse.Namespace) -> None:
 
 def main(args: argparse.Namespace) -> None:
     check_usage(args)
+    cli.require_writable(args.out)
     cli.require_file(args.checkpoint)
     if args.data is not None and not Path(args.data).exists():
         raise FileNotFoundError(f'{args.data} does not exist')

@@ -38,6 +38,7 @@ def out_file(name: str) -> Path:
 
 def main(args: argparse.Namespace) -> None:
     cli.require_file(args.weights)
+    cli.require_writable(args.out)
     for image in args.images:
         if not Path(image).exists():
             raise FileNotFoundError(f'{image} does not exist')
@@ -46,18 +47,18 @@ def main(args: argparse.Namespace) -> None:
     from mmrepvgg.deploy.images import list_images
     from mmrepvgg.deploy.predict import Predictor
 
-    images = list_images(args.images)
-    callback = None
+    images = list_images(args.images, args.show_dir)
+    writer = None
     if args.show_dir is not None:
         from mmrepvgg.deploy.pictures import PictureWriter
 
-        callback = PictureWriter(args.show_dir, images).write
+        writer = PictureWriter(args.show_dir, images)
     predictor = Predictor(cfg, args.weights, args.topk, args.batch_size)
-    predictions = predictor.predict([image for image, _ in images], callback)
-    report(args, predictions)
+    predictions = predictor.predict([image for image, _ in images], writer.write if writer else None)
+    report(args, predictions, writer.failures if writer else {})
 
 
-def report(args: argparse.Namespace, predictions: Sequence[Any]) -> None:
+def report(args: argparse.Namespace, predictions: Sequence[Any], unwritten: dict[Path, str]) -> None:
     unreadable = [prediction for prediction in predictions if prediction.error]
     num_read = len(predictions) - len(unreadable)
     if args.out is not None:
@@ -69,14 +70,18 @@ def report(args: argparse.Namespace, predictions: Sequence[Any]) -> None:
         for prediction in predictions:
             if not prediction.error:
                 print(f'{prediction.image}: ' + '; '.join(f'{c.name} {c.score:.4f}' for c in prediction.classes))
-    if args.show_dir is not None and num_read:
-        print(f'{args.show_dir}: {num_read} annotated pictures')
+    if args.show_dir is not None and num_read > len(unwritten):
+        print(f'{args.show_dir}: {num_read - len(unwritten)} annotated pictures')
+    for target, reason in unwritten.items():
+        print(f'warning: {target} could not be written: {reason}', file=sys.stderr)
     if unreadable:
         print(f'warning: {len(unreadable)} of {len(predictions)} images could not be read:', file=sys.stderr)
         for prediction in unreadable:
             print(f'  {prediction.image}: {prediction.error}', file=sys.stderr)
     if not num_read:
         raise ValueError(f'none of the {len(predictions)} images could be read')
+    if unwritten:
+        raise ValueError(f'{len(unwritten)} annotated pictures could not be written')
 
 
 if __name__ == '__main__':

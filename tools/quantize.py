@@ -92,6 +92,7 @@ def make_settings(args: argparse.Namespace) -> QuantizationSettings:
 
 def main(args: argparse.Namespace) -> None:
     settings = make_settings(args)
+    cli.require_writable(args.out)
     cli.require_file(args.checkpoint)
     row = find_format(args.out)
     require_quantizer(row, find_quantizer(row, settings))

@@ -29,6 +29,7 @@ def parse() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    cli.require_writable(args.out)
     from mmrepvgg.deploy.vendor.listing import read_list
 
     listing = read_list(args.inputs)

@@ -29,6 +29,7 @@ def parse() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    cli.require_writable(args.out)
     cli.require_file(args.checkpoint)
     if is_exported(args.checkpoint):
         require_packages(find_format(args.checkpoint), write=False)

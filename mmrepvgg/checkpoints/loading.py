@@ -15,7 +15,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
     Raises:
         CheckpointFormError: If the checkpoint is in the other form than the model.
-        CheckpointError: If keys are missing or left over, or shapes differ.
+        CheckpointError: If keys are missing or left over, shapes differ, or a value is not finite.
     """
     blocks = {f'{name}.' if name else '': m for name, m in model.named_modules() if isinstance(m, RepVGGBlock)}
     try:
@@ -56,6 +56,13 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             f'{checkpoint.path} does not fit the model of the config: {counts}; give the config with which it was '
             'trained (same arch, same number of classes)'
         )
+    for key, value in found.items():
+        # a range that was not observed yet is infinite
+        if value.is_floating_point() and f'.{INPUT_QUANTIZER}.' not in f'.{key}' and not value.isfinite().all():
+            raise CheckpointError(
+                f'{checkpoint.path}: {key} has values that are NaN or infinite: the training has diverged, or the file '
+                'is damaged; take an earlier checkpoint'
+            )
     for head in absent.values():
         head.switch_to_deploy()
     model.load_state_dict(found)

@@ -4,7 +4,7 @@ Reads the config only: torch is not imported.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -78,3 +78,27 @@ def _list_classes(folder: str, dataloader: str) -> set[str]:
     if not classes:
         raise DataError(f'{dataloader}: {folder} has no class folders; {advice}')
     return classes
+
+
+def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None = None) -> None:
+    """Check that a data set's labels can be those of a model.
+
+    Folders are numbered in their order: where one is missing or added, the labels behind it are of other classes.
+
+    Args:
+        dataset: Built; one that names no classes is let pass.
+        num_classes: That the model has.
+        trained: Names of those it was trained on, if they are known.
+
+    Raises:
+        DataError: If the numbers differ, and the data set is not that of the training.
+    """
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not names or len(names) == num_classes or list(names) == list(trained or ()):
+        return
+    shown = ', '.join(map(str, names[:3]))
+    raise DataError(
+        f'the test data has {len(names)} classes ({shown}, ...) and the model {num_classes}: class folders are '
+        "numbered in their order, so these labels are not the model's; point the config to data with a folder for "
+        "each of the model's classes (an empty one will do)"
+    )

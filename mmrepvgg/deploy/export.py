@@ -244,10 +244,12 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
 def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
     """The names in the checkpoint, else those of the data set's class (ImageNet's), else none."""
     names = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
-    if names is None:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-            dataset = DATASETS.get(cfg.test_dataloader.dataset.type)
-        names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
+    if names:
+        # a head may have more classes than were trained
+        return (*map(str, names[:num_classes]), *map(str, range(len(names), num_classes)))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        dataset = DATASETS.get(cfg.test_dataloader.dataset.type)
+    names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
     return tuple(map(str, names)) if len(names) == num_classes else ()
 
 

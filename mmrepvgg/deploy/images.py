@@ -15,10 +15,15 @@ class UnreadableImageError(ValueError):
     """An image that the test pipeline can't take: says why."""
 
 
-def list_images(paths: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+def list_images(paths: Iterable[str | Path], without: str | Path | None = None) -> list[tuple[Path, Path]]:
     """The images named by ``paths``, in their order, a folder's (and its subfolders') sorted in its place.
 
-    A file that is named is taken whatever its suffix; from a folder, the known suffixes.
+    A file that is named is taken whatever its suffix; from a folder, the known suffixes. Links are followed; one that
+    leads nowhere counts as an image, which will be unreadable.
+
+    Args:
+        paths: Files and folders.
+        without: A folder that is left out where it is in another one.
 
     Returns:
         list[tuple[Path, Path]]: Each image, and its path relative to the folder that was named.
@@ -30,7 +35,7 @@ def list_images(paths: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            files = sorted(_walk(path, {Path(without).resolve()} if without else set()))
             if not files:
                 raise ValueError(f'{path} holds no image ({", ".join(IMAGE_SUFFIXES)})')
             found += [(file, file.relative_to(path)) for file in files]
@@ -41,10 +46,24 @@ def list_images(paths: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return found
 
 
+def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The images below ``folder``, which may have links that lead back up."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _walk(path, seen)
+        elif path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink()):
+            yield path
+
+
 class ImageReader:
     """A config's test pipeline for single files: path -> what the pipeline packs (``inputs``, ``data_samples``)."""
 
     def __init__(self, cfg: Config):
+        if cfg.get('test_dataloader') is None:
+            raise ValueError('the config must have a test_dataloader, whose pipeline reads the images')
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             steps = [s for s in cfg.test_dataloader.dataset.pipeline if not s['type'].endswith('LoadAnnotations')]
             self._pipeline = Compose([TRANSFORMS.build(step) for step in steps])

@@ -80,7 +80,9 @@ def check_half_range(model: nn.Module, inputs: Iterable[Tensor]) -> float:
     peaks: dict[str, float] = {}
 
     def record(name: str, output: Tensor) -> None:
-        peaks[name] = max(peaks.get(name, 0.0), output.abs().max().item())
+        peak = output.abs().max().item()
+        if not peak <= peaks.get(name, 0.0):  # not >, which NaN would pass
+            peaks[name] = peak if peak > 0 else torch.inf
 
     handles = [
         module.register_forward_hook(lambda module, inputs, output, name=name: record(name, output))
@@ -96,4 +98,4 @@ def check_half_range(model: nn.Module, inputs: Iterable[Tensor]) -> float:
     for name, peak in peaks.items():
         if not peak <= limit:
             raise ExportError(f'the output of {name} reaches {peak:.3g}, over {limit:.0f}: {advice}')
-    return max(peaks.values())
+    return max(peaks.values(), default=0.0)

@@ -24,12 +24,16 @@ class PictureWriter:
         images: All the images that will come, and their paths inside ``folder``. The copies are PNG files of the
             same name; where two would be the same file, the later ones get a number.
 
+    Attributes:
+        failures: The pictures that could not be written, with the reasons.
+
     Raises:
-        ValueError: If a copy would replace one of the images.
+        ValueError: If a copy would replace one of the images, or what is beside them.
     """
 
     def __init__(self, folder: str | Path, images: Iterable[tuple[Path, Path]]):
         self.targets: list[Path] = []
+        self.failures: dict[Path, str] = {}
         sources = set()
         taken = set()
         for image, relative in images:
@@ -42,17 +46,26 @@ class PictureWriter:
         for target in self.targets:
             if target.resolve() in sources:
                 raise ValueError(f'{target} is one of the images and would be replaced; name another folder')
+            if target.exists() and target.resolve().parent in {source.parent for source in sources}:
+                raise ValueError(f'{target} lies beside the images and would be replaced; name another folder')
         with warnings.catch_warnings():
             # it has no folder of its own: each picture is given its file
             warnings.filterwarnings('ignore', 'Visualizer backend is not initialized')
             self._visualizer = UniversalVisualizer()
 
     def write(self, number: int, prediction: Prediction) -> None:
-        """Write the picture of the ``number``-th image; none if that can't be read."""
+        """Write the picture of the ``number``-th image; none if that can't be read. What fails stops nothing."""
         if prediction.error:
             return
-        target = self.targets[number]
+        try:
+            self._draw(prediction, self.targets[number])
+        except OSError as error:
+            self.failures[self.targets[number]] = str(error)
+
+    def _draw(self, prediction: Prediction, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError('there is a folder of this name')
         labels = [ranked.label for ranked in prediction.classes]
         scores = torch.zeros(max(labels) + 1)
         scores[labels] = torch.tensor([ranked.score for ranked in prediction.classes])

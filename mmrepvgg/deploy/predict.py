@@ -39,7 +39,7 @@ class Prediction:
     Attributes:
         image: The file.
         classes: The best classes, best first; none if the image can't be read.
-        error: Why it can't be read.
+        error: Why it can't be read, or has no prediction.
     """
 
     image: Path
@@ -101,7 +101,10 @@ class Predictor:
             outputs = self._model.test_step(pseudo_collate([sample for _, sample in batch]))
             names = get_class_names(self._model, len(outputs[0].pred_score))
             for (number, _), output in zip(batch, outputs, strict=True):
-                keep(number, Prediction(paths[number], self._rank(output.pred_score, names)))
+                if output.pred_score.isfinite().all():
+                    keep(number, Prediction(paths[number], self._rank(output.pred_score, names)))
+                else:
+                    keep(number, Prediction(paths[number], error='the model gives scores that are not finite'))
         return [predictions[number] for number in range(len(paths))]
 
     def _rank(self, scores: Tensor, names: Sequence[str]) -> tuple[RankedClass, ...]:

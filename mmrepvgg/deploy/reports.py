@@ -49,7 +49,8 @@ def _write_json(path: Path, predictions: 'Sequence[Prediction]') -> None:
 
 
 def _write_csv(path: Path, predictions: 'Sequence[Prediction]') -> None:
-    with open(path, 'w', newline='', encoding='utf-8') as file:
+    # names of files need not be UTF-8
+    with open(path, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(COLUMNS)
         for p in predictions:

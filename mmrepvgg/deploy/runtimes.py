@@ -1,6 +1,7 @@
 """Exported files as modules: each runtime behind one forward."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .metadata import ENTRY, ExportMetadata
 from .network import DeployedNetwork
 from .openvino_core import get_core, import_openvino
 from .writers import SAFE_TYPES, find_types
+
+# how save_openvino says in the .xml which .bin is its own
+_WEIGHTS = re.compile(rb'<weights_sha256 value="([0-9a-f]{64})"')
 
 __all__ = ['EXPORTED_SUFFIXES', 'ExportedModel', 'load_exported']
 
@@ -130,18 +134,19 @@ def _load_openvino(path: Path, num_threads: int | None) -> ExportedModel:
     weights = path.with_suffix('.bin')
     if not weights.is_file():
         raise FileNotFoundError(f'{weights} does not exist; an OpenVINO model is two files, {path.name} and it')
+    # before it is read: of a foreign .bin OpenVINO's messages tell nothing
+    if (match := _WEIGHTS.search(path.read_bytes())) and match[1].decode() != hash_file(weights):
+        raise CheckpointError(f'{weights} is not the one that was written with {path}; export again')
     core = get_core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:
         raise CheckpointError(f'OpenVINO can not load {path}: {error}') from error
-    record = {
-        key: model.get_rt_info([ENTRY, key]).astype(str) if model.has_rt_info([ENTRY, key]) else None
-        for key in ('metadata', 'weights_sha256')
-    }
-    metadata = ExportMetadata.from_json(record['metadata'], path)
-    if record['weights_sha256'] != hash_file(weights):
-        raise CheckpointError(f'{weights} is not the one that was written with {path}; export again')
+    has_record = model.has_rt_info([ENTRY, 'metadata'])
+    record = model.get_rt_info([ENTRY, 'metadata']).astype(str) if has_record else None
+    metadata = ExportMetadata.from_json(record, path)
+    if match is None:
+        raise CheckpointError(f'{path} does not say to which .bin it belongs; export again')
     # without the hint a CPU with bfloat16 instructions uses them in any model
     hints: dict[str, Any] = {
         'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',

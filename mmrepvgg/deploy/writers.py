@@ -40,7 +40,11 @@ def write_onnx(network: nn.Module, path: Path, example: Tensor, metadata: Export
     assert program is not None
     written = program.model.opset_imports['']
     if opset is not None and written != opset:
-        raise ExportError(f'opset must be one that the installed exporter can write, got {opset}; it gave {written}')
+        raise ExportError(
+            f'opset must be 18 or a later one that the installed exporter can write, got {opset}; it gave {written}'
+        )
+    for node in program.model.graph:
+        node.metadata_props.clear()  # where in the source it comes from, with the paths of this machine
     program.model.metadata_props[ENTRY] = metadata.to_json()
     # protobuf ends at 2 GB, which no arch reaches: one file, no weights beside it
     program.save(path, external_data=False)
@@ -78,6 +82,8 @@ def write_torch_export(network: nn.Module, path: Path, example: Tensor, metadata
         program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
         # the example would be written, too
         program.example_inputs = None
+        for node in program.graph.nodes:
+            node.meta.pop('stack_trace', None)  # paths of this machine
         torch.export.save(program, path, extra_files={f'{ENTRY}.json': metadata.to_json()})
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import replacing
+from ..data.layout import check_classes
 from .distributed import prepare_launcher
 from .metrics import PredictionRecord, make_evaluator
 
@@ -44,26 +45,28 @@ def evaluate(
     Raises:
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
-        ValueError: If ``metrics`` or ``out`` are given for a model that is no classifier; if an exported file does not
-            fit, or is to be tested in several processes.
+        ValueError: If ``metrics``, ``out`` or an exported file are given for a model that is no classifier; if an
+            exported file does not fit, or is to be tested in several processes; if the data has other classes.
     """
-    if (metrics or out is not None) and 'head' not in cfg.model:
+    is_classifier = 'head' in cfg.model
+    if (metrics or out is not None) and not is_classifier:
         raise ValueError(
             f'--metrics and --out are for classifiers, got a config of {cfg.model.type}; leave them out, and its own '
             'test_evaluator is used'
         )
+    if exported and not is_classifier:
+        raise ValueError(f'an exported file is a classifier, got a config of {cfg.model.type}')
+    num_classes = cfg.model.head.num_classes if is_classifier else None
     if exported and launcher != 'none':
         raise ValueError(f'an exported file is tested in one process: leave out --launcher, got {launcher}')
     weights = None if exported else read_checkpoint(checkpoint)
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
-    if metrics:
-        cfg.test_evaluator = make_evaluator(metrics, cfg.model.head.num_classes)
+    if metrics and num_classes is not None:
+        cfg.test_evaluator = make_evaluator(metrics, num_classes)
     if exported:
         # by its registered name: this folder imports nothing of deploy/
-        cfg.model = dict(
-            type='mmrepvgg.ExportedClassifier', path=str(checkpoint), num_classes=cfg.model.head.num_classes
-        )
+        cfg.model = dict(type='mmrepvgg.ExportedClassifier', path=str(checkpoint), num_classes=num_classes)
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
@@ -73,6 +76,10 @@ def evaluate(
     # Not by the Runner, which loads what fits and only logs what does not.
     if weights is not None:
         load_weights(getattr(runner.model, 'module', runner.model), weights)
+    if num_classes is not None:
+        model = getattr(runner.model, 'module', runner.model)
+        known = weights.meta.get('dataset_meta') if weights is not None else model._dataset_meta
+        check_classes(runner.test_loop.dataloader.dataset, num_classes, (known or {}).get('classes'))
     results = {name: _to_plain(value) for name, value in runner.test().items()}
     if out is not None and is_main_process():
         records = [m for m in runner.test_loop.evaluator.metrics if isinstance(m, PredictionRecord)]

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ...data.layout import check_classes
 from ...progress import track
 from .listing import ListedImage, make_names, write_list
 
@@ -74,11 +75,14 @@ def write_inputs(
         raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')
     if batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+    if entry in ('file', 'allow_pickle'):
+        raise ValueError(f'entry must be another name, got {entry!r}, which numpy takes for an argument of its own')
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not an empty folder; move it away or name another one')
 
     dataloader = _build_dataloader(cfg, batch_size)
+    check_classes(dataloader.dataset, cfg.model.head.num_classes)
     infos = [dataloader.dataset.get_data_info(index) for index in range(len(dataloader.dataset))]
     paths = [str(info['img_path']) for info in infos]
     names = make_names(paths)
@@ -124,6 +128,8 @@ def write_inputs(
 
 
 def _build_dataloader(cfg: Config, batch_size: int) -> Any:
+    if cfg.get('test_dataloader') is None:
+        raise ValueError('the config must have a test_dataloader, whose images are written')
     loader = copy.deepcopy(cfg.test_dataloader)
     loader.update(batch_size=batch_size, drop_last=False, sampler=dict(type='DefaultSampler', shuffle=False))
     loader.persistent_workers = False  # there is one pass

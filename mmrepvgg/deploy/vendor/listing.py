@@ -105,7 +105,8 @@ def make_names(paths: Sequence[str]) -> list[str]:
 
 def write_list(folder: Path, images: Sequence[ListedImage], paths: Sequence[str], info: Mapping[str, Any]) -> None:
     """Write ``folder``'s list, with the images' paths for the reader, and what there is to know about the inputs."""
-    with open(folder / LIST_NAME, 'w', newline='', encoding='utf-8') as file:
+    # names of files need not be UTF-8
+    with open(folder / LIST_NAME, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(COLUMNS)
         for image, path in zip(images, paths, strict=True):
@@ -130,7 +131,7 @@ def read_list(folder: str | Path) -> InputList:
                 f'({LIST_NAME} and {INFO_NAME} are enough)'
             )
     images = []
-    with open(folder / LIST_NAME, newline='', encoding='utf-8') as file:
+    with open(folder / LIST_NAME, newline='', encoding='utf-8-sig', errors='surrogateescape') as file:
         reader = csv.DictReader(file)
         if not {'name', 'file', 'row', 'label'} <= set(reader.fieldnames or ()):
             raise ListError(f'{folder / LIST_NAME} must have the columns {",".join(COLUMNS)}, got {reader.fieldnames}')
@@ -139,6 +140,8 @@ def read_list(folder: str | Path) -> InputList:
                 images.append(ListedImage(line['name'], line['file'], int(line['row']), int(line['label'])))
             except (TypeError, ValueError) as error:
                 raise ListError(f'{folder / LIST_NAME}, line {reader.line_num}: {error}') from error
+    if not images:
+        raise ListError(f'{folder / LIST_NAME} lists no image')
     if len({image.name for image in images}) != len(images):
         name, count = Counter(image.name for image in images).most_common(1)[0]
         raise ListError(f'{folder / LIST_NAME} must have every name once, and {name} is there {count} times')

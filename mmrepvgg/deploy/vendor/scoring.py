@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .listing import InputList
-from .outputs import Returned
+from .returned import Returned
 
 KINDS = ('missing', 'duplicated', 'malformed', 'extra')
 

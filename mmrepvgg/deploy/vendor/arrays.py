@@ -1,0 +1,134 @@
+"""Outputs in ``.npz`` and ``.npy`` files. Imports no torch; arrays are read without pickles."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .listing import InputList
+from .returned import MalformedError, Returned, place, refuse
+
+
+def read_arrays(path: Path, name: str, listing: InputList, entry: str | None) -> Iterator[Returned]:
+    """Read an array file.
+
+    Args:
+        path: The file.
+        name: Its name below the folder that was given.
+        listing: The images that are expected.
+        entry: Which entry of a ``.npz`` of rows is the output, if there are several.
+    """
+    rows = listing.find_rows(name)
+    try:
+        content = _open(path)
+    # of damaged files numpy and zipfile raise what they happen to stumble over, a MemoryError among it
+    except Exception as error:
+        yield from refuse(rows, name, path, f'no readable array file ({_shorten(error)})', listing)
+        return
+    if isinstance(content, np.ndarray):
+        if rows is None:
+            yield Returned(name, str(path), reason='no input file or image has this name', is_extra=True)
+        else:
+            yield from _split_rows(content, rows, name, path, listing)
+        return
+    with content:
+        if rows is not None:
+            try:
+                array = _load_entry(content, _choose_entry(content, entry))
+            except MalformedError as error:
+                yield from refuse(rows, name, path, str(error), listing)
+            else:
+                yield from _split_rows(array, rows, name, path, listing)
+        elif 'names' in content.files:
+            yield from _read_table(content, path, listing, entry)
+        elif any(listing.find_image(key) is not None for key in content.files):
+            for key in content.files:
+                yield _read_one(content, key, path, listing)
+        else:
+            keys = ', '.join(content.files[:3])
+            reason = f'no input file or image has the name of it or of its entries ({keys})'
+            yield Returned(name, str(path), reason=reason, is_extra=True)
+
+
+def _open(path: Path) -> Any:
+    with open(path, 'rb') as file:
+        start = file.read(6)
+    # numpy takes anything else for a pickle
+    if start[:4] != b'PK\x03\x04' and start != b'\x93NUMPY':
+        raise ValueError('it begins as neither .npy nor .npz does')
+    return np.load(path, mmap_mode='r', allow_pickle=False)
+
+
+def _choose_entry(content: Any, entry: str | None) -> str:
+    keys = [key for key in content.files if key != 'names']
+    if entry is not None and entry in keys:
+        return entry
+    if entry is None and len(keys) == 1:
+        return keys[0]
+    wanted = 'one entry (or name the right one: --entry)' if entry is None else f'an entry {entry}'
+    raise MalformedError(f'must have {wanted}, got {", ".join(keys[:5]) or "none"}')
+
+
+def _load_entry(content: Any, key: str) -> np.ndarray:
+    try:
+        return content[key]
+    except Exception as error:  # see above
+        raise MalformedError(f'entry {key} is no readable array ({_shorten(error)})') from error
+
+
+def _split_rows(array: np.ndarray, rows: list[int], name: str, path: Path, listing: InputList) -> Iterator[Returned]:
+    allowed = [len(rows)]
+    if listing.filled and len(rows) < listing.batch_size:
+        allowed.append(listing.batch_size)
+    try:
+        table = _shape_table(array, allowed, listing.num_classes)
+    except MalformedError as error:
+        yield from refuse(rows, name, path, str(error), listing)
+        return
+    # rows beyond the listed ones are those that filled the batch
+    for index, scores in zip(rows, table, strict=False):
+        yield Returned(listing.images[index].name, str(path), index, scores)
+
+
+def _read_table(content: Any, path: Path, listing: InputList, entry: str | None) -> Iterator[Returned]:
+    try:
+        names: Any = _load_entry(content, 'names').reshape(-1)
+        if names.dtype.kind not in 'US':
+            raise MalformedError(f'names must be text, got {names.dtype}')
+        try:
+            names = np.char.decode(names, 'utf-8') if names.dtype.kind == 'S' else names
+        except UnicodeDecodeError:
+            raise MalformedError('names must be text in UTF-8') from None
+        table = _shape_table(_load_entry(content, _choose_entry(content, entry)), [len(names)], listing.num_classes)
+    except MalformedError as error:
+        yield Returned(path.name, str(path), reason=str(error))
+        return
+    for name, scores in zip(names.tolist(), table, strict=True):
+        yield place(name, path, listing, scores=scores)
+
+
+def _read_one(content: Any, key: str, path: Path, listing: InputList) -> Returned:
+    try:
+        (scores,) = _shape_table(_load_entry(content, key), [1], listing.num_classes)
+    except MalformedError as error:
+        return Returned(key, f'{path}[{key}]', listing.find_image(key), reason=str(error))
+    return place(key, f'{path}[{key}]', listing, scores=scores)
+
+
+def _shape_table(array: np.ndarray, allowed_rows: list[int], num_classes: int) -> np.ndarray:
+    """``array`` as (N, num_classes); axes of length 1 may stand anywhere."""
+    if array.dtype.kind not in 'fiu':
+        raise MalformedError(f'must hold numbers, got {array.dtype}')
+    for num_rows in allowed_rows:
+        wanted = (num_rows, num_classes)
+        if [n for n in array.shape if n != 1] == [n for n in wanted if n != 1]:
+            return array.reshape(wanted)
+    raise MalformedError(f'must have shape {(allowed_rows[0], num_classes)}, got {array.shape}')
+
+
+def _shorten(error: Exception) -> str:
+    # numpy's words for a refused pickle, and for one that can't be mapped
+    if 'allow_pickle' in str(error) or 'Python objects' in str(error):
+        return 'it holds Python objects, which could run code'
+    return ' '.join(str(error).split())[:100] or type(error).__name__

@@ -1,0 +1,134 @@
+"""Outputs in texts: each image's classes, best first. Imports no torch."""
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .listing import InputList
+from .returned import MalformedError, Returned, place
+
+# 'val/n01/x.JPEG: Relay top-0 id: 65, prob: 0.98, class name: sea snake': one line a rank
+_RANK_LINE = re.compile(
+    r'(?P<name>.+?)\s*:\s.*?\btop-(?P<rank>\d+)\s+id:\s*(?P<label>-?\d+)\b(?:.*?\bprob:\s*(?P<score>[^\s,]+))?'
+)
+_LABEL = re.compile(r'(?P<label>-?\d+)(?::(?P<score>\S+))?')
+
+
+@dataclass(frozen=True)
+class _Class:
+    label: int
+    score: str | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An image's classes, best first."""
+
+    name: str
+    source: str
+    classes: Sequence[_Class]
+
+
+def read_text(path: Path, listing: InputList) -> Iterator[Returned]:
+    """Read a text; images whose number of classes is not the usual one are refused."""
+    answers: list[_Answer] = []
+    ranks: dict[str, list[tuple[int, _Class]]] = {}
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip() or line.startswith('#'):
+                    continue
+                if match := _RANK_LINE.match(line):
+                    ranked = int(match['rank']), _Class(int(match['label']), match['score'])
+                    ranks.setdefault(match['name'], []).append(ranked)
+                    continue
+                name, classes = _parse_line(line, listing)
+                if classes:
+                    answers.append(_Answer(name, f'{path}:{number}', classes))
+                else:
+                    reason = f'must be an image and its classes, best first, got {line.strip()[:60]!r}'
+                    yield Returned(name, f'{path}:{number}', listing.find_image(name), reason=reason)
+    except UnicodeDecodeError:
+        yield Returned(path.name, str(path), reason='must be a text in UTF-8, .npz or .npy')
+        return
+    first = min((rank for pairs in ranks.values() for rank, _ in pairs), default=0)
+    for name, pairs in ranks.items():
+        try:
+            answers += [_Answer(name, str(path), classes) for classes in _order_ranks(pairs, first)]
+        except MalformedError as error:
+            yield Returned(name, str(path), listing.find_image(name), reason=str(error))
+    usual = Counter(len(answer.classes) for answer in answers).most_common(1)[0][0] if answers else 0
+    for answer in answers:
+        try:
+            labels = _check(answer.classes, usual, listing.num_classes)
+        except MalformedError as error:
+            yield place(answer.name, answer.source, listing, reason=str(error))
+        else:
+            yield place(answer.name, answer.source, listing, labels=labels)
+
+
+def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
+    """The image's name and its classes; none if the line is malformed."""
+    separator = '\t' if '\t' in line else ','
+    if separator in line:
+        parts = [part.strip() for part in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+        # 'cat.jpg 3, 5, 8'
+        name, _, first = parts[0].rpartition(' ')
+        if name and _LABEL.fullmatch(first) and listing.find_image(parts[0]) is None:
+            parts[:1] = [name.strip(), first]
+    else:
+        parts = line.split()
+    while len(parts) > 1 and not parts[-1]:  # a separator at the end
+        parts.pop()
+    matches = [_LABEL.fullmatch(part) for part in parts[1:]]
+    classes = [_Class(int(match['label']), match['score']) for match in matches if match]
+    return parts[0], classes if len(classes) == len(matches) else []
+
+
+def _order_ranks(pairs: Sequence[tuple[int, _Class]], first: int) -> list[list[_Class]]:
+    """An image that is there twice has its ranks twice: each set is an answer of its own.
+
+    Args:
+        pairs: Rank and class.
+        first: The best rank, 0 or 1.
+    """
+    ranks = sorted(rank for rank, _ in pairs)
+    repeats = ranks.count(ranks[0])
+    expected = [rank for rank in range(first, first + len(ranks) // repeats) for _ in range(repeats)]
+    if first > 1 or ranks != expected:
+        raise MalformedError(f'ranks must be {first if first < 2 else 0} and the ones after it, got {ranks}')
+    classes = [found for _, found in sorted(pairs, key=lambda pair: pair[0])]
+    return [classes[repeat::repeats] for repeat in range(repeats)]
+
+
+def _check(classes: Sequence[_Class], usual: int, num_classes: int) -> tuple[int, ...]:
+    """The labels.
+
+    Raises:
+        MalformedError: If they can't be an answer.
+    """
+    labels = tuple(found.label for found in classes)
+    if len(labels) != usual:
+        raise MalformedError(f'must have {usual} classes as the others, got {len(labels)}')
+    if not all(0 <= label < num_classes for label in labels):
+        raise MalformedError(f'classes must be 0 to {num_classes - 1}, got {labels}')
+    if len(set(labels)) != len(labels):
+        raise MalformedError(f'classes must differ, got {labels}')
+    scores = [_parse_score(found.score) for found in classes if found.score is not None]
+    if scores != sorted(scores, reverse=True):
+        raise MalformedError(f'classes must be the best first, got the scores {scores}')
+    return labels
+
+
+def _parse_score(text: str) -> float:
+    try:
+        score = float(text.rstrip('%'))
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise MalformedError(f'scores must be finite numbers, got {text!r}')
+    return score
