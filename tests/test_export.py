@@ -177,11 +177,45 @@ def test_a_safetensors_file_builds_known_parts_only(small_cfg, export_once, tmp_
         load_exported(tmp_path / 'net.safetensors')
 
 
-def test_opset(small_cfg, small_source, tmp_path):
+@pytest.mark.parametrize(
+    ('opset', 'options'),
+    [(11, {}), (13, dict(precision='fp16', with_preprocess=True, softmax=True)), (17, {}), (18, {})],
+)
+def test_opset(small_cfg, small_source, tmp_path, opset, options):
+    """The export compares each with PyTorch."""
     import onnx
 
-    export_model(small_cfg, small_source, tmp_path / 'net.onnx', opset=18)
-    assert [opset.version for opset in onnx.load(tmp_path / 'net.onnx').opset_import if not opset.domain] == [18]
+    export_model(small_cfg, small_source, tmp_path / 'net.onnx', opset=opset, **options)
+    model = onnx.load(tmp_path / 'net.onnx')
+    assert [found.version for found in model.opset_import if not found.domain] == [opset]
+    onnx.checker.check_model(model, full_check=True)
+    assert load_exported(tmp_path / 'net.onnx').metadata.classes == tuple('abcdefghij')
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.pt2', '.xml'])
+def test_files_do_not_tell_where_they_were_made(small_cfg, export_once, suffix):
+    content = export_once(small_cfg, suffix)[1].read_bytes()
+    if suffix == '.pt2':
+        with zipfile.ZipFile(export_once(small_cfg, suffix)[1]) as archive:
+            content = b''.join(map(archive.read, archive.namelist()))
+    assert str(Path(torch.__file__).parents[1]).encode() not in content
+    assert str(Path(__file__).parents[1]).encode() not in content
+
+
+def test_names_of_fewer_classes_than_the_head_has(small_cfg, small_source, tmp_path):
+    content = torch.load(small_source)
+    content['meta'] = dict(dataset_meta=dict(classes=['cat', 'dog']))
+    torch.save(content, tmp_path / 'two.pth')
+    export = export_model(small_cfg, tmp_path / 'two.pth', tmp_path / 'net.ts')
+    assert export.metadata.classes == ('cat', 'dog', '2', '3', '4', '5', '6', '7', '8', '9')
+
+
+def test_weights_that_are_not_finite(small_cfg, small_source, tmp_path):
+    content = torch.load(small_source)
+    content['state_dict']['head.fc.bias'][0] = torch.nan
+    torch.save(content, tmp_path / 'nan.pth')
+    with pytest.raises(CheckpointError, match=r'nan\.pth: head\.fc\.bias has values that are NaN or infinite'):
+        export_model(small_cfg, tmp_path / 'nan.pth', tmp_path / 'net.ts', precision='fp16')
 
 
 def test_a_file_that_differs_is_not_kept(small_cfg, small_source, tmp_path):
@@ -214,6 +248,7 @@ def test_fp16_is_refused_where_it_would_overflow(small_cfg, small_source, tmp_pa
         ('net.safetensors', dict(softmax=True), 'safetensors files have no softmax; those of ONNX, .* have it'),
         ('net.ts', dict(dynamic_batch=False), 'TorchScript files have no fixed batch size'),
         ('net.pt2', dict(opset=18), r'torch\.export files have no opset; those of ONNX have it'),
+        ('net.onnx', dict(opset=10), 'opset must be at least 11, got 10'),
         ('net.tflite', {}, r'must end in \.onnx, \.xml, .*, got .*net\.tflite'),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,22 @@ class TestImages:
             'notes.txt', 'china.jpg', 'cut.jpg', 'empty.png', 'more/flower.PNG', 'text.png', 'china.jpg',
         ]  # fmt: skip
 
+    def test_links(self, workspace, tmp_path):
+        (tmp_path / 'folder').symlink_to(workspace / 'photos')
+        (tmp_path / 'up').symlink_to(tmp_path)
+        (tmp_path / 'gone.jpg').symlink_to('nowhere')
+        found = [relative.as_posix() for _, relative in list_images([tmp_path])]
+        assert 'folder/more/flower.PNG' in found
+        assert found[-1] == 'gone.jpg'
+        assert len(found) == len(set(found)) == 6
+
+    def test_results_of_before_are_no_images(self, workspace, tmp_path):
+        shutil.copytree(workspace / 'photos', tmp_path / 'photos')
+        shutil.copytree(workspace / 'photos', tmp_path / 'photos/shown')
+        found = list_images([tmp_path / 'photos'], tmp_path / 'photos/shown')
+        assert found == list_images([tmp_path / 'photos'], tmp_path / 'photos/more/../shown')
+        assert len(found) == 5
+
     def test_paths_that_hold_nothing(self, tmp_path):
         with pytest.raises(ValueError, match=r'holds no image \(\.jpg'):
             list_images([tmp_path])
@@ -188,6 +205,13 @@ class TestReports:
             ('a.png', '1', 'tench, "Tinca"', ''), ('a.png', '2', 'crème', ''), ('b.png', '', '', 'the file is empty'),
         ]  # fmt: skip
 
+    def test_names_that_are_no_utf8(self, tmp_path):
+        image = Path(os.fsdecode(b'\xff.png'))
+        for suffix in ('.csv', '.json'):
+            write_predictions(tmp_path / f'out{suffix}', [Prediction(image, RESULTS[0].classes)])
+        assert b'\xff.png,1,1' in (tmp_path / 'out.csv').read_bytes()
+        assert json.loads((tmp_path / 'out.json').read_text())[0]['image'] == str(image)
+
     def test_another_ending(self, tmp_path):
         with pytest.raises(ValueError, match=r'path must end in \.json or \.csv, got .*out\.xml'):
             write_predictions(tmp_path / 'out.xml', RESULTS)
@@ -216,6 +240,23 @@ class TestPictures:
         assert [target.name for target in PictureWriter(tmp_path, images).targets] == ['x.png', 'x_2.png']
         with pytest.raises(ValueError, match=r'a/x\.png is one of the images and would be replaced'):
             PictureWriter('a', images)
+
+    def test_what_lies_beside_the_images_is_not_replaced(self, tmp_path):
+        (tmp_path / 'x.png').write_text('mine')
+        with pytest.raises(ValueError, match=r'x\.png lies beside the images and would be replaced'):
+            PictureWriter(tmp_path, [(tmp_path / 'x.jpg', Path('x.jpg'))])
+        # a second run replaces the pictures of the first
+        (tmp_path / 'shown').mkdir()
+        (tmp_path / 'shown/x.png').write_text('of the first run')
+        PictureWriter(tmp_path / 'shown', [(tmp_path / 'x.jpg', Path('x.jpg'))])
+
+    def test_a_picture_that_can_not_be_written_stops_nothing(self, tmp_path, digits):
+        (tmp_path / 'x.png').mkdir()
+        writer = PictureWriter(tmp_path, [(digits[0], Path('x.bmp')), (digits[1], Path('y.bmp'))])
+        for number in range(2):
+            writer.write(number, Prediction(digits[number], RESULTS[0].classes))
+        assert writer.failures == {tmp_path / 'x.png': 'there is a folder of this name'}
+        assert (tmp_path / 'y.png').is_file()
 
     def test_no_picture_of_a_broken_image(self, tmp_path):
         PictureWriter(tmp_path / 'out', [(Path('b.png'), Path('b.png'))]).write(0, RESULTS[1])
@@ -281,6 +322,7 @@ class TestTool:
             (['config.py', 'model.pth', 'photos', '--topk', '0'], 2, 'must be a whole number of at least 1'),
             (['config.py', 'model.pth', 'photos', '--out', 'a.txt'], 2, "must end in .json or .csv, got 'a.txt'"),
             (['config.py', 'no.pth', 'photos'], 1, 'error: no.pth does not exist'),
+            (['config.py', 'model.pth', 'photos', '--out', 'photos/notes.txt/a.csv'], 1, 'can not be written'),
             (['config.py', 'model.pth', 'photos', 'no.jpg'], 1, 'error: no.jpg does not exist'),
         ],
     )

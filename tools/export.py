@@ -26,7 +26,7 @@ def parse() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_file_options(parser)
     parser.add_argument(
-        '--opset', type=cli.positive_int, help="ONNX: version of the operators, 18 or later (default: the exporter's)"
+        '--opset', type=cli.positive_int, help="ONNX: version of the operators, 11 or later (default: the exporter's)"
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
     parser.add_argument(

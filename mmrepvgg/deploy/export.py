@@ -24,6 +24,7 @@ from .forms import build_model
 from .inputs import find_input_size, iterate_images
 from .metadata import ExportMetadata
 from .network import DeployedNetwork, ExportError, WithPreprocess, check_half_range
+from .opsets import MIN_OPSET
 from .runtimes import ExportedModel, load_exported
 from .switch import reparameterize
 
@@ -85,7 +86,7 @@ def export_model(
         input_size: Height and width in pixels. Default: those of the config's test pipeline.
         dynamic_batch: The file takes any N, otherwise ``batch_size`` only.
         batch_size: Of a file without dynamic batch.
-        opset: ONNX: the version of the operators. Default: the exporter's.
+        opset: ONNX: the version of the operators, 11 or later. Default: the exporter's.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
         with_preprocess: Put the change to RGB and the normalisation into the file.
         softmax: Give probabilities.
@@ -108,6 +109,8 @@ def export_model(
         'softmax': softmax,
     }
     check_options(row, precision, [name for name, is_asked in asked.items() if is_asked])
+    if opset is not None and opset < MIN_OPSET:
+        raise ValueError(f'opset must be at least {MIN_OPSET}, got {opset}')
     require_packages(row, write=True)
 
     prepared = prepare_model(

@@ -17,13 +17,14 @@ from ..checkpoints.reading import hash_file
 from .metadata import ENTRY, ExportMetadata
 from .network import DTYPES, ExportError
 from .openvino_core import import_openvino
+from .opsets import MIN_EXPORTED, lower_opset
 
 
 def write_onnx(network: nn.Module, path: Path, example: Tensor, metadata: ExportMetadata, opset: int | None) -> None:
     """Write ``network`` as one ONNX file, weights and metadata inside.
 
     Raises:
-        ExportError: If the exporter can't write this opset.
+        ExportError: If the network can't be written with this opset.
     """
     dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
     with quiet():
@@ -34,17 +35,20 @@ def write_onnx(network: nn.Module, path: Path, example: Tensor, metadata: Export
             input_names=['images'],
             output_names=['scores'],
             dynamic_shapes=(dynamic,),
-            opset_version=opset,
+            opset_version=None if opset is None else max(opset, MIN_EXPORTED),
             verbose=False,
         )
     assert program is not None
     written = program.model.opset_imports['']
-    if opset is not None and written != opset:
-        raise ExportError(
-            f'opset must be 18 or a later one that the installed exporter can write, got {opset}; it gave {written}'
-        )
+    if opset is not None and written != max(opset, MIN_EXPORTED):
+        raise ExportError(f'opset must be one that the installed exporter can write, got {opset}; it gave {written}')
     for node in program.model.graph:
         node.metadata_props.clear()  # where in the source it comes from, with the paths of this machine
+    if opset is not None and opset < MIN_EXPORTED:
+        model = lower_opset(program.model_proto, opset)
+        model.metadata_props.add(key=ENTRY, value=metadata.to_json())
+        path.write_bytes(model.SerializeToString())
+        return
     program.model.metadata_props[ENTRY] = metadata.to_json()
     # protobuf ends at 2 GB, which no arch reaches: one file, no weights beside it
     program.save(path, external_data=False)

@@ -1,0 +1,71 @@
+"""ONNX files for compilers that know older operators than PyTorch's exporter writes."""
+
+from typing import Any
+
+import numpy as np
+
+from .network import ExportError
+
+# PyTorch's exporter writes this and later ones.
+MIN_EXPORTED = 18
+# Down to here the operators of this project's networks mean the same in float32 and float16.
+MIN_OPSET = 11
+
+
+def lower_opset(model: Any, opset: int) -> Any:
+    """Rewrite an ONNX model of :data:`MIN_EXPORTED` or later with the operators of an older version.
+
+    Args:
+        model: An ``onnx.ModelProto``; used up.
+        opset: From :data:`MIN_OPSET` on.
+
+    Raises:
+        ExportError: If an operator has no counterpart there.
+    """
+    import onnx
+
+    _pool_globally(model.graph)
+    try:
+        # the converter knows no way down beyond 14 for operators that took only further types since
+        model = onnx.version_converter.convert_version(model, max(opset, 14))
+        if opset < 14:
+            for node in model.graph.node:
+                if node.op_type == 'Reshape':  # 0 by default, and new in 14
+                    _remove_attribute(node, 'allowzero')
+            model.opset_import[0].version = opset
+        model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # its own errors have no common class
+        reason = ' '.join(str(error).split())[:200]
+        raise ExportError(f'the network can not be written with opset {opset}: {reason}') from error
+    return model
+
+
+def _pool_globally(graph: Any) -> None:
+    """Means over height and width as pooling, whose meaning never changed: those of ReduceMean took the axes
+    as an attribute before 18.
+    """
+    from onnx import helper, numpy_helper
+
+    axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == 7}
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type != 'ReduceMean' or len(node.input) < 2:
+            continue
+        # of 4 axes
+        if not np.array_equal(np.sort(axes.get(node.input[1], np.array([])) % 4), [2, 3]):
+            continue
+        keeps_axes = next((attribute.i for attribute in node.attribute if attribute.name == 'keepdims'), 1)
+        node.op_type = 'GlobalAveragePool'
+        del node.input[1:]
+        del node.attribute[:]
+        if not keeps_axes:
+            output = node.output[0]
+            node.output[0] = f'{output}_pooled'
+            graph.node.insert(index + 1, helper.make_node('Flatten', [node.output[0]], [output], axis=1))
+
+
+def _remove_attribute(node: Any, name: str) -> None:
+    for index, attribute in enumerate(node.attribute):
+        if attribute.name == name:
+            del node.attribute[index]
+            return
