@@ -15,7 +15,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
     Raises:
         CheckpointFormError: If the checkpoint is in the other form than the model.
-        CheckpointError: If keys are missing or left over, shapes differ, or a value is not finite.
+        CheckpointError: If keys are missing or left over, shapes differ, or a value is not finite or a variance
+            negative.
     """
     blocks = {f'{name}.' if name else '': m for name, m in model.named_modules() if isinstance(m, RepVGGBlock)}
     try:
@@ -63,6 +64,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
                 f'{checkpoint.path}: {key} has values that are NaN or infinite: the training has diverged, or the file '
                 'is damaged; take an earlier checkpoint'
             )
+        if key.endswith('.running_var') and (value < 0).any():
+            raise CheckpointError(f'{checkpoint.path}: {key} has negative values, which no variance has')
     for head in absent.values():
         head.switch_to_deploy()
     model.load_state_dict(found)

@@ -85,6 +85,11 @@ def reparameterize_checkpoint(
     trained, prefix = _select_part(whole, checkpoint)
     load_weights(trained, _without_prefix(checkpoint, prefix))
     deployed = reparameterize(trained)
+    if not all(value.isfinite().all() for value in deployed.state_dict().values()):
+        raise CheckpointError(
+            f'the kernels of {source} exceed the range of {torch.get_default_dtype()} when they are fused; nothing was '
+            'written. Gains or weights that are far too large cause that'
+        )
 
     content = dict(
         state_dict={prefix + key: value.contiguous() for key, value in deployed.state_dict().items()},
