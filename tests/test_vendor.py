@@ -22,6 +22,7 @@ from mmrepvgg.deploy.vendor.inputs import write_inputs
 from mmrepvgg.deploy.vendor.listing import InputList, ListedImage, ListError, make_names, read_list
 from mmrepvgg.deploy.vendor.outputs import read_outputs
 from mmrepvgg.deploy.vendor.scoring import score_outputs
+from mmrepvgg.engine.testing import evaluate
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
@@ -189,8 +190,9 @@ class TestWriting:
         assert [file.name for file in tmp_path.iterdir()] == ['data']
 
     def test_images_of_different_sizes(self, cfg, tmp_path):
+        for label in range(10):
+            (tmp_path / f'data/val/{label}').mkdir(parents=True)
         for name, height in (('a', 20), ('b', 24)):
-            (tmp_path / 'data/val/0').mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / f'data/val/0/{name}.png'), np.zeros((height, 20, 3), np.uint8))
         uneven = load_config(str(DIGITS))
         uneven.test_dataloader.num_workers = 0
@@ -199,6 +201,17 @@ class TestWriting:
         )
         with pytest.raises(ValueError, match=r'one size, got \(3, 24, 20\) for .*b.png after \(3, 20, 20\)'):
             write_inputs(uneven, tmp_path / 'out')
+
+    def test_data_of_other_classes(self, workspace, cfg, tmp_path):
+        for label in '125':
+            shutil.copytree(workspace / f'data/digits/val/{label}', tmp_path / f'data/val/{label}')
+        cfg = load_config(str(workspace / 'config.py'))
+        cfg.test_dataloader.dataset.data_root = str(tmp_path / 'data')
+        cfg.test_dataloader.dataset.pop('indices')
+        with pytest.raises(ValueError, match=r'the test data has 3 classes \(1, 2, 5, \.\.\.\) and the model 10'):
+            write_inputs(cfg, tmp_path / 'out')
+        with pytest.raises(ValueError, match='the test data has 3 classes'):
+            evaluate(cfg, workspace / 'model.pth', str(tmp_path / 'work'), metrics=['accuracy'])
 
     def test_a_disk_that_is_too_small_is_noticed_at_once(self, cfg, tmp_path, monkeypatch):
         monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 10**6))
