@@ -1,5 +1,6 @@
 """Interleaved timing: all runs see the same machine, whatever else it does meanwhile. Imports no torch."""
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ def time_interleaved(
 ) -> list[list[float | None]]:
     """Time each of ``runs`` once a round, one after the other, for ``repeats`` rounds.
 
-    Every second round goes through them backwards, so that none always follows the same other one. A run must end
-    only when its work is done (a GPU's too). A run that was timed at least once and whose rounds, warm-up included,
-    took ``budget`` together is left alone from then on.
+    Each pair of rounds has an order of its own, shuffled by a fixed seed, there and back: what runs before leaves its
+    traces (caches, threads that still spin), and none always follows the same other one. A run must end only when its
+    work is done (a GPU's too). A run that was timed at least once and whose rounds, warm-up included, took ``budget``
+    together is left alone from then on.
 
     Args:
         runs: What to time.
@@ -67,7 +69,9 @@ def time_interleaved(
     used = [0.0] * len(runs)
     failed: set[int] = set()
     for repeat in range(-warm_up, repeats):
-        for index in range(len(runs))[:: -1 if repeat % 2 else 1]:
+        order = list(range(len(runs)))
+        random.Random(repeat // 2).shuffle(order)
+        for index in reversed(order) if repeat % 2 else order:
             # the first timed round is owed to all
             if index not in failed and (repeat == 0 or used[index] < budget):
                 sleep(pause)

@@ -44,11 +44,21 @@ class FakeMachine:
 
 
 class TestTimeInterleaved:
-    def test_runs_take_turns_every_second_round_backwards(self):
+    def test_runs_take_turns_in_orders_of_which_each_is_gone_there_and_back(self):
         machine = FakeMachine()
         times = machine.time([machine.make_run('a', 1), machine.make_run('b', 2, 4)], repeats=3)
-        assert ''.join(machine.record) == 'abbaab'
+        first, second, third = (machine.record[start : start + 2] for start in (0, 2, 4))
+        assert sorted(first) == sorted(third) == ['a', 'b']
+        assert second == first[::-1]
         assert times == [[1, 1, 1], [2, 4, 4]]
+
+    def test_none_always_follows_the_same_other_one(self):
+        machine = FakeMachine()
+        machine.time([machine.make_run(name, 1) for name in 'abcdef'], repeats=20)
+        before = {name: set() for name in 'abcdef'}
+        for first, second in zip(machine.record, machine.record[1:], strict=False):
+            before[second].add(first)
+        assert all(len(names) >= 5 for names in before.values())
 
     def test_warm_up_and_pauses_are_not_kept(self):
         machine = FakeMachine()
