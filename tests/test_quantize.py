@@ -397,7 +397,7 @@ class TestLearnedRanges:
         assert (outputs[0] - outputs[1]).std() < 0.15 * outputs[0].std()
 
     def test_onnx_runtime_is_exact_where_fast_kernels_saturate(self, source, tmp_path):
-        """On CPUs without VNNI instructions; elsewhere there is nothing to see."""
+        """Those of CPUs without VNNI instructions; with them there is nothing to see, and the fast ones are used."""
         import onnxruntime
 
         reparameterize_checkpoint(*source, tmp_path / 'deploy.pth')

@@ -3,12 +3,12 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import __version__
+from ..deploy.cpu import read_cpuinfo, read_flags
 
 _PACKAGES = ('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino')
 
@@ -19,7 +19,9 @@ _INSTRUCTIONS = {
     'amx_fp16': 'AMX fp16',
     'avx512_fp16': 'AVX-512 fp16',
     'avx512_bf16': 'AVX-512 bf16',
+    'avx512_vnni': 'AVX-512 VNNI',
     'avx512f': 'AVX-512',
+    'avx_vnni': 'AVX VNNI',
     'avx2': 'AVX2',
     'asimd': 'NEON',
 }
@@ -27,10 +29,9 @@ _INSTRUCTIONS = {
 
 def describe_machine() -> dict[str, Any]:
     """The CPU, its cores and matrix instructions, the GPU, and the load of the machine right now."""
-    cpuinfo = _read_cpuinfo()
-    flags = set((cpuinfo.get('flags') or cpuinfo.get('Features') or '').split())
+    flags = read_flags()
     return dict(
-        cpu=cpuinfo.get('model name') or platform.processor() or platform.machine(),
+        cpu=read_cpuinfo().get('model name') or platform.processor() or platform.machine(),
         cores=os.cpu_count(),
         instructions=[title for flag, title in _INSTRUCTIONS.items() if flag in flags],
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -50,13 +51,3 @@ def describe_versions() -> dict[str, str]:
     if torch.version.cuda and torch.cuda.is_available():
         versions['cuda'] = torch.version.cuda
     return versions
-
-
-def _read_cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; empty where there is none."""
-    path = Path('/proc/cpuinfo')
-    if not path.is_file():
-        return {}
-    first, _, _ = path.read_text().partition('\n\n')
-    pairs = (line.partition(':') for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
