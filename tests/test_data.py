@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 from mmpretrain.datasets import CustomDataset
 
 from mmrepvgg import ImageNet
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.data.layout import DataError, check_data
+from mmrepvgg.data.layout import DataError, check_classes, check_data
 
 
 def touch(root, *paths):
@@ -104,3 +106,24 @@ def test_digits(tmp_path):
     image.unlink()
     with pytest.raises(FileExistsError, match=r'is not the digits data \(1796 of 1797 images\)'):
         prepare_digits(root)
+
+
+class TestClasses:
+    @pytest.mark.parametrize(
+        ('names', 'trained'),
+        [
+            (None, None),
+            (['a', 'b', 'c', 'd'], None),
+            (['a', 'b'], ['a', 'b']),
+            (['a', 'b'], ['a', 'b', '2', '3']),  # as an exported file names the classes of a head that has more
+        ],
+    )
+    def test_labels_that_are_the_models(self, names, trained):
+        check_classes(SimpleNamespace(metainfo=dict(classes=names)), 4, trained)
+
+    @pytest.mark.parametrize(
+        ('names', 'trained'), [(['a', 'c'], ['a', 'b', 'c', 'd']), (['a', 'b'], None), (list('abcde'), list('abcd'))]
+    )
+    def test_labels_that_are_not(self, names, trained):
+        with pytest.raises(DataError, match=f'the test data has {len(names)} classes .* and the model 4'):
+            check_classes(SimpleNamespace(metainfo=dict(classes=names)), 4, trained)

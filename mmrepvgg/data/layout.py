@@ -91,10 +91,11 @@ def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None 
         trained: Names of those it was trained on, if they are known.
 
     Raises:
-        DataError: If the numbers differ, and the data set is not that of the training.
+        DataError: If the numbers differ, and the data set's classes are not the first of the training's (a head may
+            have more classes than were trained).
     """
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if not names or len(names) == num_classes or list(names) == list(trained or ()):
+    if not names or len(names) == num_classes or list(names) == list(trained or ())[: len(names)]:
         return
     shown = ', '.join(map(str, names[:3]))
     raise DataError(
