@@ -40,7 +40,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the files that are made for runtimes: see :func:`mmrepvgg.deploy.export.export_model`."""
+    """Options of the files that are made for runtimes: see :func:`mmrepvgg.runtimes.export.export_model`."""
     parser.add_argument(
         '--dynamic-batch',
         action=argparse.BooleanOptionalAction,

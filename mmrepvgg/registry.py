@@ -13,7 +13,6 @@ from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
 from .data.imagenet import ImageNet
-from .deploy.exported import ExportedClassifier
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.calibration import CalibrateInsertedNormsHook
 from .engine.custom_l2 import CustomL2Hook
@@ -23,6 +22,7 @@ from .engine.quantization import QuantizationAwareHook
 from .models.backbone import RepVGG
 from .models.classifier import ImageClassifier
 from .models.heads import AuxiliaryClsHead
+from .runtimes.classifier import ExportedClassifier
 
 SCOPE = 'mmrepvgg'
 

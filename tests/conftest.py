@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrepvgg import build_classifier
-from mmrepvgg.deploy.export import export_model
+from mmrepvgg.runtimes.export import export_model
 
 
 @pytest.fixture(autouse=True)

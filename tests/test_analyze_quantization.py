@@ -18,11 +18,9 @@ from mmrepvgg import reparameterize
 from mmrepvgg.checkpoints.reading import read_checkpoint
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.exported import load_classifier
-from mmrepvgg.deploy.forms import build_model
-from mmrepvgg.deploy.runtimes import load_exported
+from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.models.blocks import RepVGGBlock
+from mmrepvgg.models.building import build_model
 from mmrepvgg.models.int8 import find_uint8_grid
 from mmrepvgg.quantization.analysis.analyze import analyze, analyze_model
 from mmrepvgg.quantization.analysis.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
@@ -48,8 +46,10 @@ from mmrepvgg.quantization.analysis.verdict import (
     predict,
 )
 from mmrepvgg.quantization.quantize import quantize_model
-from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import GRANULARITIES, QuantizationSettings
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
+from mmrepvgg.runtimes.classifier import load_classifier
+from mmrepvgg.runtimes.loaders import load_exported
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'

@@ -20,7 +20,7 @@ from mmrepvgg.benchmark.report import format_report, write_json
 from mmrepvgg.benchmark.results import Limit, Report, Row, compute_ratios
 from mmrepvgg.benchmark.run import TOLERANCES, run_benchmark
 from mmrepvgg.benchmark.runners import prepare
-from mmrepvgg.timing import Spread
+from mmrepvgg.measures.timing import Spread
 
 ROOT = Path(__file__).parents[1]
 TOOL = str(ROOT / 'tools' / 'benchmark.py')

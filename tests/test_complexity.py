@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmrepvgg.deploy.complexity import count_macs, count_params, measure_cost
-from mmrepvgg.deploy.forms import build_model
+from mmrepvgg.models.building import build_model
+from mmrepvgg.models.complexity import count_macs, count_params, measure_cost
 
 ROOT = Path(__file__).parents[1]
 STAGES = ['stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4']

@@ -17,9 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmrepvgg.registry  # noqa: F401  (registers the models)
 from mmrepvgg import QARepVGGBlock, reparameterize
-from mmrepvgg.deploy.complexity import count_params
-from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.engine.amp import CPUAmpOptimWrapper
+from mmrepvgg.models.building import build_model
+from mmrepvgg.models.complexity import count_params
 from mmrepvgg.models.fake_quant import find_quantizers, set_fake_quantization
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmrepvgg import build_classifier
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 
 TINY = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25, 0.25, 0.25, 0.25], se_cfg=dict(ratio=4, divisor=1))
 MODEL = dict(

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.export import ExportError, export_model
-from mmrepvgg.deploy.exported import load_classifier
-from mmrepvgg.deploy.formats import EXPORTED_SUFFIXES
-from mmrepvgg.deploy.runtimes import load_exported
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
+from mmrepvgg.runtimes.classifier import load_classifier
+from mmrepvgg.runtimes.export import ExportError, export_model
+from mmrepvgg.runtimes.formats import EXPORTED_SUFFIXES
+from mmrepvgg.runtimes.loaders import load_exported
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')

@@ -14,11 +14,11 @@ from mmpretrain import ImageClassificationInferencer
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.exported import ExportedClassifier, StackingDataPreprocessor, load_classifier
-from mmrepvgg.deploy.formats import EXPORTED_SUFFIXES
-from mmrepvgg.deploy.runtimes import load_exported
 from mmrepvgg.engine.testing import evaluate
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
+from mmrepvgg.runtimes.classifier import ExportedClassifier, StackingDataPreprocessor, load_classifier
+from mmrepvgg.runtimes.formats import EXPORTED_SUFFIXES
+from mmrepvgg.runtimes.loaders import load_exported
 
 ROOT = Path(__file__).parent.parent
 # as in test_export.py, so that each is exported once in a session

@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from tiny_runner import TINY_BACKBONE, make_model_config, make_runner
 
 from mmrepvgg import CalibrateInsertedNormsHook, RepVGGBlock, build_backbone, reparameterize
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
 from mmrepvgg.engine.calibration import calibrate_inserted_norms
 from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 
 DEPLOY_NORM = dict(deploy=True, deploy_norm=dict(type='BN'))
 

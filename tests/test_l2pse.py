@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmrepvgg import RepVGGBlock, build_backbone, build_classifier, reparameterize
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
-from mmrepvgg.deploy.complexity import count_params
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.forms import build_model
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.engine.training import train
+from mmrepvgg.models.building import build_model
+from mmrepvgg.models.complexity import count_params
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 
 CONFIGS = Path(__file__).parents[1] / 'configs/repvgg'
 # As L2pse, narrower and shallower.

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from mmengine.config import Config
 
-from mmrepvgg.deploy.complexity import measure_cost
 from mmrepvgg.models.archs import ARCHS
-from mmrepvgg.zoo.table import BEGIN, END, render_table, update_table
+from mmrepvgg.models.complexity import measure_cost
+from studies.model_table import BEGIN, END, render_table, update_table
 
 ROOT = Path(__file__).parents[1]
 README, METAFILE = ROOT / 'configs/repvgg/README.md', ROOT / 'configs/repvgg/metafile.yml'

@@ -18,13 +18,13 @@ from sklearn.datasets import load_sample_images
 from mmrepvgg import progress
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.deploy.export import export_model
-from mmrepvgg.deploy.exported import load_classifier
-from mmrepvgg.deploy.forms import build_model
-from mmrepvgg.deploy.images import ImageReader, UnreadableImageError, iterate_batches, list_images
-from mmrepvgg.deploy.pictures import PictureWriter
-from mmrepvgg.deploy.predict import Prediction, Predictor, RankedClass, get_class_names
-from mmrepvgg.deploy.reports import write_predictions
+from mmrepvgg.data.images import ImageReader, UnreadableImageError, iterate_batches, list_images
+from mmrepvgg.models.building import build_model
+from mmrepvgg.prediction.files import write_predictions
+from mmrepvgg.prediction.pictures import PictureWriter
+from mmrepvgg.prediction.predictor import Prediction, Predictor, RankedClass, get_class_names
+from mmrepvgg.runtimes.classifier import load_classifier
+from mmrepvgg.runtimes.export import export_model
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'

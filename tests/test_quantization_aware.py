@@ -36,10 +36,9 @@ from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.forms import build_model
-from mmrepvgg.deploy.runtimes import load_exported
+from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.engine.quantization import calibrate_activation_ranges
+from mmrepvgg.models.building import build_model
 from mmrepvgg.models.fake_quant import (
     ActivationQuantizer,
     find_quantizers,
@@ -50,8 +49,9 @@ from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.int8 import fake_quantize_kernel, find_uint8_grid
 from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
-from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import QuantizationSettings
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
+from mmrepvgg.runtimes.loaders import load_exported
 
 ROOT = Path(__file__).parents[1]
 PER_CHANNEL, PER_TENSOR = dict(granularity='per-channel'), dict(granularity='per-tensor')

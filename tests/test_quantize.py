@@ -19,15 +19,15 @@ from small_classifier import SMALL_CLASSIFIER
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.deploy.convert import reparameterize_checkpoint
-from mmrepvgg.deploy.exported import load_classifier
-from mmrepvgg.deploy.formats import MissingPackageError
-from mmrepvgg.deploy.forms import build_model
-from mmrepvgg.deploy.runtimes import load_exported
+from mmrepvgg.data.samples import iterate_samples
+from mmrepvgg.models.building import build_model
 from mmrepvgg.quantization.fallback import find_float_layers
 from mmrepvgg.quantization.quantize import AccuracyError, quantize_model
-from mmrepvgg.quantization.samples import iterate_samples
 from mmrepvgg.quantization.settings import QuantizationSettings
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
+from mmrepvgg.runtimes.classifier import load_classifier
+from mmrepvgg.runtimes.formats import MissingPackageError
+from mmrepvgg.runtimes.loaders import load_exported
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')

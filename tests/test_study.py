@@ -13,11 +13,11 @@ import pytest
 
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.study.files import FILES
-from mmrepvgg.study.measuring import Measurement, read_measurement
-from mmrepvgg.study.report import format_study
-from mmrepvgg.study.subjects import KINDS, RECIPES, Subject, list_subjects
-from mmrepvgg.study.training import Plan, train_subject
+from studies.quantization.files import FILES
+from studies.quantization.measuring import Measurement, read_measurement
+from studies.quantization.report import format_study
+from studies.quantization.subjects import KINDS, RECIPES, Subject, list_subjects
+from studies.quantization.training import Plan, train_subject
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools/quantization_study.py'

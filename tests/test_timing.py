@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmrepvgg.timing import Spread, summarise, time_interleaved
+from mmrepvgg.measures.timing import Spread, summarise, time_interleaved
 
 
 class TestSummarise:

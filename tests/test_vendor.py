@@ -16,13 +16,13 @@ from torch import nn
 
 from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.deploy.export import export_model
-from mmrepvgg.deploy.forms import build_model
-from mmrepvgg.deploy.vendor.inputs import write_inputs
-from mmrepvgg.deploy.vendor.listing import InputList, ListedImage, ListError, make_names, read_list
-from mmrepvgg.deploy.vendor.outputs import read_outputs
-from mmrepvgg.deploy.vendor.scoring import score_outputs
 from mmrepvgg.engine.testing import evaluate
+from mmrepvgg.handoff.listing import InputList, ListedImage, ListError, make_names, read_list
+from mmrepvgg.handoff.outputs import read_outputs
+from mmrepvgg.handoff.preprocessed import write_inputs
+from mmrepvgg.handoff.scoring import score_outputs
+from mmrepvgg.models.building import build_model
+from mmrepvgg.runtimes.export import export_model
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
 
     check_data(cfg, ['test_dataloader'])
 
-    from mmrepvgg.deploy.compare import compare_forms
+    from mmrepvgg.reparam.comparison import compare_forms
 
     result = compare_forms(cfg, args.train_checkpoint, args.deploy_checkpoint)
     print_table(result)

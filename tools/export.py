@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
-from mmrepvgg.deploy.formats import PRECISIONS, check_options, find_format, require_packages
+from mmrepvgg.runtimes.formats import PRECISIONS, check_options, find_format, require_packages
 
 
 def parse() -> argparse.ArgumentParser:
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     require_packages(find_format(args.out), write=True)
     cfg = cli.load_config(args.config, args.cfg_options)
 
-    from mmrepvgg.deploy.export import export_model
+    from mmrepvgg.runtimes.export import export_model
 
     result = export_model(
         cfg,

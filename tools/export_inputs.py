@@ -11,7 +11,7 @@ import argparse
 
 from mmrepvgg import cli
 
-# FORMATS and DTYPES of mmrepvgg.deploy.vendor.inputs; importing that would import torch before a usage error shows.
+# FORMATS and DTYPES of mmrepvgg.handoff.preprocessed; importing that would import torch before a usage error shows.
 FORMATS = ['npz', 'npy']
 DTYPES = ['float32', 'float16', 'uint8']
 
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
 
     check_data(cfg, ['test_dataloader'])
 
-    from mmrepvgg.deploy.vendor.inputs import write_inputs
+    from mmrepvgg.handoff.preprocessed import write_inputs
 
     result = write_inputs(
         cfg,

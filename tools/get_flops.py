@@ -44,7 +44,7 @@ def pixels(text: str) -> int:
 def main(args: argparse.Namespace) -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
 
-    from mmrepvgg.deploy.complexity import measure_cost
+    from mmrepvgg.models.complexity import measure_cost
 
     for form, deploy in (('train', False), ('deploy', True)):
         print_table(form, measure_cost(cfg, deploy, args.shape))

@@ -44,13 +44,13 @@ def main(args: argparse.Namespace) -> None:
             raise FileNotFoundError(f'{image} does not exist')
     cfg = cli.load_config(args.config, args.cfg_options)
 
-    from mmrepvgg.deploy.images import list_images
-    from mmrepvgg.deploy.predict import Predictor
+    from mmrepvgg.data.images import list_images
+    from mmrepvgg.prediction.predictor import Predictor
 
     images = list_images(args.images, args.show_dir)
     writer = None
     if args.show_dir is not None:
-        from mmrepvgg.deploy.pictures import PictureWriter
+        from mmrepvgg.prediction.pictures import PictureWriter
 
         writer = PictureWriter(args.show_dir, images)
     predictor = Predictor(cfg, args.weights, args.topk, args.batch_size)
@@ -62,7 +62,7 @@ def report(args: argparse.Namespace, predictions: Sequence[Any], unwritten: dict
     unreadable = [prediction for prediction in predictions if prediction.error]
     num_read = len(predictions) - len(unreadable)
     if args.out is not None:
-        from mmrepvgg.deploy.reports import write_predictions
+        from mmrepvgg.prediction.files import write_predictions
 
         write_predictions(args.out, predictions)
         print(f'{args.out}: {num_read} images predicted, {len(unreadable)} unreadable')

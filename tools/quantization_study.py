@@ -8,13 +8,16 @@ example: python tools/quantization_study.py --work-dir work_dirs/quantization-st
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
-from mmrepvgg.deploy.formats import find_format
 from mmrepvgg.quantization.settings import QUANTIZERS, require_quantizer
-from mmrepvgg.study.subjects import KINDS, RECIPES, list_subjects
+from mmrepvgg.runtimes.formats import find_format
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # studies/ is part of the repository, not of the package
+from studies.quantization.subjects import KINDS, RECIPES, list_subjects
 
 
 def parse() -> argparse.ArgumentParser:
@@ -76,9 +79,9 @@ def main(args: argparse.Namespace) -> None:
     check_data(cfg, ['train_dataloader', 'val_dataloader', 'test_dataloader'])
 
     from mmrepvgg.checkpoints.writing import replacing
-    from mmrepvgg.study.report import format_study
-    from mmrepvgg.study.run import run_study
-    from mmrepvgg.study.training import Plan
+    from studies.quantization.report import format_study
+    from studies.quantization.run import run_study
+    from studies.quantization.training import Plan
 
     subjects = list_subjects(args.recipes, args.kinds, args.seeds)
     plan = Plan(args.min_accuracy, args.max_epochs)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
-from mmrepvgg.deploy.formats import find_format
 from mmrepvgg.quantization.settings import (
     ALL_CALIBRATIONS,
     ALL_QUANTIZERS,
@@ -22,6 +21,7 @@ from mmrepvgg.quantization.settings import (
     find_quantizer,
     require_quantizer,
 )
+from mmrepvgg.runtimes.formats import find_format
 
 
 def parse() -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f'dst must be another file than src, got {args.source} for both')
     cfg = cli.load_config(args.config, args.cfg_options)
 
-    from mmrepvgg.deploy.convert import reparameterize_checkpoint
+    from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 
     result = reparameterize_checkpoint(
         cfg, args.source, args.destination, ema=args.ema, data=args.data, tolerance=args.tolerance

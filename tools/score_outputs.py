@@ -30,12 +30,12 @@ def parse() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     cli.require_writable(args.out)
-    from mmrepvgg.deploy.vendor.listing import read_list
+    from mmrepvgg.handoff.listing import read_list
 
     listing = read_list(args.inputs)
 
-    from mmrepvgg.deploy.vendor.outputs import read_outputs
-    from mmrepvgg.deploy.vendor.scoring import KINDS, score_outputs
+    from mmrepvgg.handoff.outputs import read_outputs
+    from mmrepvgg.handoff.scoring import KINDS, score_outputs
 
     score = score_outputs(listing, read_outputs(args.outputs, listing, args.entry))
     print_score(score)

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from mmrepvgg import cli
-from mmrepvgg.deploy.formats import find_format, is_exported, require_packages
+from mmrepvgg.runtimes.formats import find_format, is_exported, require_packages
 
 # The keys of mmrepvgg.engine.metrics.METRICS; importing that would import torch before a usage error shows.
 METRICS = ['accuracy', 'precision', 'recall', 'f1-score', 'support', 'confusion-matrix']

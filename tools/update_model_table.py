@@ -4,8 +4,12 @@ example: python tools/update_model_table.py
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 from mmrepvgg import cli
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # studies/ is part of the repository, not of the package
 
 
 def parse() -> argparse.ArgumentParser:
@@ -21,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
     cli.require_file(args.readme)
     cli.require_file(args.metafile)
 
-    from mmrepvgg.zoo.table import update_table
+    from studies.model_table import update_table
 
     changed = update_table(args.readme, args.metafile)
     print(f'{args.readme}: {"updated" if changed else "up to date"}')

@@ -12,16 +12,16 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from .. import __version__
-from ..deploy import writers
-from ..deploy.exported import ExportedClassifier
-from ..deploy.formats import find_format, require_packages
-from ..deploy.metadata import ExportMetadata
-from ..deploy.network import DeployedNetwork
-from ..deploy.openvino_core import get_core
-from ..deploy.runtimes import load_exported
 from ..quantization.onnx_files import OnnxQuantizer
 from ..quantization.openvino_files import quantize_openvino, save_quantized
 from ..quantization.settings import QUANTIZERS, QuantizationSettings, require_quantizer
+from ..runtimes import writers
+from ..runtimes.classifier import ExportedClassifier
+from ..runtimes.formats import find_format, require_packages
+from ..runtimes.loaders import load_exported
+from ..runtimes.metadata import ExportMetadata
+from ..runtimes.network import DeployedNetwork
+from ..runtimes.openvino_core import get_core
 from .cases import Case
 
 Write = Callable[[nn.Module, Path, Tensor, ExportMetadata], object]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..deploy.network import DTYPES
+from ..runtimes.network import DTYPES
 from .runners import synchronise
 
 # The largest side of a matrix, and the seconds that one product may take.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..deploy.cpu import read_cpuinfo, read_flags
+from ..runtimes.cpu import read_cpuinfo, read_flags
 
 _PACKAGES = ('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino')
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.translate import from_ours
-from ..deploy.switch import reparameterize
 from ..registry import build_classifier
+from ..reparam.switch import reparameterize
 from .cases import NETWORKS
 
 NUM_CLASSES = 1000

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..timing import Spread, summarise
+from ..measures.timing import Spread, summarise
 from .cases import Case
 
 

@@ -9,9 +9,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from ..deploy.complexity import count_macs
-from ..deploy.network import DTYPES
-from ..timing import time_interleaved
+from ..measures.timing import time_interleaved
+from ..models.complexity import count_macs
+from ..runtimes.network import DTYPES
 from .cases import Case
 from .gemm import Gemm, prepare_gemms
 from .machine import describe_machine, describe_versions

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..deploy.network import DTYPES
+from ..runtimes.network import DTYPES
 from .cases import Case
 from .exported import prepare_exported
 

@@ -7,11 +7,11 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from ..deploy.export import PreparedModel, normalise
-from ..deploy.network import ExportError
-from ..deploy.runtimes import ExportedModel
+from ..data.samples import iterate_samples
 from ..models.fake_quant import set_fake_quantization
-from .samples import iterate_samples
+from ..runtimes.export import PreparedModel, normalise
+from ..runtimes.loaders import ExportedModel
+from ..runtimes.network import ExportError
 
 BATCH_SIZE = 16
 _HINT = '; --eval-samples 0 does without them'

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..deploy.metadata import ExportMetadata
-from ..deploy.openvino_core import compiling_by_one_core, get_core, import_openvino
-from ..deploy.writers import quiet, save_openvino
+from ..runtimes.metadata import ExportMetadata
+from ..runtimes.openvino_core import compiling_by_one_core, get_core, import_openvino
+from ..runtimes.writers import quiet, save_openvino
 from .onnx_files import name_layer
 from .settings import QuantizationSettings
 

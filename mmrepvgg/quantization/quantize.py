@@ -11,14 +11,14 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..deploy.export import PreparedModel, prepare_model, replacing_files, write_file
-from ..deploy.formats import Format, find_format, require_packages
-from ..deploy.metadata import ExportMetadata
-from ..deploy.network import ExportError
-from ..deploy.runtimes import load_exported
-from ..deploy.switch import reparameterize
 from ..models.norm_scales import clip_norm_scales
 from ..progress import track
+from ..reparam.switch import reparameterize
+from ..runtimes.export import PreparedModel, prepare_model, replacing_files, write_file
+from ..runtimes.formats import Format, find_format, require_packages
+from ..runtimes.loaders import load_exported
+from ..runtimes.metadata import ExportMetadata
+from ..runtimes.network import ExportError
 from .fallback import find_float_layers
 from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_reference
 from .onnx_files import OnnxQuantizer
@@ -102,7 +102,7 @@ def quantize_model(
         checkpoint: Weights of the classifier, in either form.
         out: The file, .onnx or .xml.
         settings: How to quantize. Default: by smallest and largest value.
-        dynamic_batch: As of :func:`mmrepvgg.deploy.export.export_model`, like the next four.
+        dynamic_batch: As of :func:`mmrepvgg.runtimes.export.export_model`, like the next four.
         batch_size: See there.
         with_preprocess: See there.
         softmax: See there.

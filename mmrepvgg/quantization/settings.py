@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ..deploy.formats import Format, MissingPackageError, check_options, find_format, require_packages
+from ..runtimes.formats import Format, MissingPackageError, check_options, find_format, require_packages
 
 # One scale for the whole of a weight, or one for each output channel.
 GRANULARITIES = ('per-tensor', 'per-channel')

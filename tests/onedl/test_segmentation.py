@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 
 from mmrepvgg import RepVGGBlock, build_backbone, reparameterize
 from mmrepvgg.data.shapes import prepare_shapes
-from mmrepvgg.deploy.forms import build_model
+from mmrepvgg.models.building import build_model
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'examples/segmentation/pspnet_repvgg-a0_shapes.py'

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ...checkpoints.loading import load_weights
 from ...checkpoints.reading import read_checkpoint
-from ...deploy.forms import build_model
-from ...deploy.switch import reparameterize
+from ...data.samples import iterate_samples
 from ...models.backbone import RepVGG
 from ...models.blocks import RepVGGBlock
+from ...models.building import build_model
 from ...models.norm_scales import clip_norm_scales
 from ...progress import track
-from ..samples import iterate_samples
+from ...reparam.switch import reparameterize
 from ..settings import GRANULARITIES
 from ..trained import find_training
 from .noise import measure_logits_noise, measure_output_noise, measure_weight_noise

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ..checkpoints.archives import check_pt2
 from ..checkpoints.reading import CheckpointError, hash_file
+from ..models.building import build_model
 from .cpu import has_vnni
 from .formats import EXPORTED_SUFFIXES, find_format, require_packages
-from .forms import build_model
 from .metadata import ENTRY, ExportMetadata
 from .network import DeployedNetwork
 from .openvino_core import get_core, import_openvino

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..progress import track
+from mmrepvgg.progress import track
+
 from .measuring import RESULT, Measurement, measure_subject, read_measurement
 from .subjects import Subject
 from .training import Plan, train_subject

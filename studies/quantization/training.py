@@ -10,12 +10,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
-from ..checkpoints.writing import replacing
-from ..deploy.forms import build_model
-from ..engine.training import train
-from ..models.fake_quant import set_fake_quantization
+from mmrepvgg.checkpoints.loading import load_weights
+from mmrepvgg.checkpoints.reading import read_checkpoint
+from mmrepvgg.checkpoints.writing import replacing
+from mmrepvgg.engine.training import train
+from mmrepvgg.models.building import build_model
+from mmrepvgg.models.fake_quant import set_fake_quantization
+
 from .accuracy import measure_accuracy
 from .subjects import KINDS, RECIPES, Recipe, Subject
 

@@ -14,11 +14,11 @@ from .. import __version__
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing
+from ..data.inputs import iterate_images, make_noise
 from ..models.blocks import RepVGGBlock
+from ..models.building import build_model
+from ..models.complexity import count_params
 from ..models.fake_quant import find_quantizers
-from .complexity import count_params
-from .forms import build_model
-from .inputs import iterate_images, make_noise
 from .switch import reparameterize
 
 DEFAULT_TOLERANCE = 1e-4

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..quantization.analysis.results import CLIP_SCALES
-from ..quantization.settings import QuantizationSettings
+from mmrepvgg.quantization.analysis.results import CLIP_SCALES
+from mmrepvgg.quantization.settings import QuantizationSettings
 
 
 @dataclass(frozen=True)

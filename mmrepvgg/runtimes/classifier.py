@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
+from ..models.building import build_model
 from ..models.fake_quant import set_fake_quantization
 from .formats import is_exported
-from .forms import build_model
+from .loaders import load_exported
 from .metadata import ExportMetadata
-from .runtimes import load_exported
 
 
 class StackingDataPreprocessor(BaseDataPreprocessor):

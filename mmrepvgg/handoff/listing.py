@@ -115,7 +115,7 @@ def write_list(folder: Path, images: Sequence[ListedImage], paths: Sequence[str]
 
 
 def read_list(folder: str | Path) -> InputList:
-    """Read the list of a folder that :func:`~mmrepvgg.deploy.vendor.inputs.write_inputs` wrote.
+    """Read the list of a folder that :func:`~mmrepvgg.handoff.preprocessed.write_inputs` wrote.
 
     The files of inputs need not be there any more.
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..models.fake_quant import set_fake_quantization
+from .fake_quant import set_fake_quantization
 
 # What takes an argument deploy.
 _PARTS_WITH_FORM = ('RepVGG', 'AuxiliaryClsHead')

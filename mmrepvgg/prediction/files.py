@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints.writing import replacing
 
 if TYPE_CHECKING:
-    from .predict import Prediction
+    from .predictor import Prediction
 
 COLUMNS = ('image', 'rank', 'label', 'class', 'score', 'error')
 

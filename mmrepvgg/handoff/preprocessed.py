@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ...data.layout import check_classes
-from ...progress import track
+from ..data.layout import check_classes
+from ..progress import track
 from .listing import ListedImage, make_names, write_list
 
 FORMATS = ('npz', 'npy')

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints.writing import replacing
+from mmrepvgg.checkpoints.writing import replacing
 
 BEGIN = '<!-- model table: written by tools/update_model_table.py from metafile.yml -->'
 END = '<!-- end of model table -->'

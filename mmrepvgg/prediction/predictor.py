@@ -12,9 +12,9 @@ from mmengine.device import get_device
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from torch import Tensor, nn
 
+from ..data.images import ImageReader, UnreadableImageError, iterate_batches
 from ..progress import track
-from .exported import is_exported, load_classifier
-from .images import ImageReader, UnreadableImageError, iterate_batches
+from ..runtimes.classifier import is_exported, load_classifier
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Predictor:
         batch_size: How many images to take at once.
 
     Raises:
-        As :func:`~mmrepvgg.deploy.exported.load_classifier`.
+        As :func:`~mmrepvgg.runtimes.classifier.load_classifier`.
     """
 
     def __init__(self, cfg: Config, weights: str | Path, topk: int = 5, batch_size: int = 16):

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
+from ..measures.timing import summarise, time_interleaved
+from ..models.building import build_model
+from ..models.complexity import count_macs, count_params
 from ..progress import track
-from ..timing import summarise, time_interleaved
-from .complexity import count_macs, count_params
-from .forms import build_model
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.backbone import RepVGG
-from ..models.heads import AuxiliaryClsHead
-from .forms import build_model
+from .backbone import RepVGG
+from .building import build_model
+from .heads import AuxiliaryClsHead
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 
-from .predict import Prediction
+from .predictor import Prediction
 
 # In pixels. The text is as large as the picture allows: small images are enlarged, large ones only cost time.
 SHORT_EDGE = 448

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from scipy.stats import spearmanr
 
-from ..quantization.analysis.verdict import find_level
+from mmrepvgg.quantization.analysis.verdict import find_level
+
 from .files import FILES, LEGEND, PER_TENSOR, PREDICTED
 from .measuring import MAX_DROP, Measurement
 from .subjects import KINDS, RECIPES

@@ -16,17 +16,17 @@ from .. import __version__
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing
+from ..data.inputs import find_input_size, iterate_images
 from ..models.backbone import RepVGG
+from ..models.building import build_model
 from ..models.fake_quant import find_quantizers
+from ..reparam.switch import reparameterize
 from . import writers
 from .formats import Format, check_options, find_format, require_packages
-from .forms import build_model
-from .inputs import find_input_size, iterate_images
+from .loaders import ExportedModel, load_exported
 from .metadata import ExportMetadata
 from .network import DeployedNetwork, ExportError, WithPreprocess, check_half_range
 from .opsets import MIN_OPSET
-from .runtimes import ExportedModel, load_exported
-from .switch import reparameterize
 
 # Largest difference to the float32 model that is let pass, relative to the largest output.
 DEFAULT_TOLERANCES = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 5e-2}
@@ -82,7 +82,7 @@ def export_model(
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
-        out: The file; its ending is one of :data:`mmrepvgg.deploy.formats.EXPORTED_SUFFIXES`.
+        out: The file; its ending is one of :data:`mmrepvgg.runtimes.formats.EXPORTED_SUFFIXES`.
         input_size: Height and width in pixels. Default: those of the config's test pipeline.
         dynamic_batch: The file takes any N, otherwise ``batch_size`` only.
         batch_size: Of a file without dynamic batch.

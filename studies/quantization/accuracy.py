@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..quantization.samples import iterate_samples
+from mmrepvgg.data.samples import iterate_samples
 
 
 @torch.no_grad()

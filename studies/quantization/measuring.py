@@ -9,19 +9,20 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
-from ..checkpoints.writing import replacing
-from ..deploy.forms import build_model
-from ..deploy.network import DeployedNetwork
-from ..deploy.switch import reparameterize
-from ..models.fake_quant import set_fake_quantization
-from ..quantization.analysis.analyze import analyze
-from ..quantization.analysis.picture import draw_picture
-from ..quantization.analysis.results import Analysis
-from ..quantization.analysis.verdict import judge
-from ..quantization.quantize import quantize_model
-from ..quantization.settings import QuantizationSettings
+from mmrepvgg.checkpoints.loading import load_weights
+from mmrepvgg.checkpoints.reading import read_checkpoint
+from mmrepvgg.checkpoints.writing import replacing
+from mmrepvgg.models.building import build_model
+from mmrepvgg.models.fake_quant import set_fake_quantization
+from mmrepvgg.quantization.analysis.analyze import analyze
+from mmrepvgg.quantization.analysis.picture import draw_picture
+from mmrepvgg.quantization.analysis.results import Analysis
+from mmrepvgg.quantization.analysis.verdict import judge
+from mmrepvgg.quantization.quantize import quantize_model
+from mmrepvgg.quantization.settings import QuantizationSettings
+from mmrepvgg.reparam.switch import reparameterize
+from mmrepvgg.runtimes.network import DeployedNetwork
+
 from .accuracy import measure_accuracy
 from .files import FILES
 from .subjects import Subject

@@ -59,7 +59,7 @@ def score_outputs(listing: InputList, outputs: Iterable[Returned], topk: tuple[i
 
     Args:
         listing: The images and their labels.
-        outputs: What came back, of :func:`~mmrepvgg.deploy.vendor.outputs.read_outputs`.
+        outputs: What came back, of :func:`~mmrepvgg.handoff.outputs.read_outputs`.
         topk: The k of the accuracies.
     """
     num_images = len(listing.images)

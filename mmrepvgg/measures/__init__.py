@@ -1,0 +1,1 @@
+"""The measures that all of the package shares: accuracy, difference, time."""

@@ -1,0 +1,1 @@
+"""The switch from train form to deploy form, and its verification."""
