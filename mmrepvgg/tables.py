@@ -18,7 +18,10 @@ def format_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, le
 
 def _iterate_lines(cells: Sequence[Sequence[str]], widths: Sequence[int], left: int) -> Iterator[str]:
     head, *rows = (
-        [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         for row in cells
     )
     yield f'| {" | ".join(head)} |'
