@@ -10,6 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .checkpoints.writing import require_writable
+
+__all__ = ['require_writable']
+
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring: a first line, then examples as they stand."""
@@ -122,21 +126,6 @@ def require_file(path: str | Path) -> None:
     """Say that a file is missing before the slow imports."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist' if not Path(path).exists() else f'{path} is not a file')
-
-
-def require_writable(*paths: str | Path | None) -> None:
-    """Say that a result can't be written before the work is done; None is no result.
-
-    Raises:
-        IsADirectoryError: If one is a folder.
-        PermissionError: If one can't be written.
-    """
-    for path in (Path(path) for path in paths if path is not None):
-        if path.is_dir():
-            raise IsADirectoryError(f'{path} is a folder; give the name of a file')
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise PermissionError(f'{path} can not be written: {folder} is no folder that can be written to')
 
 
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> NoReturn:

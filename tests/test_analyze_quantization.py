@@ -49,7 +49,7 @@ from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import GRANULARITIES, QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
-from mmrepvgg.runtimes.loaders import load_exported
+from mmrepvgg.runtimes.loading import load_exported
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'

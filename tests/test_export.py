@@ -19,13 +19,13 @@ from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
 from mmrepvgg.runtimes.export import ExportError, export_model
-from mmrepvgg.runtimes.formats import EXPORTED_SUFFIXES
-from mmrepvgg.runtimes.loaders import load_exported
+from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.table import list_suffixes
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')
 NUM_BLOCKS = 5
-GRAPHS = [suffix for suffix in EXPORTED_SUFFIXES if suffix != '.safetensors']
+GRAPHS = [suffix for suffix in list_suffixes() if suffix != '.safetensors']
 # everything that a file can have at once: fewer exports, and what works together works alone
 FULL = dict(precision='fp16', with_preprocess=True, softmax=True)
 FIXED = dict(dynamic_batch=False, batch_size=2)
@@ -47,7 +47,7 @@ def normalise(images):
     return (images.flip(1).float() - mean) / std
 
 
-@pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+@pytest.mark.parametrize('suffix', list_suffixes())
 def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source, export_once, suffix):
     export, path = export_once(small_cfg, suffix)
     assert export.was_switched
@@ -66,7 +66,7 @@ def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source,
     ]
 
 
-@pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+@pytest.mark.parametrize('suffix', list_suffixes())
 def test_the_metadata_is_in_the_file(small_cfg, small_source, export_once, suffix):
     export, path = export_once(small_cfg, suffix)
     metadata = load_exported(path).metadata
@@ -245,9 +245,9 @@ def test_fp16_is_refused_where_it_would_overflow(small_cfg, small_source, tmp_pa
     ('name', 'options', 'message'),
     [
         ('net.onnx', dict(precision='bf16'), 'precision of ONNX files must be one of fp32, fp16, got bf16'),
-        ('net.safetensors', dict(softmax=True), 'safetensors files have no softmax; those of ONNX, .* have it'),
+        ('net.safetensors', dict(softmax=True), 'safetensors files have no softmax; leave out'),
         ('net.ts', dict(dynamic_batch=False), 'TorchScript files have no fixed batch size'),
-        ('net.pt2', dict(opset=18), r'torch\.export files have no opset; those of ONNX have it'),
+        ('net.pt2', dict(opset=18), r'torch\.export files have no opset; leave out'),
         ('net.onnx', dict(opset=10), 'opset must be at least 11, got 10'),
         ('net.tflite', {}, r'must end in \.onnx, \.xml, .*, got .*net\.tflite'),
     ],
@@ -299,7 +299,7 @@ class TestLoading:
             load_exported(target)
         assert not (tmp_path / 'ran').exists()
 
-    @pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+    @pytest.mark.parametrize('suffix', list_suffixes())
     def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):
         path = tmp_path / f'net{suffix}'
         path.write_bytes(export_once(small_cfg, suffix)[1].read_bytes()[:3000])

@@ -17,8 +17,8 @@ from mmpretrain.structures import DataSample
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import ExportedClassifier, StackingDataPreprocessor, load_classifier
-from mmrepvgg.runtimes.formats import EXPORTED_SUFFIXES
-from mmrepvgg.runtimes.loaders import load_exported
+from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.table import list_suffixes
 
 ROOT = Path(__file__).parent.parent
 # as in test_export.py, so that each is exported once in a session
@@ -61,7 +61,7 @@ def runner_cfg(small_cfg, data_root):
     return small_cfg
 
 
-@pytest.mark.parametrize('suffix', EXPORTED_SUFFIXES)
+@pytest.mark.parametrize('suffix', list_suffixes())
 @pytest.mark.parametrize('options', [{}, FULL], ids=['plain', 'full'])
 def test_predictions_are_the_checkpoints(small_cfg, small_source, export_once, suffix, options):
     if suffix == '.safetensors' and options:

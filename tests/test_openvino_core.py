@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 SCRIPT = """
 import signal, subprocess, sys
-from mmrepvgg.runtimes.loaders import load_exported
+from mmrepvgg.runtimes.loading import load_exported
 from signal_stack import has_signal_stack
 
 first, second = load_exported(sys.argv[1]), load_exported(sys.argv[1])

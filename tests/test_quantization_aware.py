@@ -51,7 +51,7 @@ from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
-from mmrepvgg.runtimes.loaders import load_exported
+from mmrepvgg.runtimes.loading import load_exported
 
 ROOT = Path(__file__).parents[1]
 PER_CHANNEL, PER_TENSOR = dict(granularity='per-channel'), dict(granularity='per-tensor')

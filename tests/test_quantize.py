@@ -26,8 +26,8 @@ from mmrepvgg.quantization.quantize import AccuracyError, quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
-from mmrepvgg.runtimes.formats import MissingPackageError
-from mmrepvgg.runtimes.loaders import load_exported
+from mmrepvgg.runtimes.format import MissingPackageError
+from mmrepvgg.runtimes.loading import load_exported
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
-from mmrepvgg.runtimes.formats import PRECISIONS, check_options, find_format, require_packages
+from mmrepvgg.runtimes.format import PRECISIONS
+from mmrepvgg.runtimes.table import find_format
 
 
 def parse() -> argparse.ArgumentParser:
@@ -60,14 +61,14 @@ def exported_file(name: str) -> Path:
 
 
 def check_usage(args: argparse.Namespace) -> None:
-    asked = {
-        'opset': args.opset is not None,
-        'fixed batch size': not args.dynamic_batch,
-        'preprocessing': args.with_preprocess,
-        'softmax': args.softmax,
-    }
     try:
-        check_options(find_format(args.out), args.precision, [name for name, is_asked in asked.items() if is_asked])
+        find_format(args.out).check(
+            precision=args.precision,
+            opset=args.opset,
+            dynamic_batch=args.dynamic_batch,
+            with_preprocess=args.with_preprocess,
+            softmax=args.softmax,
+        )
     except ValueError as error:
         parse().error(str(error))
     cli.check_file_options(parse(), args)
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     cli.require_file(args.checkpoint)
     if args.data is not None and not Path(args.data).exists():
         raise FileNotFoundError(f'{args.data} does not exist')
-    require_packages(find_format(args.out), write=True)
+    find_format(args.out).require_packages(write=True)
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.runtimes.export import export_model

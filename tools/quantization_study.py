@@ -14,7 +14,7 @@ from typing import Any
 
 from mmrepvgg import cli
 from mmrepvgg.quantization.settings import QUANTIZERS, require_quantizer
-from mmrepvgg.runtimes.formats import find_format
+from mmrepvgg.runtimes.table import find_format
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # studies/ is part of the repository, not of the package
 from studies.quantization.subjects import KINDS, RECIPES, list_subjects

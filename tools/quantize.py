@@ -21,7 +21,7 @@ from mmrepvgg.quantization.settings import (
     find_quantizer,
     require_quantizer,
 )
-from mmrepvgg.runtimes.formats import find_format
+from mmrepvgg.runtimes.table import find_format
 
 
 def parse() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def make_settings(args: argparse.Namespace) -> QuantizationSettings:
             args.quantizer,
             args.clip_scales,
         )
-        check_quantization(find_format(args.out), settings, [])
+        check_quantization(find_format(args.out), settings)
     except ValueError as error:
         parse().error(str(error))
     return settings

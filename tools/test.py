@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from mmrepvgg import cli
-from mmrepvgg.runtimes.formats import find_format, is_exported, require_packages
+from mmrepvgg.runtimes.table import find_format, is_exported
 
 # The keys of mmrepvgg.engine.metrics.METRICS; importing that would import torch before a usage error shows.
 METRICS = ['accuracy', 'precision', 'recall', 'f1-score', 'support', 'confusion-matrix']
@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     cli.require_writable(args.out)
     cli.require_file(args.checkpoint)
     if is_exported(args.checkpoint):
-        require_packages(find_format(args.checkpoint), write=False)
+        find_format(args.checkpoint).require_packages(write=False)
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.data.layout import check_data

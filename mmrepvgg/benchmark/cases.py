@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from ..quantization.settings import QUANTIZERS
+from ..runtimes.table import FORMATS
+
 
 @dataclass(frozen=True)
 class Network:
@@ -46,7 +49,7 @@ class Runtime:
         devices: Where it runs.
         networks: For which networks; None for all.
         has_int8: Whether it computes in int8.
-        takes_files: Whether what it runs are files as tools/export.py writes them.
+        takes_files: Whether what it runs are files as :func:`mmrepvgg.export_model` writes them.
     """
 
     title: str
@@ -65,10 +68,11 @@ RUNTIMES: dict[str, Runtime] = {
     'eager': Runtime('PyTorch eager', LAYOUTS, ('cpu', 'cuda')),
     'compiled': Runtime('torch.compile', LAYOUTS, ('cpu', 'cuda')),
     'cuda-graph': Runtime('CUDA graph', LAYOUTS, ('cuda',)),
-    'onnxruntime': Runtime('ONNX Runtime', has_int8=True, takes_files=True),
-    'openvino': Runtime('OpenVINO', has_int8=True, takes_files=True),
-    'torch-export': Runtime('torch.export', takes_files=True),
-    'torchscript': Runtime('TorchScript', takes_files=True),
+    **{
+        row.runtime: Runtime(row.runtime_title, has_int8=row.name in QUANTIZERS, takes_files=True)
+        for row in FORMATS
+        if row.runtime
+    },
     # forward, backward and SGD; in bf16 and fp16 by autocast
     'train-step': Runtime('training step', LAYOUTS, ('cpu', 'cuda'), ('train', 'resnet50', 'resnet101')),
 }

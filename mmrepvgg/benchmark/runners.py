@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..runtimes.network import DTYPES
-from .cases import Case
+from .cases import RUNTIMES, Case
 from .exported import prepare_exported
 
 
@@ -145,9 +145,6 @@ _PREPARE: dict[str, Prepare] = {
     'eager': _prepare_eager,
     'compiled': _prepare_compiled,
     'cuda-graph': _prepare_cuda_graph,
-    'onnxruntime': _prepare_exported,
-    'openvino': _prepare_exported,
-    'torch-export': _prepare_exported,
-    'torchscript': _prepare_exported,
+    **{name: _prepare_exported for name, runtime in RUNTIMES.items() if runtime.takes_files},
     'train-step': _prepare_train_step,
 }

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..data.images import ImageReader, UnreadableImageError, iterate_batches
 from ..progress import track
-from ..runtimes.classifier import is_exported, load_classifier
+from ..runtimes.classifier import load_classifier
+from ..runtimes.table import is_exported
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..data.samples import iterate_samples
 from ..models.fake_quant import set_fake_quantization
-from ..runtimes.export import PreparedModel, normalise
-from ..runtimes.loaders import ExportedModel
+from ..runtimes.exported_model import ExportedModel
 from ..runtimes.network import ExportError
+from ..runtimes.prepared import PreparedModel, normalise
 
 BATCH_SIZE = 16
 _HINT = '; --eval-samples 0 does without them'

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..models.forms import DEPLOY_BRANCH
-from ..runtimes.metadata import ENTRY, ExportMetadata
-from ..runtimes.writers import quiet
+from ..runtimes.format import ENTRY
+from ..runtimes.metadata import ExportMetadata
+from ..runtimes.quiet import quiet
 
 # What is computed in int8 because it holds weights, and what comes along with the layer that follows it.
 _LAYERS = ('Conv', 'Gemm')
@@ -24,7 +25,7 @@ class OnnxQuantizer:
     one takes it in. So each layer can be left in float32 without a trace.
 
     Args:
-        path: The file, as :func:`mmrepvgg.runtimes.writers.write_onnx` writes it.
+        path: The file, as the format writes it.
         per_channel: Whether each output channel of a weight has its own scale.
 
     Attributes:

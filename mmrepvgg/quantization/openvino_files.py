@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..runtimes.metadata import ExportMetadata
+from ..runtimes.openvino import OPENVINO
 from ..runtimes.openvino_core import compiling_by_one_core, get_core, import_openvino
-from ..runtimes.writers import quiet, save_openvino
+from ..runtimes.quiet import quiet
 from .onnx_files import name_layer
 from .settings import QuantizationSettings
 
@@ -93,7 +94,7 @@ def save_quantized(model: Any, path: Path, metadata: ExportMetadata) -> None:
     """Write the .xml, and the .bin beside it."""
     if metadata.batch_size is not None:
         model.reshape([metadata.batch_size, *list(model.inputs[0].partial_shape)[1:]])
-    save_openvino(model, path, metadata)
+    OPENVINO.save(model, path, metadata)
 
 
 def list_layers(model: Any) -> dict[str, bool]:

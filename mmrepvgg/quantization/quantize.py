@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from ..models.norm_scales import clip_norm_scales
 from ..progress import track
 from ..reparam.switch import reparameterize
-from ..runtimes.export import PreparedModel, prepare_model, replacing_files, write_file
-from ..runtimes.formats import Format, find_format, require_packages
-from ..runtimes.loaders import load_exported
+from ..runtimes.format import Format
+from ..runtimes.loading import load_exported
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.network import ExportError
+from ..runtimes.onnx import ONNX
+from ..runtimes.prepared import PreparedModel, prepare_model
+from ..runtimes.table import find_format
 from .fallback import find_float_layers
 from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_reference
 from .onnx_files import OnnxQuantizer
@@ -28,7 +30,6 @@ from .trained import Training, find_training, resolve_granularity
 
 # Layers are ranked on so many batches of the calibration images.
 _NUM_RANKING = 4
-_ONNX = find_format('model.onnx')
 
 
 class AccuracyError(ExportError):
@@ -122,9 +123,8 @@ def quantize_model(
     """
     settings = settings or QuantizationSettings()
     row = find_format(out)
-    asked = {'fixed batch size': not dynamic_batch, 'preprocessing': with_preprocess, 'softmax': softmax}
-    check_quantization(row, settings, [name for name, is_asked in asked.items() if is_asked])
-    require_packages(row, write=True)
+    check_quantization(row, settings, dynamic_batch=dynamic_batch, with_preprocess=with_preprocess, softmax=softmax)
+    row.require_packages(write=True)
     prepared = prepare_model(
         cfg,
         checkpoint,
@@ -159,8 +159,8 @@ def quantize_model(
     # given ranges are for ONNX Runtime's quantizer, whose result OpenVINO reads
     quantizer = find_quantizer(row, settings) if activation_ranges is None else 'onnxruntime'
     require_quantizer(row, quantizer)
-    with tempfile.TemporaryDirectory() as folder, replacing_files(row, out) as temporary:
-        float_row = _ONNX if quantizer == 'onnxruntime' else row
+    with tempfile.TemporaryDirectory() as folder, row.replacing(out) as temporary:
+        float_row = ONNX if quantizer == 'onnxruntime' else row
         job = _Job(cfg, prepared, network, float_row, settings, trained, Path(folder))
         if activation_ranges is not None:
             layers = job.write_with_ranges(temporary, activation_ranges)
@@ -203,7 +203,7 @@ class _Job:
             next(iter(self.test))  # what is wrong with these data is told before the slow part
         # takes any batch size, whatever is asked for: calibration takes single images, and batches
         self.float_path = folder / f'float{row.suffixes[0]}'
-        write_file(row, network, self.float_path, replace(self._any_batch(), precision='fp32'), cfg)
+        row.write(network, self.float_path, replace(self._any_batch(), precision='fp32'))
 
     def write_with_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]]) -> dict[str, bool]:
         quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
@@ -226,7 +226,7 @@ class _Job:
     def _put(
         self, quantizer: OnnxQuantizer, path: Path, metadata: ExportMetadata, float_layers: Iterable[str] = ()
     ) -> None:
-        if find_format(path) == _ONNX:
+        if find_format(path) is ONNX:
             quantizer.write(path, metadata, float_layers)
         else:
             quantizer.write(self.folder / 'int8.onnx', self._any_batch(), float_layers)
@@ -287,7 +287,7 @@ class _Job:
                 hits_reference += int((expected == labels).sum())
                 hits += int((got == labels).sum())
             num_images += len(inputs)
-        size = _measure_size(path)
+        size = find_format(path).measure_size(path)
         return Quantization(
             metadata=self.metadata,
             int8_layers=tuple(layer for layer, is_int8 in layers.items() if is_int8),
@@ -302,7 +302,7 @@ class _Job:
             images='test' if has_test else 'train',
             num_calibration=self.num_calibration,
             size=size,
-            size_ratio=_measure_size(self.float_path) / size,
+            size_ratio=find_format(self.float_path).measure_size(self.float_path) / size,
             was_switched=self.prepared.was_switched,
         )
 
@@ -343,7 +343,3 @@ def _clip(prepared: PreparedModel, factor: float) -> tuple[nn.Module, int]:
     clipped = copy.deepcopy(prepared.model)
     num_clipped = clip_norm_scales(clipped, factor)
     return reparameterize(clipped, inplace=True), num_clipped
-
-
-def _measure_size(path: Path) -> int:
-    return sum(file.stat().st_size for file in {path, path.with_suffix('.bin')} if file.exists())

@@ -1,10 +1,10 @@
 """How a model is quantized, and what each format's library can do. Imports no torch, so that the tools are fast."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ..runtimes.formats import Format, MissingPackageError, check_options, find_format, require_packages
+from ..runtimes.format import Format, MissingPackageError
+from ..runtimes.onnx import ONNX
 
 # One scale for the whole of a weight, or one for each output channel.
 GRANULARITIES = ('per-tensor', 'per-channel')
@@ -70,7 +70,7 @@ class QuantizationSettings:
             raise ValueError('max_drop takes test images to measure it on, got eval_samples 0')
 
 
-def check_quantization(row: Format, settings: QuantizationSettings, options: Iterable[str]) -> None:
+def check_quantization(row: Format, settings: QuantizationSettings, **options: bool) -> None:
     """Check that files of a format can be int8, calibrated in this way and with every option.
 
     Raises:
@@ -89,7 +89,7 @@ def check_quantization(row: Format, settings: QuantizationSettings, options: Ite
             f'the calibration of {row.name} files by {quantizer} must be one of '
             f'{", ".join(CALIBRATIONS[quantizer])}, got {settings.calibration}'
         )
-    check_options(row, 'fp32', options)
+    row.check(**options)  # type: ignore[arg-type]
 
 
 def find_quantizer(row: Format, settings: QuantizationSettings) -> str:
@@ -103,9 +103,9 @@ def require_quantizer(row: Format, quantizer: str) -> None:
     Raises:
         MissingPackageError: If one is not installed.
     """
-    require_packages(row, write=True)
+    row.require_packages(write=True)
     if quantizer == 'onnxruntime':
-        require_packages(find_format('model.onnx'), write=True)
+        ONNX.require_packages(write=True)
     elif find_spec('nncf') is None:
         raise MissingPackageError(
             'int8 OpenVINO files take nncf, not installed here: pip install "mmrepvgg[quantization]"'

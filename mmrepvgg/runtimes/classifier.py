@@ -15,9 +15,9 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
 from ..models.building import build_model
 from ..models.fake_quant import set_fake_quantization
-from .formats import is_exported
-from .loaders import load_exported
+from .loading import load_exported
 from .metadata import ExportMetadata
+from .table import is_exported
 
 
 class StackingDataPreprocessor(BaseDataPreprocessor):
@@ -70,13 +70,14 @@ class ExportedClassifier(BaseClassifier):
     """An exported file as a classifier of mmpretrain, for its Runner and its inferencer. It can't be trained.
 
     Args:
-        path: A file of tools/export.py.
+        path: An exported file.
         num_classes: What the file must have, if given.
         num_threads: CPU threads; the runtime's default if None.
         data_preprocessor: Not used: the Runner hands on the config's, and the file itself says how to normalise.
 
     Raises:
-        ValueError: If the number of classes is another; for what else :func:`load_exported` raises see there.
+        ValueError: If the number of classes is another.
+        CheckpointError: If the file is damaged, and whatever else :func:`load_exported` raises.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
 
     Args:
         cfg: The train config or its deploy twin.
-        path: A checkpoint (.pth, .pt), or a file with an ending of ``EXPORTED_SUFFIXES``.
+        path: A checkpoint (.pth, .pt), or an exported file.
 
     Raises:
         CheckpointError: If a checkpoint can't be read or does not fit; for exported files see :func:`load_exported`.
@@ -148,7 +149,7 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
         checkpoint = read_checkpoint(path)
         model = build_model(cfg, deploy=checkpoint.is_deploy_form)
         load_weights(model, checkpoint)
-        # a checkpoint of quantization-aware training says what its int8 file will say, as under tools/test.py
+        # a checkpoint of quantization-aware training says what its int8 file will say
         set_fake_quantization(model, enabled=True)
         model._dataset_meta = checkpoint.meta.get('dataset_meta') or {}
     model._config = cfg

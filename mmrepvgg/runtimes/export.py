@@ -1,32 +1,24 @@
 """A checkpoint -> a file for a runtime, verified by running that file."""
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import __version__
-from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
-from ..checkpoints.writing import replacing
-from ..data.inputs import find_input_size, iterate_images
-from ..models.backbone import RepVGG
-from ..models.building import build_model
+from ..checkpoints.writing import require_writable
+from ..data.inputs import iterate_images
+from ..measures.difference import Difference
 from ..models.fake_quant import find_quantizers
-from ..reparam.switch import reparameterize
-from . import writers
-from .formats import Format, check_options, find_format, require_packages
-from .loaders import ExportedModel, load_exported
+from .exported_model import ExportedModel
+from .loading import load_exported
 from .metadata import ExportMetadata
-from .network import DeployedNetwork, ExportError, WithPreprocess, check_half_range
-from .opsets import MIN_OPSET
+from .network import ExportError, check_half_range
+from .prepared import normalise, prepare_model
+from .table import find_format
 
 # Largest difference to the float32 model that is let pass, relative to the largest output.
 DEFAULT_TOLERANCES = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 5e-2}
@@ -82,7 +74,7 @@ def export_model(
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
-        out: The file; its ending is one of :data:`mmrepvgg.runtimes.formats.EXPORTED_SUFFIXES`.
+        out: The file; its ending says for which runtime (``mmrepvgg.runtimes.table``).
         input_size: Height and width in pixels. Default: those of the config's test pipeline.
         dynamic_batch: The file takes any N, otherwise ``batch_size`` only.
         batch_size: Of a file without dynamic batch.
@@ -102,16 +94,12 @@ def export_model(
         ExportError: If fp16 would overflow, or the file differs by more than ``tolerance``.
     """
     row = find_format(out)
-    asked = {
-        'opset': opset is not None,
-        'fixed batch size': not dynamic_batch,
-        'preprocessing': with_preprocess,
-        'softmax': softmax,
-    }
-    check_options(row, precision, [name for name, is_asked in asked.items() if is_asked])
-    if opset is not None and opset < MIN_OPSET:
-        raise ValueError(f'opset must be at least {MIN_OPSET}, got {opset}')
-    require_packages(row, write=True)
+    row.check(
+        precision=precision, opset=opset, dynamic_batch=dynamic_batch, with_preprocess=with_preprocess, softmax=softmax
+    )
+    row.require_packages(write=True)
+    require_writable(out)
+    allowed = DEFAULT_TOLERANCES[precision] if tolerance is None else tolerance
 
     prepared = prepare_model(
         cfg,
@@ -130,22 +118,20 @@ def export_model(
             prepared.deployed, (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data))
         )
 
-    with replacing_files(row, out) as temporary:
-        write_file(row, prepared.deployed, temporary, metadata, cfg, opset)
+    with row.replacing(out) as temporary:
+        row.write(prepared.deployed, temporary, metadata, model_cfg=cfg.model.to_dict(), opset=opset)
         exported = load_exported(temporary)
-        difference, largest, num_inputs = _compare(cfg, model, exported, data)
-        relative = difference / largest if largest else difference
-        allowed = DEFAULT_TOLERANCES[precision] if tolerance is None else tolerance
-        if not relative <= allowed:  # not >, which NaN would pass
+        difference = _compare(model, exported, _iterate_inputs(cfg, metadata, data))
+        if difference.exceeds(allowed):
             raise ExportError(
-                f'the {row.name} file of {checkpoint} differs from PyTorch by {relative:.2e} of the largest output, '
-                f'more than the tolerance of {allowed:.0e}; nothing was written. --tolerance allows more'
+                f'the {row.name} file of {checkpoint} differs from PyTorch by {difference.relative:.2e} of the largest '
+                f'output, more than the tolerance of {allowed:.0e}; nothing was written. Allow more with `tolerance`'
             )
     return Export(
         metadata,
-        difference,
-        relative,
-        num_inputs,
+        difference.largest,
+        difference.relative,
+        difference.num_inputs,
         exported.computes_in,
         prepared.was_switched,
         bool(find_quantizers(model)),
@@ -153,156 +139,17 @@ def export_model(
     )
 
 
-@dataclass(frozen=True)
-class PreparedModel:
-    """A checkpoint, ready to be written.
-
-    Attributes:
-        model: The classifier in the form that the checkpoint has; its data preprocessor normalises.
-        deployed: The classifier in deploy form.
-        metadata: What the file is to say about itself.
-        was_switched: Whether the checkpoint was in train form.
-    """
-
-    model: Any
-    deployed: nn.Module
-    metadata: ExportMetadata
-    was_switched: bool
-
-
-def prepare_model(
-    cfg: Config,
-    checkpoint: str | Path,
-    *,
-    input_size: Sequence[int] | None,
-    batch_size: int | None,
-    precision: str,
-    with_preprocess: bool,
-    softmax: bool,
-    ema: bool,
-) -> PreparedModel:
-    """Read a checkpoint, switch it, and describe the file that is to be made of it; arguments as of the export.
-
-    Raises:
-        CheckpointError: If the checkpoint can't be read, or does not fit.
-        ExportError: If the model is no classifier on a RepVGG.
-    """
-    weights = read_checkpoint(checkpoint, ema)
-    model: Any = build_model(cfg, deploy=weights.is_deploy_form)
-    load_weights(model, weights)
-    deployed = reparameterize(model)
-    metadata = _describe(
-        cfg,
-        model,
-        weights,
-        input_size=tuple(input_size) if input_size is not None else find_input_size(cfg),
-        batch_size=batch_size,
-        precision=precision,
-        with_preprocess=with_preprocess,
-        softmax=softmax,
-    )
-    return PreparedModel(model, deployed, metadata, not weights.is_deploy_form)
-
-
-@contextmanager
-def replacing_files(row: Format, out: str | Path) -> Iterator[Path]:
-    """:func:`replacing` for all files of a format: OpenVINO's .bin, beside the yielded .xml, is put in place, too."""
-    with ExitStack() as stack:
-        # the .xml last: it is what is opened, and it knows its .bin
-        temporary = stack.enter_context(replacing(out))
-        if row.name == 'OpenVINO':
-            stack.enter_context(replacing(Path(out).resolve().with_suffix('.bin')))
-        yield temporary
-
-
-def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) -> ExportMetadata:
-    backbone = next((module for module in model.modules() if isinstance(module, RepVGG)), None)
-    if backbone is None or not getattr(model, 'with_head', False):
-        raise ExportError(f'the model must be a classifier on a RepVGG of mmrepvgg, got {type(model).__name__}')
-    height, width = settings['input_size']
-    with torch.no_grad():
-        logits = model(torch.zeros(1, backbone.in_channels, height, width))
-    preprocessor = model.data_preprocessor
-    if settings['with_preprocess'] and getattr(preprocessor, 'pad_size_divisor', 1) > 1:
-        raise ExportError(
-            f'pad_size_divisor must be 1 for preprocessing in the file, got {preprocessor.pad_size_divisor}; '
-            'leave out --with-preprocess'
-        )
-    has_mean = getattr(preprocessor, '_enable_normalize', False)
-    arch = cfg.model.backbone.arch
-    return ExportMetadata(
-        arch=arch if isinstance(arch, str) else json.dumps(arch),
-        classes=_find_classes(cfg, checkpoint, logits.shape[1]),
-        num_classes=logits.shape[1],
-        channels=backbone.in_channels,
-        mean=tuple(preprocessor.mean.flatten().tolist()) if has_mean else (),
-        std=tuple(preprocessor.std.flatten().tolist()) if has_mean else (),
-        to_rgb=bool(getattr(preprocessor, 'to_rgb', False)) and backbone.in_channels == 3,
-        source_sha256=hash_file(checkpoint.path),
-        version=__version__,
-        **settings,
-    )
-
-
-def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
-    """The names in the checkpoint, else those of the data set's class (ImageNet's), else none."""
-    names = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
-    if names:
-        # a head may have more classes than were trained
-        return (*map(str, names[:num_classes]), *map(str, range(len(names), num_classes)))
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        dataset = DATASETS.get(cfg.test_dataloader.dataset.type)
-    names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
-    return tuple(map(str, names)) if len(names) == num_classes else ()
-
-
-def write_file(
-    row: Format, deployed: nn.Module, path: Path, metadata: ExportMetadata, cfg: Config, opset: int | None = None
-) -> None:
-    """Write a classifier in deploy form as ``metadata`` describes it; changes it to that precision."""
-    if row.name == 'safetensors':
-        writers.write_safetensors(deployed, path, metadata, cfg.model.to_dict())
-        return
-    # OpenVINO has the precision as an option of the file and of the runtime, and wants a float32 model
-    inside = 'fp32' if row.name == 'OpenVINO' else metadata.precision
-    network: nn.Module = DeployedNetwork(deployed, inside, metadata.softmax)
-    if metadata.with_preprocess:
-        network = WithPreprocess(network, metadata.mean, metadata.std, metadata.to_rgb)
-    network.eval().requires_grad_(False)
-    # a batch of 1 would be taken for a constant
-    shape = (metadata.batch_size or 2, metadata.channels, *metadata.input_size)
-    example = torch.zeros(shape, dtype=torch.uint8 if metadata.with_preprocess else torch.float32)
-    if row.name == 'ONNX':
-        writers.write_onnx(network, path, example, metadata, opset)
-    elif row.name == 'OpenVINO':
-        writers.write_openvino(network, path, example, metadata)
-    elif row.name == 'torch.export':
-        writers.write_torch_export(network, path, example, metadata)
-    else:
-        writers.write_torchscript(network, path, example, metadata)
-
-
 @torch.no_grad()
-def _compare(cfg: Config, model: Any, exported: ExportedModel, data: str | Path | None) -> tuple[float, float, int]:
-    """Run the file and the model on the same images: largest difference, largest output, number of images.
-
-    The difference is NaN if an output is not finite.
-    """
-    metadata = exported.metadata
-    largest_difference = largest_output = 0.0
-    num_inputs = 0
-    for images in _iterate_inputs(cfg, metadata, data):
+def _compare(model: Any, exported: ExportedModel, batches: Iterable[Tensor]) -> Difference:
+    """Run the file and the model on the same images, as a pipeline gives them."""
+    difference = Difference()
+    for images in batches:
         normalised = normalise(model, images)
         expected = model(normalised)
-        if metadata.softmax:
+        if exported.metadata.softmax:
             expected = expected.softmax(1)
-        scores = exported(images if metadata.with_preprocess else normalised)
-        if not (expected.isfinite().all() and scores.isfinite().all()):
-            return float('nan'), 1.0, num_inputs
-        largest_difference = max(largest_difference, (expected - scores).abs().max().item())
-        largest_output = max(largest_output, expected.abs().max().item())
-        num_inputs += len(images)
-    return largest_difference, largest_output, num_inputs
+        difference.add(expected, exported(images if exported.metadata.with_preprocess else normalised))
+    return difference
 
 
 def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | None) -> Iterator[Tensor]:
@@ -316,15 +163,10 @@ def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | No
         if images.shape[1:] != noise.shape[1:]:
             raise ExportError(
                 f"the config's test pipeline gives images of the shape {tuple(images.shape[1:])}, and the file is to "
-                f'take {shape}; leave out --data (seeded noise is used) or --input-size'
+                f'take {shape}; leave out `data` (seeded noise is used) or `input_size`'
             )
         yield images
 
 
 def _stack(batch: dict[str, Any]) -> dict[str, Any]:
     return dict(inputs=torch.stack(batch['inputs']))
-
-
-def normalise(model: Any, images: Tensor) -> Tensor:
-    """What a classifier's data preprocessor makes of uint8 images ``(N, C, H, W)``."""
-    return model.data_preprocessor(dict(inputs=images))['inputs']

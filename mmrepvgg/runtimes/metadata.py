@@ -4,9 +4,6 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-# The entry of every format that holds the metadata, as JSON.
-ENTRY = 'mmrepvgg'
-
 
 @dataclass(frozen=True)
 class ExportMetadata:
@@ -22,7 +19,7 @@ class ExportMetadata:
         mean: What is subtracted from each channel, after the change to RGB; empty for no normalisation.
         std: What each channel is divided by.
         to_rgb: Whether the network wants RGB where images are read as BGR.
-        precision: ``'fp32'``, ``'fp16'``, ``'bf16'``, or ``'int8'`` of tools/quantize.py.
+        precision: ``'fp32'``, ``'fp16'``, ``'bf16'`` or ``'int8'``.
         with_preprocess: Whether normalisation and the change to RGB are inside: the input is then uint8 BGR (whichever
             order the reader of images gives, if not ``to_rgb``), otherwise normalised float32.
         softmax: Whether the output is probabilities instead of logits.
@@ -61,7 +58,7 @@ class ExportMetadata:
         except (ValueError, KeyError, TypeError):
             raise ValueError(
                 f'{path} holds no metadata of mmrepvgg (input size, normalisation, classes), without which it can not '
-                'be run rightly; export it with tools/export.py of this version'
+                'be run rightly; write it with `export_model` of this version'
             ) from None
         known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
         return cls(**known)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .metadata import ExportMetadata
+
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -62,6 +64,26 @@ class WithPreprocess(nn.Module):
         return self.network(images)
 
 
+def wrap_network(model: nn.Module, metadata: ExportMetadata, precision: str) -> nn.Module:
+    """A classifier with all that its file is to have inside, in eval mode.
+
+    Args:
+        model: What gives logits for normalised images; it is changed to the precision.
+        metadata: What the file is.
+        precision: Of the weights; int8 files are made of float32 ones.
+    """
+    network: nn.Module = DeployedNetwork(model, 'fp32' if precision == 'int8' else precision, metadata.softmax)
+    if metadata.with_preprocess:
+        network = WithPreprocess(network, metadata.mean, metadata.std, metadata.to_rgb)
+    return network.eval().requires_grad_(False)
+
+
+def make_example(metadata: ExportMetadata) -> Tensor:
+    """An input of a file: zeros. A batch of 1 would be taken for a constant, so any number is shown by 2."""
+    shape = (metadata.batch_size or 2, metadata.channels, *metadata.input_size)
+    return torch.zeros(shape, dtype=torch.uint8 if metadata.with_preprocess else torch.float32)
+
+
 @torch.no_grad()
 def check_half_range(model: nn.Module, inputs: Iterable[Tensor]) -> float:
     """Check that a float32 model stays within float16: its weights, and on ``inputs`` what its layers give.
@@ -73,7 +95,7 @@ def check_half_range(model: nn.Module, inputs: Iterable[Tensor]) -> float:
         ExportError: If something would overflow; names where.
     """
     limit = torch.finfo(torch.float16).max
-    advice = 'fp16 would give infinity there; export with --precision bf16 or fp32'
+    advice = 'fp16 would give infinity there; give `precision` bf16 or fp32'
     for name, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.abs().max() <= limit:
             raise ExportError(f'{name} reaches {weight.abs().max().item():.3g}, over {limit:.0f}: {advice}')

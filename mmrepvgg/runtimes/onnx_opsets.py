@@ -6,18 +6,13 @@ import numpy as np
 
 from .network import ExportError
 
-# PyTorch's exporter writes this and later ones.
-MIN_EXPORTED = 18
-# Down to here the operators of this project's networks mean the same in float32 and float16.
-MIN_OPSET = 11
-
 
 def lower_opset(model: Any, opset: int) -> Any:
-    """Rewrite an ONNX model of :data:`MIN_EXPORTED` or later with the operators of an older version.
+    """Rewrite an ONNX model of 18 or later with the operators of an older version.
 
     Args:
         model: An ``onnx.ModelProto``; used up.
-        opset: From :data:`MIN_OPSET` on.
+        opset: From 11 on.
 
     Raises:
         ExportError: If an operator has no counterpart there.

@@ -1,0 +1,175 @@
+"""What a format of exported files is. Imports no torch, so that commands answer at once."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..checkpoints.writing import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .exported_model import ExportedModel
+    from .metadata import ExportMetadata
+
+PRECISIONS = ('fp32', 'fp16', 'bf16')
+# The entry of a file that holds its metadata, as JSON.
+ENTRY = 'mmrepvgg'
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """A format takes a package that is not installed; the message says how to install it."""
+
+
+class Format(ABC):
+    """One kind of file: what it can hold, what it takes, and how it is written and read.
+
+    A subclass in a module of its own and its object in ``table.FORMATS`` are all that a new format takes: the export,
+    the test, the prediction and the benchmark ask this object.
+
+    Attributes:
+        name: Its name in messages.
+        suffixes: What its files end in.
+        precisions: What its weights can be.
+        options: Which arguments of the export it knows, of ``'opset'``, ``'dynamic_batch'``, ``'with_preprocess'`` and
+            ``'softmax'``.
+        packages: Packages that running a file takes, by the name that is imported.
+        writing_packages: Packages that writing one takes besides.
+        extra: The extra of this project that installs them.
+        runtime: What runs the file, by its name in the benchmark; empty if it is not timed there.
+        runtime_title: The same for people.
+        computes: In which floating precisions the runtime computes on CPUs, whatever a file holds.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    options: ClassVar[frozenset[str]] = frozenset()
+    packages: ClassVar[tuple[str, ...]] = ()
+    writing_packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ''
+    runtime: ClassVar[str] = ''
+    runtime_title: ClassVar[str] = ''
+    computes: ClassVar[tuple[str, ...]] = PRECISIONS
+
+    @abstractmethod
+    def write(
+        self,
+        model: 'nn.Module',
+        path: Path,
+        metadata: 'ExportMetadata',
+        *,
+        model_cfg: Any = None,
+        opset: int | None = None,
+    ) -> None:
+        """Write a model as ``metadata`` describes it.
+
+        Args:
+            model: What gives logits ``(N, classes)`` for normalised images ``(N, C, H, W)``; it may be changed to the
+                precision.
+            path: The file.
+            metadata: What the file is and says about itself.
+            model_cfg: The config from which the model was built.
+            opset: ONNX: version of the operators.
+
+        Raises:
+            ExportError: If the model can't be written so.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        """Read a file that :meth:`write` wrote.
+
+        Raises:
+            CheckpointError: If it is damaged.
+            ValueError: If it has no metadata.
+        """
+
+    def list_files(self, path: Path) -> tuple[Path, ...]:
+        """All files that belong to ``path``, itself first."""
+        return (path,)
+
+    @contextmanager
+    def replacing(self, path: str | Path) -> Iterator[Path]:
+        """Yield a name to write to; all files of it are put in place if the block ends without an error."""
+        with ExitStack() as stack:
+            # what is opened is put in place last: it knows the others
+            temporary, *_ = [stack.enter_context(replacing(file)) for file in self.list_files(Path(path).resolve())]
+            yield temporary
+
+    def check(self, *, precision: str = 'fp32', dynamic_batch: bool = True, **options: Any) -> None:
+        """Check that files of this format can be what is asked for.
+
+        Args:
+            precision: Of the weights.
+            dynamic_batch: Whether any batch size is taken.
+            **options: ``opset``, ``with_preprocess`` and ``softmax``; what is None or False is not asked for.
+
+        Raises:
+            ValueError: If not; the message names what the format has.
+        """
+        if precision not in self.precisions:
+            raise ValueError(
+                f'the precision of {self.name} files must be one of {", ".join(self.precisions)}, got {precision}'
+            )
+        asked = [name for name, value in options.items() if value] + ([] if dynamic_batch else ['dynamic_batch'])
+        for option in asked:
+            if option not in self.options:
+                raise ValueError(f'{self.name} files have no {_WORDS[option]}; leave out `{option}`')
+
+    def require_packages(self, *, write: bool) -> None:
+        """Say which packages the format lacks, without importing them.
+
+        Raises:
+            MissingPackageError: If one is not installed.
+        """
+        packages = (*self.packages, *(self.writing_packages if write else ()))
+        if missing := [package for package in packages if find_spec(package) is None]:
+            raise MissingPackageError(
+                f'{self.name} files take {", ".join(missing)}, not installed here: pip install "mmrepvgg[{self.extra}]"'
+            )
+
+    def measure_size(self, path: Path) -> int:
+        """Bytes of all its files."""
+        return sum(file.stat().st_size for file in self.list_files(path))
+
+
+_WORDS = {
+    'opset': 'opset',
+    'dynamic_batch': 'fixed batch size',
+    'with_preprocess': 'preprocessing',
+    'softmax': 'softmax',
+}
+
+
+class GraphFormat(Format):
+    """A format that holds the computation, not only the weights."""
+
+    options = frozenset({'dynamic_batch', 'with_preprocess', 'softmax'})
+
+    def write(
+        self,
+        model: 'nn.Module',
+        path: Path,
+        metadata: 'ExportMetadata',
+        *,
+        model_cfg: Any = None,
+        opset: int | None = None,
+    ) -> None:
+        from .network import make_example, wrap_network
+
+        network = wrap_network(model, metadata, self.find_precision_inside(metadata))
+        self.write_graph(network, path, make_example(metadata), metadata, opset)
+
+    def find_precision_inside(self, metadata: 'ExportMetadata') -> str:
+        """The precision that the network itself has when it is written."""
+        return metadata.precision
+
+    @abstractmethod
+    def write_graph(
+        self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
+    ) -> None:
+        """Write a network with all that is around it, as it computes ``example``."""

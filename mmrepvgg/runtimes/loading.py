@@ -1,0 +1,31 @@
+"""Exported files, by their endings."""
+
+from pathlib import Path
+
+from .exported_model import ExportedModel
+from .table import find_format
+
+
+def load_exported(path: str | Path, *, num_threads: int | None = None) -> ExportedModel:
+    """Load a file that :func:`mmrepvgg.export_model` or :func:`mmrepvgg.quantize_model` wrote.
+
+    Files of torch.export and TorchScript are programs: load only those that you trust.
+
+    Args:
+        path: The file.
+        num_threads: CPU threads; the runtime's default if None. PyTorch's are those of the whole process.
+
+    Raises:
+        ValueError: If the ending is unknown, or the file holds no metadata.
+        FileNotFoundError: If there is no such file.
+        MissingPackageError: If the runtime is not installed; names the extra that has it.
+        CheckpointError: If the file is damaged.
+    """
+    path = Path(path)
+    row = find_format(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist' if not path.exists() else f'{path} is not a file')
+    row.require_packages(write=False)
+    if num_threads is not None and num_threads < 1:
+        raise ValueError(f'num_threads must be positive, got {num_threads}')
+    return row.load(path, num_threads)

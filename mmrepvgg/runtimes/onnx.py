@@ -1,0 +1,108 @@
+"""ONNX files, run by ONNX Runtime."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cpu import has_vnni
+from .format import ENTRY, GraphFormat
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .exported_model import ExportedModel
+    from .metadata import ExportMetadata
+
+# PyTorch's exporter writes this version of the operators and later ones.
+MIN_EXPORTED_OPSET = 18
+# Down to here the operators of this project's networks mean the same in float32 and float16.
+MIN_OPSET = 11
+
+
+class OnnxFormat(GraphFormat):
+    """One file, weights and metadata inside."""
+
+    name = 'ONNX'
+    suffixes = ('.onnx',)
+    # no bf16: ONNX Runtime has no bfloat16 convolution on CPUs, so such a file could not be verified
+    precisions = ('fp32', 'fp16')
+    options = GraphFormat.options | {'opset'}
+    packages = ('onnxruntime',)
+    writing_packages = ('onnx', 'onnxscript')
+    extra = 'onnx'
+    runtime = 'onnxruntime'
+    runtime_title = 'ONNX Runtime'
+    computes = ('fp32',)
+
+    def check(self, *, opset: int | None = None, **options: object) -> None:
+        super().check(opset=opset, **options)  # type: ignore[arg-type]
+        if opset is not None and opset < MIN_OPSET:
+            raise ValueError(f'opset must be at least {MIN_OPSET}, got {opset}')
+
+    def write_graph(
+        self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
+    ) -> None:
+        import torch
+
+        from .network import ExportError
+        from .onnx_opsets import lower_opset
+        from .quiet import quiet
+
+        asked = None if opset is None else max(opset, MIN_EXPORTED_OPSET)
+        dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
+        with quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                input_names=['images'],
+                output_names=['scores'],
+                dynamic_shapes=(dynamic,),
+                opset_version=asked,
+                verbose=False,
+            )
+        assert program is not None
+        written = program.model.opset_imports['']
+        if asked is not None and written != asked:
+            raise ExportError(
+                f'opset must be one that the installed exporter can write, got {opset}; it gave {written}'
+            )
+        for node in program.model.graph:
+            node.metadata_props.clear()  # where in the source it comes from, with the paths of this machine
+        if opset is not None and opset < MIN_EXPORTED_OPSET:
+            model = lower_opset(program.model_proto, opset)
+            model.metadata_props.add(key=ENTRY, value=metadata.to_json())
+            path.write_bytes(model.SerializeToString())
+            return
+        program.model.metadata_props[ENTRY] = metadata.to_json()
+        # protobuf ends at 2 GB, which no arch reaches: one file, no weights beside it
+        program.save(path, external_data=False)
+
+    def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        import onnxruntime
+        import torch
+
+        from ..checkpoints.reading import CheckpointError
+        from .exported_model import ExportedModel
+        from .metadata import ExportMetadata
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # int8: without VNNI instructions its fastest kernels saturate, and give other results than elsewhere; with them
+        # they are exact, and 3 to 4 times as fast as those of this option
+        options.add_session_config_entry('session.x64quantprecision', '0' if has_vnni() else '1')
+        if num_threads is not None:
+            options.intra_op_num_threads = num_threads
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+        except Exception as error:  # its own errors have no common class
+            raise CheckpointError(f'ONNX Runtime can not load {path}: {error}') from error
+        metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(ENTRY), path)
+        name = session.get_inputs()[0].name
+
+        def run(x: 'Tensor') -> 'Tensor':
+            return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
+
+        return ExportedModel(path, run, metadata)
+
+
+ONNX = OnnxFormat()

@@ -1,0 +1,111 @@
+"""OpenVINO's files: an .xml and the .bin with its weights."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .format import ENTRY, GraphFormat
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .exported_model import ExportedModel
+    from .metadata import ExportMetadata
+
+# How the .xml says which .bin is its own.
+_WEIGHTS = re.compile(rb'<weights_sha256 value="([0-9a-f]{64})"')
+
+
+class OpenvinoFormat(GraphFormat):
+    """Two files. The .xml has the SHA-256 of the .bin, since they are replaced one after the other.
+
+    Half precision is that of the weights in the file; bfloat16 is what the runtime is told to compute in.
+    """
+
+    name = 'OpenVINO'
+    suffixes = ('.xml',)
+    packages = ('openvino',)
+    extra = 'openvino'
+    runtime = 'openvino'
+    runtime_title = 'OpenVINO'
+    computes = ('fp32', 'bf16')
+
+    def list_files(self, path: Path) -> tuple[Path, ...]:
+        return path, path.with_suffix('.bin')
+
+    def find_precision_inside(self, metadata: 'ExportMetadata') -> str:
+        # it has the precision as an option of the file and of the runtime, and wants a float32 model
+        return 'fp32'
+
+    def write_graph(
+        self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
+    ) -> None:
+        from .openvino_core import import_openvino
+        from .quiet import quiet
+
+        openvino = import_openvino()
+        shape = openvino.PartialShape([metadata.batch_size or -1, *example.shape[1:]])
+        with quiet():
+            model = openvino.convert_model(network, example_input=example, input=[shape])
+        self.save(model, path, metadata)
+
+    def save(self, model: Any, path: Path, metadata: 'ExportMetadata') -> None:
+        """Write an ``openvino.Model`` with its metadata."""
+        from ..checkpoints.reading import hash_file
+        from .openvino_core import import_openvino
+
+        openvino = import_openvino()
+        model.inputs[0].tensor.set_names({'images'})
+        model.outputs[0].tensor.set_names({'scores'})
+        compress = metadata.precision == 'fp16'
+        model.set_rt_info(metadata.to_json(), [ENTRY, 'metadata'])
+        openvino.save_model(model, path, compress_to_fp16=compress)
+        model.set_rt_info(hash_file(path.with_suffix('.bin')), [ENTRY, 'weights_sha256'])
+        openvino.save_model(model, path, compress_to_fp16=compress)
+
+    def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        import torch
+
+        from ..checkpoints.reading import CheckpointError, hash_file
+        from .exported_model import ExportedModel
+        from .metadata import ExportMetadata
+        from .openvino_core import get_core, import_openvino
+
+        openvino = import_openvino()
+        weights = path.with_suffix('.bin')
+        if not weights.is_file():
+            raise FileNotFoundError(f'{weights} does not exist; an OpenVINO model is two files, {path.name} and it')
+        # before it is read: of a foreign .bin OpenVINO's messages tell nothing
+        if (match := _WEIGHTS.search(path.read_bytes())) and match[1].decode() != hash_file(weights):
+            raise CheckpointError(f'{weights} is not the one that was written with {path}; export again')
+        core = get_core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise CheckpointError(f'OpenVINO can not load {path}: {error}') from error
+        has_record = model.has_rt_info([ENTRY, 'metadata'])
+        record = model.get_rt_info([ENTRY, 'metadata']).astype(str) if has_record else None
+        metadata = ExportMetadata.from_json(record, path)
+        if match is None:
+            raise CheckpointError(f'{path} does not say to which .bin it belongs; export again')
+        # without the hint a CPU with bfloat16 instructions uses them in any model
+        hints: dict[str, Any] = {
+            'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
+            'PERFORMANCE_HINT': 'LATENCY',
+        }
+        if num_threads is not None:
+            hints['INFERENCE_NUM_THREADS'] = num_threads
+        compiled = core.compile_model(model, 'CPU', hints)
+        is_bf16 = compiled.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.bf16
+        request = compiled.create_infer_request()
+
+        def run(x: 'Tensor') -> 'Tensor':
+            # the output is the request's own memory, and the next call's
+            scores = request.infer({0: x.cpu().contiguous().numpy()}, share_inputs=True)[0]
+            return torch.from_numpy(scores.copy()).to(x.device)
+
+        computes_in = 'int8' if metadata.precision == 'int8' else 'bf16' if is_bf16 else 'fp32'
+        return ExportedModel(path, run, metadata, computes_in=computes_in)
+
+
+OPENVINO = OpenvinoFormat()

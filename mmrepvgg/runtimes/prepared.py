@@ -1,0 +1,119 @@
+"""A checkpoint, switched and described: what every file is made of."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+from torch import Tensor, nn
+
+from .. import __version__
+from ..checkpoints.loading import load_weights
+from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
+from ..data.inputs import find_input_size
+from ..models.backbone import RepVGG
+from ..models.building import build_model
+from ..reparam.switch import reparameterize
+from .metadata import ExportMetadata
+from .network import ExportError
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A checkpoint, ready to be written.
+
+    Attributes:
+        model: The classifier in the form that the checkpoint has; its data preprocessor normalises.
+        deployed: The classifier in deploy form.
+        metadata: What the file is to say about itself.
+        was_switched: Whether the checkpoint was in train form.
+    """
+
+    model: Any
+    deployed: nn.Module
+    metadata: ExportMetadata
+    was_switched: bool
+
+
+def prepare_model(
+    cfg: Config,
+    checkpoint: str | Path,
+    *,
+    input_size: Sequence[int] | None,
+    batch_size: int | None,
+    precision: str,
+    with_preprocess: bool,
+    softmax: bool,
+    ema: bool,
+) -> PreparedModel:
+    """Read a checkpoint, switch it, and describe the file that is to be made of it; arguments as of the export.
+
+    Raises:
+        CheckpointError: If the checkpoint can't be read, or does not fit.
+        ExportError: If the model is no classifier on a RepVGG.
+    """
+    weights = read_checkpoint(checkpoint, ema)
+    model: Any = build_model(cfg, deploy=weights.is_deploy_form)
+    load_weights(model, weights)
+    deployed = reparameterize(model)
+    metadata = _describe(
+        cfg,
+        model,
+        weights,
+        input_size=tuple(input_size) if input_size is not None else find_input_size(cfg),
+        batch_size=batch_size,
+        precision=precision,
+        with_preprocess=with_preprocess,
+        softmax=softmax,
+    )
+    return PreparedModel(model, deployed, metadata, not weights.is_deploy_form)
+
+
+def normalise(model: Any, images: Tensor) -> Tensor:
+    """What a classifier's data preprocessor makes of uint8 images ``(N, C, H, W)``."""
+    return model.data_preprocessor(dict(inputs=images))['inputs']
+
+
+def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) -> ExportMetadata:
+    backbone = next((module for module in model.modules() if isinstance(module, RepVGG)), None)
+    if backbone is None or not getattr(model, 'with_head', False):
+        raise ExportError(f'the model must be a classifier on a RepVGG of mmrepvgg, got {type(model).__name__}')
+    height, width = settings['input_size']
+    with torch.no_grad():
+        logits = model(torch.zeros(1, backbone.in_channels, height, width))
+    preprocessor = model.data_preprocessor
+    if settings['with_preprocess'] and getattr(preprocessor, 'pad_size_divisor', 1) > 1:
+        raise ExportError(
+            f'pad_size_divisor must be 1 for preprocessing in the file, got {preprocessor.pad_size_divisor}; '
+            'leave out `with_preprocess`'
+        )
+    has_mean = getattr(preprocessor, '_enable_normalize', False)
+    arch = cfg.model.backbone.arch
+    return ExportMetadata(
+        arch=arch if isinstance(arch, str) else json.dumps(arch),
+        classes=_find_classes(cfg, checkpoint, logits.shape[1]),
+        num_classes=logits.shape[1],
+        channels=backbone.in_channels,
+        mean=tuple(preprocessor.mean.flatten().tolist()) if has_mean else (),
+        std=tuple(preprocessor.std.flatten().tolist()) if has_mean else (),
+        to_rgb=bool(getattr(preprocessor, 'to_rgb', False)) and backbone.in_channels == 3,
+        source_sha256=hash_file(checkpoint.path),
+        version=__version__,
+        **settings,
+    )
+
+
+def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
+    """The names in the checkpoint, else those of the data set's class (ImageNet's), else none."""
+    names = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
+    if names:
+        # a head may have more classes than were trained
+        return (*map(str, names[:num_classes]), *map(str, range(len(names), num_classes)))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        dataset = DATASETS.get(cfg.test_dataloader.dataset.type)
+    names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
+    return tuple(map(str, names)) if len(names) == num_classes else ()

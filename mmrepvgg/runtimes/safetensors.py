@@ -1,0 +1,119 @@
+"""safetensors files: the weights, and the config from which the model is built again."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .format import ENTRY, Format
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .exported_model import ExportedModel
+    from .metadata import ExportMetadata
+
+# What a file may ask to be built, and which settings say nothing about inference.
+_TYPES = {
+    *('ImageClassifier', 'RepVGG', 'GlobalAveragePooling', 'LinearClsHead', 'AuxiliaryClsHead'),
+    *('BN', 'BN2d', 'SyncBN', 'MMSyncBN', 'Conv2d', 'ReLU', 'ReLU6', 'SiLU', 'Swish', 'HSwish', 'GELU', 'LeakyReLU'),
+    *('Sigmoid', 'HSigmoid'),
+}
+_TRAINING_ONLY = ('init_cfg', 'loss', 'train_cfg', 'data_preprocessor', 'pretrained', 'aux_loss_weight')
+_MODEL = f'{ENTRY}_model'
+
+
+class SafetensorsFormat(Format):
+    """Nothing in such a file can be run. It is computed by PyTorch, at any image size."""
+
+    name = 'safetensors'
+    suffixes = ('.safetensors',)
+    packages = ('safetensors',)
+    extra = 'safetensors'
+
+    def write(
+        self,
+        model: 'nn.Module',
+        path: Path,
+        metadata: 'ExportMetadata',
+        *,
+        model_cfg: Any = None,
+        opset: int | None = None,
+    ) -> None:
+        import safetensors.torch
+
+        from .network import DTYPES, ExportError
+
+        slim = _drop_training(model_cfg)
+        if unknown := _find_unknown(slim):
+            raise ExportError(
+                f'a safetensors file can describe models of {", ".join(sorted(_TYPES))}, got {", ".join(unknown)}; '
+                'export to another format'
+            )
+        dtype = DTYPES[metadata.precision]
+        weights = {key: value.to(dtype).contiguous() for key, value in model.state_dict().items()}
+        record = {'format': 'pt', ENTRY: metadata.to_json(), _MODEL: json.dumps(slim)}
+        # not save_file, whose files nobody but their owner may read
+        path.write_bytes(safetensors.torch.save(weights, record))
+
+    def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        import safetensors
+        import safetensors.torch
+        from mmengine.config import Config
+
+        from ..checkpoints.reading import CheckpointError
+        from ..models.building import build_model
+        from .exported_model import ExportedModel, set_torch_threads
+        from .metadata import ExportMetadata
+        from .network import DeployedNetwork
+
+        set_torch_threads(num_threads)
+        try:
+            with safetensors.safe_open(path, 'pt') as file:
+                record = file.metadata() or {}
+            weights = safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f'{path} is damaged or incomplete: {error}') from error
+        metadata = ExportMetadata.from_json(record.get(ENTRY), path)
+        model_cfg = json.loads(record.get(_MODEL, '{}'))
+        # a registry imports and builds what it is asked for: ask for nothing that a file could make up
+        if not model_cfg or (unknown := _find_unknown(model_cfg)):
+            raise CheckpointError(
+                f'{path} must describe a classifier of this project, got {", ".join(unknown) if model_cfg else "none"}'
+            )
+        model = build_model(Config(dict(model=model_cfg, default_scope='mmrepvgg')), deploy=True)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f'the weights in {path} are not those of the model it describes: {error}') from error
+        return ExportedModel(path, DeployedNetwork(model, metadata.precision).eval(), metadata, any_size=True)
+
+
+SAFETENSORS = SafetensorsFormat()
+
+
+def _find_unknown(node: Any) -> list[str]:
+    """The types in a config that are none of ``_TYPES``, and the keys that speak to a registry, not to a class."""
+    return sorted(set(_iterate_unknown(node)))
+
+
+def _iterate_unknown(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'type':
+                name = str(value).removeprefix('mmrepvgg.').removeprefix('mmpretrain.')
+                if name not in _TYPES:
+                    yield name
+            elif str(key).startswith('_') or key in _TRAINING_ONLY:
+                yield str(key)
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _iterate_unknown(value)
+
+
+def _drop_training(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _drop_training(value) for key, value in node.items() if key not in _TRAINING_ONLY}
+    return [_drop_training(value) for value in node] if isinstance(node, list | tuple) else copy.copy(node)

@@ -1,0 +1,57 @@
+"""Files of ``torch.export.save``, run by PyTorch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .format import ENTRY, GraphFormat
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .exported_model import ExportedModel
+    from .metadata import ExportMetadata
+
+
+class TorchExportFormat(GraphFormat):
+    """A program: load only files that you trust."""
+
+    name = 'torch.export'
+    suffixes = ('.pt2',)
+    runtime = 'torch-export'
+    runtime_title = 'torch.export'
+
+    def write_graph(
+        self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
+    ) -> None:
+        import torch
+
+        from .quiet import quiet
+
+        dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
+        with quiet():
+            program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
+            # the example would be written, too
+            program.example_inputs = None
+            for node in program.graph.nodes:
+                node.meta.pop('stack_trace', None)  # paths of this machine
+            torch.export.save(program, path, extra_files={f'{ENTRY}.json': metadata.to_json()})
+
+    def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        import torch
+
+        from ..checkpoints.archives import check_pt2
+        from ..checkpoints.reading import CheckpointError
+        from .exported_model import ExportedModel, set_torch_threads
+        from .metadata import ExportMetadata
+
+        set_torch_threads(num_threads)
+        check_pt2(path)
+        extra = {f'{ENTRY}.json': ''}
+        try:
+            program = torch.export.load(path, extra_files=extra)
+        except Exception as error:  # of any class
+            raise CheckpointError(f'{path} is damaged, or of another version of torch: {error}') from error
+        return ExportedModel(path, program.module(), ExportMetadata.from_json(extra[f'{ENTRY}.json'], path))
+
+
+TORCH_EXPORT = TorchExportFormat()
