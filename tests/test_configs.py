@@ -12,6 +12,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, TRANSFORMS, DefaultScope
 from published import NUM_PARAMS
+from tiny_runner import make_runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -84,12 +85,35 @@ def test_quantization_aware_config_fine_tunes_the_ordinary_one(name):
     assert qat.load_from == f'work_dirs/{name}/epoch_{ordinary.train_cfg.max_epochs}.pth'
     epochs = qat.train_cfg.max_epochs
     assert epochs < ordinary.train_cfg.max_epochs / 2
-    assert (qat.param_scheduler.T_max, qat.param_scheduler.end) == (epochs, epochs)
     assert qat.default_hooks.quantization.freeze_ranges_after == epochs - 1
     assert qat.optim_wrapper.optimizer.lr <= 0.1 * ordinary.optim_wrapper.optimizer.lr
     # ranges must not decay where they are learned
     assert qat.optim_wrapper.paramwise_cfg.custom_keys.input_quantizer == dict(decay_mult=0.0)
     assert qat.model.head == ordinary.model.head
+
+
+@pytest.mark.parametrize('path', TRAIN_CONFIGS, ids=lambda path: path.stem)
+def test_the_number_of_epochs_is_one_number(path):
+    cfg = Config.fromfile(path)
+    *warm_up, decay = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    assert not {'T_max', 'end'} & set(decay)
+    assert [phase.end for phase in warm_up] == ([decay.begin] if warm_up else [])
+
+
+def test_the_runner_lets_the_learning_rate_fall_in_any_number_of_epochs(tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'repvgg/repvgg-a0_8xb32.py')
+    runner = make_runner(
+        tmp_path,
+        [],
+        param_scheduler=cfg.param_scheduler,
+        optim_wrapper=cfg.optim_wrapper,
+        train_cfg=dict(by_epoch=True, max_epochs=7),
+    )
+    runner.train()
+    history = runner.message_hub.get_scalar('train/lr').data[0]
+    assert len(history) == 7 * 4
+    assert max(history) == pytest.approx(0.1, rel=0.02)
+    assert history[-1] < 2e-3
 
 
 @pytest.mark.parametrize('path', TRAIN_CONFIGS, ids=lambda path: path.stem)
@@ -325,6 +349,7 @@ def compute_learning_rates(cfg: Config, epoch_length: int) -> list[float]:
     schedulers = []
     for scheduler in configs:
         arguments = {key: value for key, value in scheduler.items() if key not in ('type', 'convert_to_iter_based')}
+        arguments.setdefault('end', cfg.train_cfg.max_epochs)  # as the Runner does
         assert scheduler.convert_to_iter_based
         build = PARAM_SCHEDULERS.get(scheduler.type).build_iter_from_epoch
         schedulers.append(build(optimizer=optimizer, epoch_length=epoch_length, **arguments))

@@ -502,7 +502,7 @@ def workspace(tmp_path_factory):
     cfg = load_config(str(CONFIG))
     cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
     cfg.load_from = str(folder / 'train.pth')
-    cfg.train_cfg.max_epochs = cfg.param_scheduler.T_max = cfg.param_scheduler.end = 1
+    cfg.train_cfg.max_epochs = 1
     cfg.default_hooks.quantization.update(num_calibration_batches=4, freeze_ranges_after=None)
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)

@@ -22,7 +22,7 @@ IMAGENET_DEPLOY = str(CONFIGS / 'deploy' / 'repvgg-a0_deploy.py')
 
 # a few images of each digit, for runs in which accuracy does not matter
 FEW = ['train_dataloader.dataset.indices=128', 'val_dataloader.dataset.indices=60']
-ONE_EPOCH = ['train_cfg.max_epochs=1', 'param_scheduler.T_max=1', 'param_scheduler.end=1']
+ONE_EPOCH = ['train_cfg.max_epochs=1']
 
 
 def run_tool(name, *args, cwd, python=(), env=None):

@@ -10,4 +10,3 @@ model = dict(backbone=dict(block='QARepVGGBlock'))
 
 optim_wrapper = dict(optimizer=dict(weight_decay=4e-5))
 train_cfg = dict(max_epochs=60)
-param_scheduler = dict(T_max=60, end=60)

@@ -18,7 +18,6 @@ optim_wrapper = dict(
     optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=dict(input_quantizer=dict(decay_mult=0.0)))
 )
 train_cfg = dict(max_epochs=10)
-param_scheduler = dict(T_max=10, end=10)
 
 default_hooks = dict(
     quantization=dict(type='mmrepvgg.QuantizationAwareHook', num_calibration_batches=100, freeze_ranges_after=9)

@@ -15,7 +15,6 @@ model = dict(head=dict(num_classes=10, loss=dict(type='LabelSmoothLoss', label_s
 
 train_cfg = dict(max_epochs=20, val_interval=4)
 optim_wrapper = dict(optimizer=dict(lr=0.05))
-param_scheduler = dict(T_max=20, end=20)
 
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
 auto_scale_lr = dict(base_batch_size=64)

@@ -18,6 +18,5 @@ load_from = 'work_dirs/repvgg-a0_digits/deploy.pth'
 # a tenth of the rate that the model was trained with
 optim_wrapper = dict(optimizer=dict(lr=0.005), paramwise_cfg=dict(custom_keys={'deploy_norm': dict(decay_mult=0.0)}))
 train_cfg = dict(max_epochs=4, val_interval=1)
-param_scheduler = dict(T_max=4, end=4)
 
 default_hooks = dict(calibrate=dict(type='mmrepvgg.CalibrateInsertedNormsHook', num_batches=20))

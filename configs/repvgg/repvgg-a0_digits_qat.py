@@ -19,7 +19,6 @@ optim_wrapper = dict(
     optimizer=dict(lr=0.005), paramwise_cfg=dict(custom_keys=dict(input_quantizer=dict(decay_mult=0.0)))
 )
 train_cfg = dict(max_epochs=5, val_interval=1)
-param_scheduler = dict(T_max=5, end=5)
 
 default_hooks = dict(
     checkpoint=dict(interval=1),

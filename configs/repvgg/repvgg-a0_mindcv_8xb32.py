@@ -14,7 +14,5 @@ _base_ = [
 train_cfg = dict(max_epochs=400)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', T_max=390, eta_min=1e-6, by_epoch=True, begin=10, end=400, convert_to_iter_based=True
-    ),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=10, convert_to_iter_based=True),
 ]

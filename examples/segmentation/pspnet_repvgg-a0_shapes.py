@@ -117,7 +117,7 @@ optim_wrapper = dict(
 train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()
-param_scheduler = dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=True, begin=0, end=8)
+param_scheduler = dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=True, begin=0)
 
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)

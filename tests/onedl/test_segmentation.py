@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('segmentation')
     prepare_shapes(folder / 'data/shapes', num_train=32, num_val=8)
     options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
-    run_tool(folder, 'train', CONFIG, '--work-dir', 'psp', '--cfg-options', *options, 'param_scheduler.end=1')
+    run_tool(folder, 'train', CONFIG, '--work-dir', 'psp', '--cfg-options', *options)
     return folder
 
 

@@ -9,9 +9,8 @@ optim_wrapper = dict(
     ),
 )
 
-param_scheduler = dict(
-    type='CosineAnnealingLR', T_max=120, eta_min=0.0, by_epoch=True, begin=0, end=120, convert_to_iter_based=True
-)
+# Without T_max and end it lasts for train_cfg.max_epochs, which is then the one number to change.
+param_scheduler = dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=0, convert_to_iter_based=True)
 
 train_cfg = dict(by_epoch=True, max_epochs=120, val_interval=1)
 val_cfg = dict()

@@ -6,7 +6,7 @@ optim_wrapper = dict(optimizer=dict(nesterov=True, weight_decay=4e-5))
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=295, eta_min=0.0, by_epoch=True, begin=5, end=300, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=5, convert_to_iter_based=True),
 ]
 
 train_cfg = dict(max_epochs=300)

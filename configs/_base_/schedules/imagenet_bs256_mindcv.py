@@ -4,9 +4,7 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_de
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', T_max=235, eta_min=1e-6, by_epoch=True, begin=5, end=240, convert_to_iter_based=True
-    ),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=5, convert_to_iter_based=True),
 ]
 
 train_cfg = dict(by_epoch=True, max_epochs=240, val_interval=1)

@@ -6,9 +6,7 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=1.6, momentum=0.9, weight_decay=1e-4),
 )
 
-param_scheduler = dict(
-    type='CosineAnnealingLR', T_max=180, eta_min=6e-6, by_epoch=True, begin=0, end=180, convert_to_iter_based=True
-)
+param_scheduler = dict(type='CosineAnnealingLR', eta_min=6e-6, by_epoch=True, begin=0, convert_to_iter_based=True)
 
 train_cfg = dict(by_epoch=True, max_epochs=180, val_interval=1)
 val_cfg = dict()
