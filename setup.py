@@ -77,6 +77,7 @@ setup(
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',
+            'filelock',
             'timm>=1.0',
             'ruff',
             'mypy',

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.config import Config
 from small_classifier import SMALL_CLASSIFIER
+from tool_runs import SMALL, succeed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -91,3 +93,33 @@ def export_once(small_source, tmp_path_factory) -> Callable[..., tuple[Any, Path
         return done[key]
 
     return export
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory, worker_id) -> Path:
+    """A folder with data/digits, ``small.pth`` (tests/configs/digits_small.py, trained) and ``small_deploy.pth``.
+
+    Made once for all processes of a run, by the tools. Tests write into folders of their own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == 'master' else base.parent) / 'digits'
+    with FileLock(f'{folder}.lock'):
+        if not (folder / 'small_deploy.pth').exists():
+            folder.mkdir(exist_ok=True)
+            succeed('prepare_digits', cwd=folder)
+            (folder / 'train.log').write_text(succeed('train', SMALL, '--work-dir', 'small', cwd=folder))
+            (folder / 'small/epoch_6.pth').rename(folder / 'small.pth')
+            report = succeed(
+                'reparameterize_model', SMALL, 'small.pth', 'new.pth', '--data', 'data/digits/val', cwd=folder
+            )
+            (folder / 'reparameterize.log').write_text(report)
+            (folder / 'new.pth').rename(folder / 'small_deploy.pth')
+    return folder
+
+
+@pytest.fixture
+def workspace(digits, tmp_path) -> Path:
+    """An empty folder in which ``data/digits``, ``small.pth`` and ``small_deploy.pth`` can be read."""
+    for name in ('data', 'small.pth', 'small_deploy.pth'):
+        (tmp_path / name).symlink_to(digits / name)
+    return tmp_path

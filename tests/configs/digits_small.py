@@ -1,0 +1,8 @@
+"""A RepVGG of 6 blocks on the digits, which a test trains to 97% and more in a few seconds."""
+
+_base_ = '../../configs/repvgg/repvgg-a0_digits.py'
+
+model = dict(backbone=dict(arch=dict(_delete_=True, num_blocks=[1, 1, 2, 1], width_factor=[0.5, 0.5, 0.5, 0.5])))
+
+train_cfg = dict(max_epochs=6, val_interval=6)
+default_hooks = dict(checkpoint=dict(interval=6))
