@@ -95,6 +95,14 @@ def test_uint8_images_in_probabilities_out_half_precision_inside(small_cfg, smal
         assert exported(images[:0]).shape == (0, 10)
 
 
+def test_preprocessing_inside_is_that_of_the_model(small_cfg, small_source, tmp_path):
+    # channels of other means and deviations, and logits: a softmax would hide which channel got which
+    export_model(small_cfg, small_source, tmp_path / 'net.pt2', with_preprocess=True)
+    images = make_images(5)
+    logits = load_exported(tmp_path / 'net.pt2')(images)
+    torch.testing.assert_close(logits, expect(small_cfg, small_source, images), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize('suffix', ['.pt2', '.ts', '.safetensors'])
 def test_bfloat16(small_cfg, export_once, suffix):
     export, path = export_once(small_cfg, suffix, precision='bf16')
