@@ -21,8 +21,8 @@ from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.models.building import build_model
-from mmrepvgg.quantization.fallback import find_float_layers
-from mmrepvgg.quantization.quantize import AccuracyError, quantize_model
+from mmrepvgg.quantization.fallback import AccuracyError, find_float_layers
+from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
@@ -431,7 +431,7 @@ class TestLearnedRanges:
         assert not list(tmp_path.iterdir())
 
     def test_no_fallback(self, source, tmp_path):
-        with pytest.raises(ValueError, match='max_drop goes with calibrated ranges'):
+        with pytest.raises(ValueError, match='`max_drop` goes with calibrated ranges'):
             quantize_model(*source, tmp_path / 'net.onnx', QuantizationSettings(max_drop=1), activation_ranges={})
 
 
@@ -441,15 +441,18 @@ class TestLearnedRanges:
         ('net.pt2', {}, r'int8 files can be ONNX, OpenVINO, got torch\.export'),
         ('net.tflite', {}, r'must end in \.onnx'),
         ('net.xml', dict(calibration='entropy'), 'files by nncf must be one of minmax, percentile, got entropy'),
-        ('net.onnx', dict(calibration='kl'), "calibration must be one of minmax, entropy, percentile, got 'kl'"),
-        ('net.onnx', dict(quantizer='nncf'), 'the quantizer of ONNX files must be one of onnxruntime, got nncf'),
-        ('net.onnx', dict(granularity='per-row'), "granularity must be one of per-tensor, per-channel, got 'per-row'"),
-        ('net.onnx', dict(max_drop=-1), 'max_drop must be points of accuracy, 0 to 100, got -1'),
-        ('net.onnx', dict(max_drop=1, eval_samples=0), 'max_drop takes test images'),
-        ('net.onnx', dict(num_samples=0), 'num_samples must be at least 1'),
-        ('net.onnx', dict(clip_scales=0.5), 'clip_scales must be at least 1, or None, got 0.5'),
-        ('net.onnx', dict(clip_scales=float('nan')), 'clip_scales must be at least 1, or None, got nan'),
-        ('net.onnx', dict(eval_samples=-1), 'eval_samples must not be negative'),
+        ('net.onnx', dict(calibration='kl'), "`calibration` must be one of minmax, entropy, percentile, got 'kl'"),
+        ('net.onnx', dict(quantizer='nncf'), 'the `quantizer` of ONNX files must be one of onnxruntime, got nncf'),
+        (
+            'net.onnx', dict(granularity='per-row'),
+            "`granularity` must be one of per-tensor, per-channel, got 'per-row'",
+        ),
+        ('net.onnx', dict(max_drop=-1), '`max_drop` must be points of accuracy, 0 to 100, got -1'),
+        ('net.onnx', dict(max_drop=1, eval_samples=0), '`max_drop` takes test images'),
+        ('net.onnx', dict(num_samples=0), '`num_samples` must be at least 1'),
+        ('net.onnx', dict(clip_scales=0.5), '`clip_scales` must be at least 1, or None, got 0.5'),
+        ('net.onnx', dict(clip_scales=float('nan')), '`clip_scales` must be at least 1, or None, got nan'),
+        ('net.onnx', dict(eval_samples=-1), '`eval_samples` must not be negative'),
     ],
 )  # fmt: skip
 def test_wrong_settings(source, tmp_path, name, settings, message):
@@ -460,7 +463,7 @@ def test_wrong_settings(source, tmp_path, name, settings, message):
 def test_limiting_scales_takes_branches(source, tmp_path):
     reparameterize_checkpoint(*source, tmp_path / 'deploy.pth')
     settings = QuantizationSettings(clip_scales=4.0)
-    with pytest.raises(ValueError, match='clip_scales limits the batch norms of the branches.*give the train-form'):
+    with pytest.raises(ValueError, match='`clip_scales` limits the batch norms of the branches.*give the train-form'):
         quantize_model(source[0], tmp_path / 'deploy.pth', tmp_path / 'net.onnx', settings)
     assert not (tmp_path / 'net.onnx').exists()
 
@@ -468,7 +471,7 @@ def test_limiting_scales_takes_branches(source, tmp_path):
 def test_test_data_that_are_missing(source, tmp_path):
     cfg = copy.deepcopy(source[0])
     cfg.test_dataloader.dataset.data_root = str(tmp_path / 'none')
-    with pytest.raises(ValueError, match=r"the test data of the config can't be read .* --eval-samples 0 does without"):
+    with pytest.raises(ValueError, match=r"the test data of the config can't be read .* `eval_samples=0` does without"):
         quantize_model(cfg, source[1], tmp_path / 'net.onnx', QUICK)
 
 
@@ -497,7 +500,7 @@ class TestTool:
         [
             (['net.ts'], 'int8 files can be ONNX, OpenVINO, got TorchScript'),
             (['net.xml', '--calibration', 'entropy'], 'must be one of minmax, percentile, got entropy'),
-            (['net.onnx', '--max-drop', 'nan'], 'max_drop must be points of accuracy, 0 to 100, got nan'),
+            (['net.onnx', '--max-drop', 'nan'], 'must be points of accuracy, 0 to 100, got nan'),
             (['net.onnx', '--batch-size', '2'], '--batch-size goes with --no-dynamic-batch'),
         ],
     )

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
-from mmrepvgg.quantization.settings import QUANTIZERS, require_quantizer
-from mmrepvgg.runtimes.table import find_format
+from mmrepvgg.runtimes.table import FORMATS
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # studies/ is part of the repository, not of the package
 from studies.quantization.subjects import KINDS, RECIPES, list_subjects
@@ -70,9 +69,9 @@ def main(args: argparse.Namespace) -> None:
     if args.data is not None:
         use_data(cfg, args.data)
 
-    for name in ('int8.onnx', 'int8.xml'):
-        row = find_format(name)
-        require_quantizer(row, QUANTIZERS[row.name][0])
+    for row in FORMATS:
+        for quantizer in row.quantizers:
+            quantizer.require_packages(row)
 
     from mmrepvgg.data.layout import check_data
 

@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmrepvgg import cli
-from mmrepvgg.quantization.settings import (
-    ALL_CALIBRATIONS,
-    ALL_QUANTIZERS,
-    GRANULARITIES,
-    QuantizationSettings,
-    check_quantization,
-    find_quantizer,
-    require_quantizer,
-)
-from mmrepvgg.runtimes.table import find_format
+from mmrepvgg.quantization.plan import Plan, make_plan
+from mmrepvgg.quantization.settings import GRANULARITIES, QuantizationSettings
+from mmrepvgg.runtimes.table import find_format, list_calibrations, list_quantizers
 
 
 def parse() -> argparse.ArgumentParser:
@@ -37,13 +30,13 @@ def parse() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--calibration',
-        choices=ALL_CALIBRATIONS,
+        choices=list_calibrations(),
         default='minmax',
         help="how the ranges of the activations are found (default: minmax; entropy is ONNX Runtime's only)",
     )
     parser.add_argument(
         '--quantizer',
-        choices=ALL_QUANTIZERS,
+        choices=list_quantizers(),
         help="whose quantizer makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes either)",
     )
     parser.add_argument(
@@ -71,7 +64,7 @@ def parse() -> argparse.ArgumentParser:
     return parser
 
 
-def make_settings(args: argparse.Namespace) -> QuantizationSettings:
+def plan(args: argparse.Namespace) -> Plan:
     cli.check_file_options(parse(), args)
     try:
         settings = QuantizationSettings(
@@ -84,18 +77,16 @@ def make_settings(args: argparse.Namespace) -> QuantizationSettings:
             args.quantizer,
             args.clip_scales,
         )
-        check_quantization(find_format(args.out), settings)
+        return make_plan(find_format(args.out), settings)
     except ValueError as error:
         parse().error(str(error))
-    return settings
 
 
 def main(args: argparse.Namespace) -> None:
-    settings = make_settings(args)
+    decided = plan(args)
     cli.require_writable(args.out)
     cli.require_file(args.checkpoint)
-    row = find_format(args.out)
-    require_quantizer(row, find_quantizer(row, settings))
+    decided.quantizer.require_packages(decided.row)
     cfg = cli.load_config(args.config, args.cfg_options)
 
     from mmrepvgg.data.layout import check_data
@@ -110,7 +101,7 @@ def main(args: argparse.Namespace) -> None:
         cfg,
         args.checkpoint,
         args.out,
-        settings,
+        decided.settings,
         dynamic_batch=args.dynamic_batch,
         batch_size=args.batch_size or 1,
         with_preprocess=args.with_preprocess,

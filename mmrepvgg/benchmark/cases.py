@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from ..quantization.settings import QUANTIZERS
 from ..runtimes.table import FORMATS
 
 
@@ -69,7 +68,7 @@ RUNTIMES: dict[str, Runtime] = {
     'compiled': Runtime('torch.compile', LAYOUTS, ('cpu', 'cuda')),
     'cuda-graph': Runtime('CUDA graph', LAYOUTS, ('cuda',)),
     **{
-        row.runtime: Runtime(row.runtime_title, has_int8=row.name in QUANTIZERS, takes_files=True)
+        row.runtime: Runtime(row.runtime_title, has_int8=bool(row.quantizers), takes_files=True)
         for row in FORMATS
         if row.runtime
     },

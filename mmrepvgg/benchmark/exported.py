@@ -1,6 +1,7 @@
 """A network as a file behind the runtime that reads it, by the code that writes and reads the files of users."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,15 +11,14 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from .. import __version__
-from ..quantization.onnx_files import OnnxQuantizer
-from ..quantization.openvino_files import quantize_openvino, save_quantized
-from ..quantization.settings import QUANTIZERS, QuantizationSettings, require_quantizer
+from ..quantization.plan import make_plan
+from ..quantization.settings import QuantizationSettings
 from ..runtimes.classifier import ExportedClassifier
 from ..runtimes.format import Format
 from ..runtimes.loading import load_exported
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.table import FORMATS
-from .cases import RUNTIMES, Case
+from .cases import Case
 
 
 def prepare_exported(
@@ -40,7 +40,7 @@ def prepare_exported(
     """
     row = next(row for row in FORMATS if row.runtime == case.runtime)
     row.require_packages(write=True)
-    computes = (*row.computes, *(['int8'] if RUNTIMES[case.runtime].has_int8 else []))
+    computes = (*row.computes, *(['int8'] if row.quantizers else []))
     if case.precision not in computes:
         raise ValueError(
             f'precision must be one of {", ".join(computes)}, in which {case.runtime} computes on CPUs, '
@@ -49,9 +49,10 @@ def prepare_exported(
     metadata = _describe(case, network(inputs[:1]).shape[1], inputs)
     with TemporaryDirectory() as folder:
         path = Path(folder, f'network{row.suffixes[0]}')
-        row.write(network, path, metadata)
         if case.precision == 'int8':
-            path = _quantize(row, path, inputs, metadata)
+            _write_int8(row, network, path, inputs, metadata)
+        else:
+            row.write(network, path, metadata)
         if case.network == 'tested':
             return _prepare_tested(ExportedClassifier(path, num_threads=case.threads), inputs)
         exported = load_exported(path, num_threads=case.threads)
@@ -71,19 +72,16 @@ def _prepare_tested(classifier: Any, inputs: Tensor) -> tuple[Callable[[], objec
     return lambda: classifier.test_step(batch), lambda: classifier.exported(inputs)
 
 
-def _quantize(row: Format, path: Path, inputs: Tensor, metadata: ExportMetadata) -> Path:
-    """Make an int8 file, calibrated on ``inputs``, by the code of tools/quantize.py with its defaults."""
-    require_quantizer(row, QUANTIZERS[row.name][0])
-    quantized = path.with_stem('int8')
-    if path.suffix == '.onnx':
-        quantizer = OnnxQuantizer(path, per_channel=True)
-        quantizer.calibrate([inputs.numpy()], 'minmax')
-        quantizer.write(quantized, metadata)
-    else:
-        images = [image.numpy() for image in inputs.split(1)]
-        model = quantize_openvino(path, images, QuantizationSettings('per-channel'))
-        save_quantized(model, quantized, metadata)
-    return quantized
+def _write_int8(row: Format, network: nn.Module, path: Path, inputs: Tensor, metadata: ExportMetadata) -> None:
+    """Write an int8 file, calibrated on ``inputs``, as `quantize_model` does with its defaults."""
+    plan = make_plan(row, QuantizationSettings())
+    plan.quantizer.require_packages(row)
+    source = path.with_name(f'float{plan.source.suffixes[0]}')
+    plan.source.write(network, source, replace(metadata, precision='fp32'))
+    int8 = plan.quantizer.calibrate(
+        source, [inputs.numpy()], per_channel=plan.per_channel, calibration=plan.settings.calibration
+    )
+    int8.write(path, metadata)
 
 
 def _describe(case: Case, num_classes: int, inputs: Tensor) -> ExportMetadata:

@@ -1,7 +1,97 @@
 """Which layers must stay in float32 so that an int8 model keeps its accuracy."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..progress import track
+from ..runtimes.metadata import ExportMetadata
+from ..runtimes.network import ExportError
+from ..runtimes.quantizer import Int8Model
+from .measuring import Batch, Run, load_file, measure_accuracy
+
+# Layers are ranked on so many batches of the calibration images.
+_NUM_RANKING = 4
+
+
+class AccuracyError(ExportError):
+    """int8 loses more accuracy than allowed, whichever layers stay in float32."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Which layers stay in float32.
+
+    Attributes:
+        float_layers: Their names.
+        accuracy_all_int8: Top-1 in percent without them, on the images on which they were chosen.
+    """
+
+    float_layers: tuple[str, ...]
+    accuracy_all_int8: float
+
+
+def limit_drop(
+    int8: Int8Model,
+    path: Path,
+    metadata: ExportMetadata,
+    *,
+    accuracy: float,
+    max_drop: float,
+    calibration: Sequence[np.ndarray],
+    test: Iterable[Batch],
+) -> Fallback:
+    """Choose the layers that stay in float32 so that at most ``max_drop`` points of top-1 accuracy are lost.
+
+    Args:
+        int8: The model.
+        path: A file to try with.
+        metadata: Of that file.
+        accuracy: Top-1 in percent in float32.
+        max_drop: In points.
+        calibration: Batches of inputs by which the layers are ranked.
+        test: Batches on which the accuracy is measured; gone through many times.
+
+    Raises:
+        AccuracyError: If that can't be had.
+    """
+    layers = [layer for layer, can_be_int8 in int8.layers.items() if can_be_int8]
+    tried = []
+
+    def write(float_layers: Collection[str]) -> Run:
+        int8.write(path, metadata, float_layers)
+        return load_file(path)
+
+    def is_enough(float_layers: frozenset[str]) -> bool:
+        tried.append(measure_accuracy(write(float_layers), test))
+        # a difference of two percentages may be a hair off
+        return accuracy - tried[-1] <= max_drop + 1e-9
+
+    def run(float_layers: Collection[str]) -> Tensor:
+        run_file = write(float_layers)
+        return torch.cat([run_file(inputs) for inputs in calibration[:_NUM_RANKING]])
+
+    def rank() -> Iterator[tuple[float, str]]:
+        expected = run(layers)
+        for layer in track(layers, 'ranking layers'):
+            yield _measure_noise(expected, run(set(layers) - {layer})), layer
+
+    kept: tuple[str, ...] | None = ()
+    if not is_enough(frozenset()):
+        kept = find_float_layers([layer for _, layer in sorted(rank(), reverse=True)], is_enough)
+    if kept is None:
+        raise AccuracyError(
+            f'int8 can not keep the top-1 accuracy within {max_drop:g} points of float32: {accuracy:.2f}% in float32, '
+            f'{tried[0]:.2f}% with all layers in int8, {max(tried):.2f}% at best with some in float32; nothing was '
+            'written. Allow a larger `max_drop`, try `granularity=per-channel` or another `calibration`, or train for '
+            'quantization'
+        )
+    return Fallback(kept, tried[0])
 
 
 def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) -> tuple[str, ...] | None:
@@ -12,7 +102,7 @@ def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]
     a ranking of layers one by one says little about them together.
 
     Args:
-        ranked: All layers, the most sensitive one first. That none is kept was not enough.
+        ranked: All layers, the most sensitive one first. At least one must be kept.
         is_enough: Whether a set of layers in float32 is enough.
 
     Returns:
@@ -47,3 +137,10 @@ def _put_back(kept: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) 
                 start += size
         size //= 2
     return kept
+
+
+def _measure_noise(expected: Tensor, got: Tensor) -> float:
+    """Energy of the error relative to that of the scores; infinite if a score is not finite."""
+    if not got.isfinite().all():
+        return float('inf')
+    return ((got - expected).square().sum() / expected.square().sum().clamp_min(1e-30)).item()

@@ -1,39 +1,38 @@
 """A checkpoint -> an int8 file, measured against float32 before it is kept."""
 
 import copy
+import functools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
+from ..checkpoints.writing import require_writable
 from ..models.norm_scales import clip_norm_scales
 from ..progress import track
 from ..reparam.switch import reparameterize
-from ..runtimes.format import Format
-from ..runtimes.loading import load_exported
 from ..runtimes.metadata import ExportMetadata
-from ..runtimes.network import ExportError
-from ..runtimes.onnx import ONNX
 from ..runtimes.prepared import PreparedModel, prepare_model
+from ..runtimes.quantizer import Int8Model
 from ..runtimes.table import find_format
-from .fallback import find_float_layers
-from .measuring import BATCH_SIZE, FileInputs, measure_accuracy, measure_noise, run_file, run_reference
-from .onnx_files import OnnxQuantizer
-from .openvino_files import convert_onnx, list_layers, quantize_openvino, quantize_within_drop, save_quantized
-from .settings import QuantizationSettings, check_quantization, find_quantizer, require_quantizer
-from .trained import Training, find_training, resolve_granularity
-
-# Layers are ranked on so many batches of the calibration images.
-_NUM_RANKING = 4
-
-
-class AccuracyError(ExportError):
-    """int8 loses more accuracy than allowed, whichever layers stay in float32."""
+from .fallback import limit_drop
+from .measuring import (
+    BATCH_SIZE,
+    Batch,
+    FileInputs,
+    compare,
+    keep_in_memory,
+    load_file,
+    measure_accuracy,
+    run_reference,
+)
+from .plan import Plan, make_plan
+from .settings import QuantizationSettings
+from .trained import find_training
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,11 @@ def quantize_model(
         checkpoint: Weights of the classifier, in either form.
         out: The file, .onnx or .xml.
         settings: How to quantize. Default: by smallest and largest value.
-        dynamic_batch: As of :func:`mmrepvgg.runtimes.export.export_model`, like the next four.
-        batch_size: See there.
-        with_preprocess: See there.
-        softmax: See there.
-        ema: See there.
+        dynamic_batch: The file takes any N, otherwise ``batch_size`` only.
+        batch_size: Of a file without dynamic batch.
+        with_preprocess: Put the change to RGB and the normalisation into the file.
+        softmax: Give probabilities.
+        ema: Take the averaged weights.
         activation_ranges: Smallest and largest value of the inputs of convolutions, by their names in the deploy form
             (``'backbone.stage_1.0'``), as quantization-aware training learns them. These convolutions
             alone are quantized then, with exactly these ranges: uint8 inputs, and int8 weights with the scale
@@ -123,8 +122,10 @@ def quantize_model(
     """
     settings = settings or QuantizationSettings()
     row = find_format(out)
-    check_quantization(row, settings, dynamic_batch=dynamic_batch, with_preprocess=with_preprocess, softmax=softmax)
+    make_plan(row, settings, ranges=activation_ranges)
+    row.check(dynamic_batch=dynamic_batch, with_preprocess=with_preprocess, softmax=softmax)
     row.require_packages(write=True)
+    require_writable(out)
     prepared = prepare_model(
         cfg,
         checkpoint,
@@ -135,211 +136,85 @@ def quantize_model(
         softmax=softmax,
         ema=ema,
     )
-    trained = find_training(prepared.model)
-    settings = resolve_granularity(settings, trained)
-    if activation_ranges is None and trained is not None:
-        activation_ranges = trained.ranges
-    if activation_ranges is not None and settings.max_drop is not None:
-        raise ValueError(
-            'max_drop goes with calibrated ranges, and these are given or trained ones; leave out --max-drop'
-        )
+    plan = make_plan(
+        row,
+        settings,
+        trained=find_training(prepared.model),
+        ranges=activation_ranges,
+        has_branches=prepared.was_switched,
+    )
+    plan.quantizer.require_packages(row)
+    with tempfile.TemporaryDirectory() as folder, row.replacing(out) as temporary:
+        return _quantize(cfg, prepared, plan, Path(folder), temporary)
+
+
+def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, out: Path) -> Quantization:
+    """Make the file ``out``; what comes in between is in ``folder``."""
+    settings, metadata = plan.settings, prepared.metadata
+    reference = functools.partial(run_reference, prepared, simulate=plan.is_trained)
+    has_test = settings.eval_samples != 0
+    test: Iterable[Batch] = ()
+    if has_test:  # what is wrong with these data is told before the slow part
+        test = keep_in_memory(FileInputs(cfg, 'test', settings.eval_samples, settings.seed, prepared))
     network, num_clipped = prepared.deployed, None
     if settings.clip_scales is not None:
-        if trained is not None:
-            raise ValueError(
-                'clip_scales changes the weights that quantization-aware training has settled on, and its ranges with '
-                'them; leave out --clip-scales'
-            )
-        network, num_clipped = _clip(prepared, settings.clip_scales)
-    if activation_ranges is not None and (settings.quantizer == 'nncf' or settings.calibration != 'minmax'):
-        raise ValueError(
-            "given or trained ranges are taken as they are, by ONNX Runtime's quantizer for either format; leave out "
-            '--quantizer nncf and --calibration'
+        network, num_clipped = _clip(prepared.model, settings.clip_scales)
+    # takes any batch size, whatever is asked for: single images and batches are run
+    any_batch = replace(metadata, batch_size=None)
+    float_path = folder / f'float{plan.source.suffixes[0]}'
+    plan.source.write(network, float_path, replace(any_batch, precision='fp32'))
+    images = []
+    if plan.ranges is None or not has_test:
+        train = FileInputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
+        images = [inputs for inputs, _ in track(train, 'reading images', -(-settings.num_samples // BATCH_SIZE))]
+    int8 = _find_ranges(plan, float_path, images)
+    fallback = None
+    if settings.max_drop is not None:
+        fallback = limit_drop(
+            int8,
+            folder / f'candidate{out.suffix}',
+            any_batch,
+            accuracy=measure_accuracy(reference, test),
+            max_drop=settings.max_drop,
+            calibration=images,
+            test=test,
         )
-    # given ranges are for ONNX Runtime's quantizer, whose result OpenVINO reads
-    quantizer = find_quantizer(row, settings) if activation_ranges is None else 'onnxruntime'
-    require_quantizer(row, quantizer)
-    with tempfile.TemporaryDirectory() as folder, row.replacing(out) as temporary:
-        float_row = ONNX if quantizer == 'onnxruntime' else row
-        job = _Job(cfg, prepared, network, float_row, settings, trained, Path(folder))
-        if activation_ranges is not None:
-            layers = job.write_with_ranges(temporary, activation_ranges)
-        elif quantizer == 'onnxruntime':
-            layers = job.write_calibrated(temporary)
-        else:
-            layers = job.write_by_nncf(temporary)
-        return replace(job.measure(temporary, layers), num_clipped=num_clipped)
+    kept = fallback.float_layers if fallback else ()
+    int8.write(out, metadata, kept)
+    found = compare(load_file(out), reference, test if has_test else [(inputs, None) for inputs in images])
+    is_int8 = {layer: can_be_int8 and layer not in kept for layer, can_be_int8 in int8.layers.items()}
+    size = plan.row.measure_size(out)
+    return Quantization(
+        metadata=metadata,
+        int8_layers=tuple(layer for layer in is_int8 if is_int8[layer]),
+        float_layers=tuple(layer for layer in is_int8 if not is_int8[layer]),
+        granularity=plan.granularity,
+        reference='training' if plan.is_trained else 'float32',
+        accuracy_reference=found.accuracy_reference,
+        accuracy_all_int8=fallback.accuracy_all_int8 if fallback else None,
+        accuracy=found.accuracy,
+        agreement=found.agreement,
+        num_images=found.num_images,
+        images='test' if has_test else 'train',
+        num_calibration=0 if plan.ranges is not None else sum(map(len, images)),
+        size=size,
+        size_ratio=plan.source.measure_size(float_path) / size,
+        was_switched=prepared.was_switched,
+        num_clipped=num_clipped,
+    )
 
 
-class _Job:
-    """One quantization of ``network``, of which the float32 file and what comes in between is in ``folder``.
-
-    Its writers give for each layer of the model whether it is int8.
-    """
-
-    def __init__(
-        self,
-        cfg: Config,
-        prepared: PreparedModel,
-        network: nn.Module,
-        row: Format,
-        settings: QuantizationSettings,
-        trained: Training | None,
-        folder: Path,
-    ):
-        self.prepared = prepared
-        self.is_trained = trained is not None
-        self.settings = settings
-        self.folder = folder
-        self.metadata = prepared.metadata
-        self.train = FileInputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
-        self.test = FileInputs(cfg, 'test', settings.eval_samples, settings.seed, prepared)
-        self.num_calibration = 0
-        self.accuracy_reference: float | None = None
-        self.accuracy_all_int8: float | None = None
-        if settings.max_drop is not None:
-            self.accuracy_reference = measure_accuracy(self._run_reference, self.test)
-        elif settings.eval_samples != 0:
-            next(iter(self.test))  # what is wrong with these data is told before the slow part
-        # takes any batch size, whatever is asked for: calibration takes single images, and batches
-        self.float_path = folder / f'float{row.suffixes[0]}'
-        row.write(network, self.float_path, replace(self._any_batch(), precision='fp32'))
-
-    def write_with_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]]) -> dict[str, bool]:
-        quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
-        layers = {layer: layer in ranges for layer in quantizer.layers}
-        quantizer.set_ranges(ranges)
-        self._put(quantizer, path, self.metadata)
-        return layers
-
-    def write_calibrated(self, path: Path) -> dict[str, bool]:
-        images = self._read_calibration()
-        quantizer = OnnxQuantizer(self.float_path, self.settings.granularity == 'per-channel')
-        quantizer.calibrate(track(images, 'calibration'), self.settings.calibration)
-        kept: tuple[str, ...] = ()
-        if self.settings.max_drop is not None:
-            candidate = self.folder / f'candidate{path.suffix}'
-            kept = self._find_float_layers(quantizer, images, candidate)
-        self._put(quantizer, path, self.metadata, kept)
-        return {layer: layer not in kept for layer in quantizer.layers}
-
-    def _put(
-        self, quantizer: OnnxQuantizer, path: Path, metadata: ExportMetadata, float_layers: Iterable[str] = ()
-    ) -> None:
-        if find_format(path) is ONNX:
-            quantizer.write(path, metadata, float_layers)
-        else:
-            quantizer.write(self.folder / 'int8.onnx', self._any_batch(), float_layers)
-            save_quantized(convert_onnx(self.folder / 'int8.onnx'), path, metadata)
-
-    def _find_float_layers(
-        self, quantizer: OnnxQuantizer, images: list[np.ndarray], candidate: Path
-    ) -> tuple[str, ...]:
-        tried = []
-
-        def measure(float_layers: frozenset[str]) -> float:
-            self._put(quantizer, candidate, self._any_batch(), float_layers)
-            tried.append(measure_accuracy(run_file(load_exported(candidate)), self.test))
-            return tried[-1]
-
-        def run(float_layers: Iterable[str]) -> Tensor:
-            self._put(quantizer, candidate, self._any_batch(), float_layers)
-            exported = load_exported(candidate)
-            return torch.cat([run_file(exported)(inputs) for inputs in images[:_NUM_RANKING]])
-
-        def rank() -> Iterator[tuple[float, str]]:
-            expected = run(quantizer.layers)
-            for layer in track(quantizer.layers, 'ranking layers'):
-                yield measure_noise(expected, run(set(quantizer.layers) - {layer})), layer
-
-        self.accuracy_all_int8 = measure(frozenset())
-        if self._is_enough(self.accuracy_all_int8):
-            return ()
-        ranked = [layer for _, layer in sorted(rank(), reverse=True)]
-        kept = find_float_layers(ranked, lambda layers: self._is_enough(measure(layers)))
-        if kept is None:
-            raise self._tell_failure(max(tried))
-        return kept
-
-    def write_by_nncf(self, path: Path) -> dict[str, bool]:
-        images = [image for inputs in self._read_calibration() for image in np.split(inputs, len(inputs))]
-        model = quantize_openvino(self.float_path, images, self.settings)
-        save_quantized(model, path, self.metadata)
-        if self.settings.max_drop is not None:
-            self.accuracy_all_int8 = accuracy = measure_accuracy(run_file(load_exported(path)), self.test)
-            if not self._is_enough(accuracy):
-                model = quantize_within_drop(self.float_path, images, self.settings, self.test, measure_accuracy)
-                save_quantized(model, path, self.metadata)
-                accuracy = measure_accuracy(run_file(load_exported(path)), self.test)
-            if not (self._is_enough(accuracy) and any(list_layers(model).values())):
-                raise self._tell_failure(accuracy)
-        return list_layers(model)
-
-    def measure(self, path: Path, layers: Mapping[str, bool]) -> Quantization:
-        """Run the file on the images on which it was not made, if there are any."""
-        run = run_file(load_exported(path))
-        has_test = self.settings.eval_samples != 0
-        num_images = agreeing = hits_reference = hits = 0
-        for inputs, labels in self.test if has_test else self.train:
-            expected, got = self._run_reference(inputs).argmax(1), run(inputs).argmax(1)
-            agreeing += int((expected == got).sum())
-            if labels is not None:
-                hits_reference += int((expected == labels).sum())
-                hits += int((got == labels).sum())
-            num_images += len(inputs)
-        size = find_format(path).measure_size(path)
-        return Quantization(
-            metadata=self.metadata,
-            int8_layers=tuple(layer for layer, is_int8 in layers.items() if is_int8),
-            float_layers=tuple(layer for layer, is_int8 in layers.items() if not is_int8),
-            granularity=str(self.settings.granularity),
-            reference='training' if self.is_trained else 'float32',
-            accuracy_reference=100 * hits_reference / num_images if has_test else None,
-            accuracy_all_int8=self.accuracy_all_int8,
-            accuracy=100 * hits / num_images if has_test else None,
-            agreement=100 * agreeing / num_images,
-            num_images=num_images,
-            images='test' if has_test else 'train',
-            num_calibration=self.num_calibration,
-            size=size,
-            size_ratio=find_format(self.float_path).measure_size(self.float_path) / size,
-            was_switched=self.prepared.was_switched,
-        )
-
-    def _any_batch(self) -> ExportMetadata:
-        return replace(self.metadata, batch_size=None)
-
-    def _read_calibration(self) -> list[np.ndarray]:
-        total = -(-self.settings.num_samples // BATCH_SIZE)
-        images = [inputs for inputs, _ in track(self.train, 'reading images', total)]
-        self.num_calibration = sum(map(len, images))
-        return images
-
-    def _run_reference(self, inputs: np.ndarray) -> Tensor:
-        return run_reference(self.prepared, inputs, simulate=self.is_trained)
-
-    def _is_enough(self, accuracy: float) -> bool:
-        assert self.accuracy_reference is not None
-        assert self.settings.max_drop is not None
-        # a difference of two percentages may be a hair off
-        return self.accuracy_reference - accuracy <= self.settings.max_drop + 1e-9
-
-    def _tell_failure(self, best: float) -> AccuracyError:
-        return AccuracyError(
-            f'int8 can not keep the top-1 accuracy within {self.settings.max_drop:g} points of float32: '
-            f'{self.accuracy_reference:.2f}% in float32, {self.accuracy_all_int8:.2f}% with all layers in int8, '
-            f'{best:.2f}% at best with some in float32; nothing was written. Allow a larger --max-drop, try '
-            '--granularity per-channel or another --calibration, or train for quantization'
-        )
+def _find_ranges(plan: Plan, path: Path, images: Sequence[np.ndarray]) -> Int8Model:
+    """Calibrate the float32 file ``path`` on ``images``, or take the ranges that are given."""
+    if plan.ranges is not None:
+        return plan.quantizer.use_ranges(path, plan.ranges, per_channel=plan.per_channel)
+    return plan.quantizer.calibrate(
+        path, track(images, 'calibration'), per_channel=plan.per_channel, calibration=plan.settings.calibration
+    )
 
 
-def _clip(prepared: PreparedModel, factor: float) -> tuple[nn.Module, int]:
-    """The deploy form with limited scales, and the number of channels that were; float32 is compared without."""
-    if not prepared.was_switched:
-        raise ValueError(
-            'clip_scales limits the batch norms of the branches, and the checkpoint is in deploy form, which has none; '
-            'give the train-form checkpoint from which it was made'
-        )
-    clipped = copy.deepcopy(prepared.model)
+def _clip(model: nn.Module, factor: float) -> tuple[nn.Module, int]:
+    """The deploy form of ``model`` with limited scales, and the number of channels that were limited."""
+    clipped = copy.deepcopy(model)
     num_clipped = clip_norm_scales(clipped, factor)
     return reparameterize(clipped, inplace=True), num_clipped

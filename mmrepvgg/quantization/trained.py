@@ -1,13 +1,12 @@
 """What quantization-aware training leaves in a model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 
 from ..models.blocks import RepVGGBlock
 from ..models.fake_quant import get_activation_ranges
-from .settings import QuantizationSettings
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Training:
 
     Attributes:
         granularity: Of its weights.
-        ranges: Of the inputs of its convolutions, see :func:`get_activation_ranges`.
+        ranges: Smallest and largest value of the inputs of its convolutions, by their names.
     """
 
     granularity: str
@@ -33,19 +32,3 @@ def find_training(model: nn.Module) -> Training | None:
         if isinstance(module, RepVGGBlock) and module.quantization is not None and not module.deploy:
             return Training(module.quantization.granularity, get_activation_ranges(model))
     return None
-
-
-def resolve_granularity(settings: QuantizationSettings, trained: Training | None) -> QuantizationSettings:
-    """``settings`` with the granularity that None stands for.
-
-    Raises:
-        ValueError: If the model was trained for another one.
-    """
-    if settings.granularity is None:
-        return replace(settings, granularity=trained.granularity if trained else 'per-channel')
-    if trained and settings.granularity != trained.granularity:
-        raise ValueError(
-            f'granularity must be {trained.granularity}, which the model was trained for, got {settings.granularity}; '
-            'leave out --granularity'
-        )
-    return settings

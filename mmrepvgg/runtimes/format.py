@@ -1,7 +1,7 @@
 """What a format of exported files is. Imports no torch, so that commands answer at once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .exported_model import ExportedModel
     from .metadata import ExportMetadata
+    from .quantizer import Quantizer
 
 PRECISIONS = ('fp32', 'fp16', 'bf16')
 # The entry of a file that holds its metadata, as JSON.
@@ -22,6 +23,18 @@ ENTRY = 'mmrepvgg'
 
 class MissingPackageError(ModuleNotFoundError):
     """A format takes a package that is not installed; the message says how to install it."""
+
+
+def require_packages(what: str, packages: Iterable[str], extra: str) -> None:
+    """Say which of ``packages`` are missing for ``what``, and which extra of this project installs them.
+
+    Raises:
+        MissingPackageError: If one is not installed.
+    """
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise MissingPackageError(
+            f'{what} take {", ".join(missing)}, not installed here: pip install "mmrepvgg[{extra}]"'
+        )
 
 
 class Format(ABC):
@@ -42,6 +55,7 @@ class Format(ABC):
         runtime: What runs the file, by its name in the benchmark; empty if it is not timed there.
         runtime_title: The same for people.
         computes: In which floating precisions the runtime computes on CPUs, whatever a file holds.
+        quantizers: What makes int8 files of this format, the default first; none if there are no such files.
     """
 
     name: ClassVar[str]
@@ -54,6 +68,7 @@ class Format(ABC):
     runtime: ClassVar[str] = ''
     runtime_title: ClassVar[str] = ''
     computes: ClassVar[tuple[str, ...]] = PRECISIONS
+    quantizers: ClassVar[tuple['Quantizer', ...]] = ()
 
     @abstractmethod
     def write(
@@ -127,10 +142,7 @@ class Format(ABC):
             MissingPackageError: If one is not installed.
         """
         packages = (*self.packages, *(self.writing_packages if write else ()))
-        if missing := [package for package in packages if find_spec(package) is None]:
-            raise MissingPackageError(
-                f'{self.name} files take {", ".join(missing)}, not installed here: pip install "mmrepvgg[{self.extra}]"'
-            )
+        require_packages(f'{self.name} files', packages, self.extra)
 
     def measure_size(self, path: Path) -> int:
         """Bytes of all its files."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from .cpu import has_vnni
 from .format import ENTRY, GraphFormat
+from .onnx_int8 import OnnxRuntimeQuantizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +33,7 @@ class OnnxFormat(GraphFormat):
     runtime = 'onnxruntime'
     runtime_title = 'ONNX Runtime'
     computes = ('fp32',)
+    quantizers = (OnnxRuntimeQuantizer(),)
 
     def check(self, *, opset: int | None = None, **options: object) -> None:
         super().check(opset=opset, **options)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY, GraphFormat
+from .openvino_int8 import NncfQuantizer, OnnxRuntimeForOpenvino
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +30,7 @@ class OpenvinoFormat(GraphFormat):
     runtime = 'openvino'
     runtime_title = 'OpenVINO'
     computes = ('fp32', 'bf16')
+    quantizers = (NncfQuantizer(), OnnxRuntimeForOpenvino())
 
     def list_files(self, path: Path) -> tuple[Path, ...]:
         return path, path.with_suffix('.bin')
@@ -40,28 +42,14 @@ class OpenvinoFormat(GraphFormat):
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
     ) -> None:
-        from .openvino_core import import_openvino
+        from .openvino_core import import_openvino, save_model
         from .quiet import quiet
 
         openvino = import_openvino()
         shape = openvino.PartialShape([metadata.batch_size or -1, *example.shape[1:]])
         with quiet():
             model = openvino.convert_model(network, example_input=example, input=[shape])
-        self.save(model, path, metadata)
-
-    def save(self, model: Any, path: Path, metadata: 'ExportMetadata') -> None:
-        """Write an ``openvino.Model`` with its metadata."""
-        from ..checkpoints.reading import hash_file
-        from .openvino_core import import_openvino
-
-        openvino = import_openvino()
-        model.inputs[0].tensor.set_names({'images'})
-        model.outputs[0].tensor.set_names({'scores'})
-        compress = metadata.precision == 'fp16'
-        model.set_rt_info(metadata.to_json(), [ENTRY, 'metadata'])
-        openvino.save_model(model, path, compress_to_fp16=compress)
-        model.set_rt_info(hash_file(path.with_suffix('.bin')), [ENTRY, 'weights_sha256'])
-        openvino.save_model(model, path, compress_to_fp16=compress)
+        save_model(model, path, metadata)
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         import torch

@@ -12,8 +12,14 @@ import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .format import ENTRY
+
+if TYPE_CHECKING:
+    from .metadata import ExportMetadata
 
 
 def import_openvino() -> ModuleType:
@@ -45,3 +51,19 @@ def compiling_by_one_core() -> Iterator[None]:
         yield
     finally:
         cores.compile_model = compile_model
+
+
+def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
+    """Write an ``openvino.Model`` as an .xml and a .bin, with its metadata and the hash of the .bin in the .xml."""
+    from ..checkpoints.reading import hash_file
+
+    openvino = import_openvino()
+    if metadata.batch_size is not None:
+        model.reshape([metadata.batch_size, *list(model.inputs[0].partial_shape)[1:]])
+    model.inputs[0].tensor.set_names({'images'})
+    model.outputs[0].tensor.set_names({'scores'})
+    compress = metadata.precision == 'fp16'
+    model.set_rt_info(metadata.to_json(), [ENTRY, 'metadata'])
+    openvino.save_model(model, path, compress_to_fp16=compress)
+    model.set_rt_info(hash_file(path.with_suffix('.bin')), [ENTRY, 'weights_sha256'])
+    openvino.save_model(model, path, compress_to_fp16=compress)

@@ -32,3 +32,14 @@ def find_format(path: str | Path) -> Format:
         if Path(path).suffix in row.suffixes:
             return row
     raise ValueError(f'must end in {", ".join(list_suffixes())}, got {str(path)!r}')
+
+
+def list_quantizers() -> tuple[str, ...]:
+    """Names of what makes int8 files, of all formats."""
+    return tuple(dict.fromkeys(quantizer.name for row in FORMATS for quantizer in row.quantizers))
+
+
+def list_calibrations() -> tuple[str, ...]:
+    """How ranges of activations can be found, by all quantizers."""
+    methods = [method for row in FORMATS for quantizer in row.quantizers for method in quantizer.calibrations]
+    return tuple(dict.fromkeys(methods))

@@ -1,0 +1,116 @@
+"""What is to be done, decided and checked before anything slow. Imports no torch, so that commands answer at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..runtimes.format import Format
+from ..runtimes.quantizer import Quantizer
+from ..runtimes.table import FORMATS
+from .settings import QuantizationSettings
+
+if TYPE_CHECKING:
+    from .trained import Training
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a file is made.
+
+    Attributes:
+        row: Its format.
+        quantizer: What makes it.
+        granularity: Of the weights.
+        ranges: Of the convolutions' inputs; None: they are calibrated.
+        is_trained: Whether the model was trained for int8, and the file is compared with what training simulated.
+        settings: What was asked for.
+    """
+
+    row: Format
+    quantizer: Quantizer
+    granularity: str
+    ranges: Ranges | None
+    is_trained: bool
+    settings: QuantizationSettings
+
+    @property
+    def source(self) -> Format:
+        """The format of the float32 file that the quantizer starts from."""
+        return self.quantizer.source or self.row
+
+    @property
+    def per_channel(self) -> bool:
+        return self.granularity == 'per-channel'
+
+
+def make_plan(
+    row: Format,
+    settings: QuantizationSettings,
+    *,
+    trained: 'Training | None' = None,
+    ranges: Ranges | None = None,
+    has_branches: bool = True,
+) -> Plan:
+    """Decide how int8 files of a format are made.
+
+    Args:
+        row: The format.
+        settings: What is asked for.
+        trained: The int8 that the model was trained for.
+        ranges: Of the convolutions' inputs, instead of calibrated ones. Default: those of the training.
+        has_branches: Whether the model is in train form.
+
+    Raises:
+        ValueError: If the format, the settings and the model do not go together; the message names what can be had.
+    """
+    if not row.quantizers:
+        names = (other.name for other in FORMATS if other.quantizers)
+        raise ValueError(f'int8 files can be {", ".join(names)}, got {row.name}')
+    if trained is not None and ranges is None:
+        ranges = trained.ranges
+    if ranges is not None and settings.max_drop is not None:
+        raise ValueError('`max_drop` goes with calibrated ranges, and these are given or trained ones; leave it out')
+    quantizer = _choose_quantizer(row, settings, takes_ranges=ranges is not None)
+    if settings.clip_scales is not None and trained is not None:
+        raise ValueError(
+            '`clip_scales` changes the weights that quantization-aware training has settled on, and its ranges with '
+            'them; leave it out'
+        )
+    if settings.clip_scales is not None and not has_branches:
+        raise ValueError(
+            '`clip_scales` limits the batch norms of the branches, and the checkpoint is in deploy form, which has '
+            'none; give the train-form checkpoint from which it was made'
+        )
+    if trained is not None and settings.granularity not in (None, trained.granularity):
+        raise ValueError(
+            f'`granularity` must be {trained.granularity}, for which the model was trained, got '
+            f'{settings.granularity}; leave it out'
+        )
+    granularity = settings.granularity or (trained.granularity if trained else 'per-channel')
+    return Plan(row, quantizer, granularity, ranges, trained is not None, settings)
+
+
+def _choose_quantizer(row: Format, settings: QuantizationSettings, *, takes_ranges: bool) -> Quantizer:
+    names = [quantizer.name for quantizer in row.quantizers]
+    if settings.quantizer not in (None, *names):
+        raise ValueError(
+            f'the `quantizer` of {row.name} files must be one of {", ".join(names)}, got {settings.quantizer}'
+        )
+    named = [quantizer for quantizer in row.quantizers if settings.quantizer in (None, quantizer.name)]
+    if takes_ranges:
+        chosen = next((quantizer for quantizer in named if quantizer.takes_ranges), None)
+        if chosen is None or settings.calibration != 'minmax':
+            able = ', '.join(quantizer.name for quantizer in row.quantizers if quantizer.takes_ranges)
+            raise ValueError(
+                f'given or trained ranges need no `calibration`, and for {row.name} files the `quantizer` that takes '
+                f'them is {able or "none"}; leave out both'
+            )
+        return chosen
+    if settings.calibration not in named[0].calibrations:
+        raise ValueError(
+            f'the `calibration` of {row.name} files by {named[0].name} must be one of '
+            f'{", ".join(named[0].calibrations)}, got {settings.calibration}'
+        )
+    return named[0]

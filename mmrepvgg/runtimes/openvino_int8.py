@@ -1,0 +1,166 @@
+"""int8 OpenVINO files, by NNCF or by ONNX Runtime's quantizer. Imports no torch."""
+
+import logging
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .onnx import ONNX
+from .onnx_int8 import OnnxRuntimeQuantizer
+from .openvino_core import compiling_by_one_core, get_core, import_openvino, save_model
+from .quantizer import Int8Model, Quantizer, name_layer
+from .quiet import quiet
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .metadata import ExportMetadata
+
+_LAYERS = ('Convolution', 'GroupConvolution', 'MatMul')
+_INT8 = ('i8', 'u8')
+# What may lie between a rounded tensor and the layer that takes it.
+_POOLING = ('ReduceMean', 'Reshape')
+
+
+@dataclass(frozen=True)
+class NncfModel(Int8Model):
+    """What NNCF made of a float32 file.
+
+    Attributes:
+        layers: For each layer whether NNCF made it int8.
+        model: The int8 ``openvino.Model``.
+        original: The float32 one.
+    """
+
+    layers: Mapping[str, bool]
+    model: Any
+    original: Any
+
+    def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
+        model = self.model.clone()
+        _restore(model, self.original, float_layers)
+        save_model(model, path, metadata)
+
+
+class NncfQuantizer(Quantizer):
+    """NNCF's post-training quantization."""
+
+    name = 'nncf'
+    calibrations = ('minmax', 'percentile')
+    packages = ('nncf',)
+    extra = 'quantization'
+
+    def calibrate(
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
+    ) -> Int8Model:
+        nncf = _import_nncf()
+        from nncf.quantization.advanced_parameters import QuantizationParameters
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+        estimators = {
+            'minmax': RangeEstimatorParametersSet.MINMAX,
+            'percentile': RangeEstimatorParametersSet.MEAN_QUANTILE,
+        }
+        parameters = nncf.AdvancedQuantizationParameters(
+            # On CPUs without VNNI instructions OpenVINO's kernels saturate where neighbouring inputs and weights are
+            # large. The first layer has such inputs and gets 7-bit weights; in all layers these cost more than
+            # saturation does.
+            overflow_fix=nncf.OverflowFix.FIRST_LAYER,
+            weights_quantization_params=QuantizationParameters(per_channel=per_channel),
+            activations_range_estimator_params=estimators[calibration],
+        )
+        images = [image[None] for batch in batches for image in batch]
+        original = get_core().read_model(path)
+        with quiet(), compiling_by_one_core():
+            model = nncf.quantize(
+                original,
+                nncf.Dataset(images),
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(images),
+                advanced_parameters=parameters,
+            )
+        return NncfModel({name: _has_int8_weight(op) for name, op in _iterate_layers(model)}, model, original)
+
+
+@dataclass(frozen=True)
+class ConvertedModel(Int8Model):
+    """An int8 ``model`` in ONNX, whose files OpenVINO converts."""
+
+    layers: Mapping[str, bool]
+    model: Int8Model
+
+    def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            onnx_path = Path(folder, 'int8.onnx')
+            self.model.write(onnx_path, replace(metadata, batch_size=None), float_layers)
+            save_model(import_openvino().convert_model(onnx_path), path, metadata)
+
+
+class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
+    """ONNX Runtime's quantizer, whose result OpenVINO reads."""
+
+    source = ONNX
+
+    def calibrate(
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
+    ) -> Int8Model:
+        model = super().calibrate(path, batches, per_channel=per_channel, calibration=calibration)
+        return ConvertedModel(model.layers, model)
+
+    def use_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]], *, per_channel: bool) -> Int8Model:
+        model = super().use_ranges(path, ranges, per_channel=per_channel)
+        return ConvertedModel(model.layers, model)
+
+
+def _restore(model: Any, original: Any, float_layers: Collection[str]) -> None:
+    """Put ``float_layers`` of an int8 model back to what they are in ``original``."""
+    originals = {op.get_friendly_name(): op for op in original.get_ops()}
+    for name, layer in _iterate_layers(model):
+        if name not in float_layers:
+            continue
+        additions = [target.get_node() for target in layer.output(0).get_target_inputs()]
+        # NNCF corrects the bias for what rounding does to the weight
+        for op in (layer, *(op for op in additions if op.get_type_name() == 'Add')):
+            op.input(1).replace_source_output(originals[op.get_friendly_name()].input_value(1))
+        _take_unrounded(layer.input(0))
+
+
+def _take_unrounded(target: Any) -> None:
+    """Let an input of an operation take its tensor unrounded, and a pooling before it likewise."""
+    source = target.get_source_output()
+    if source.get_node().get_type_name() == 'FakeQuantize':
+        target.replace_source_output(source.get_node().input_value(0))
+        _take_unrounded(target)
+    elif source.get_node().get_type_name() in _POOLING and len(source.get_target_inputs()) == 1:
+        _take_unrounded(source.get_node().input(0))
+
+
+def _iterate_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """The operations of an ``openvino.Model`` made from PyTorch that are layers, by their names in the classifier."""
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in _LAYERS:
+            # '__module.model.head.fc/aten::linear/MatMul'
+            yield name_layer(op.get_friendly_name().removeprefix('__module.').split('/')[0]), op
+
+
+def _has_int8_weight(op: Any) -> bool:
+    node = op.input_value(1).get_node()
+    while node.get_type_name() != 'Constant':
+        if not node.inputs():
+            return False
+        node = node.input_value(0).get_node()
+    return node.get_element_type().get_type_name() in _INT8
+
+
+def _import_nncf() -> Any:
+    # not with stdout redirected, which its logger would keep
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        import_openvino()  # without telemetry
+        import nncf
+    finally:
+        logging.disable(previous)
+    return nncf

@@ -1,0 +1,91 @@
+"""What a maker of int8 files is. Imports no torch, so that commands answer at once."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ..models.forms import DEPLOY_BRANCH
+from .format import Format, require_packages
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .metadata import ExportMetadata
+
+
+class Int8Model(ABC):
+    """A network with the ranges of its activations: ready to be written, with any of its layers in float32.
+
+    Attributes:
+        layers: For each convolution and linear layer, by its name in the model, whether it can be int8.
+    """
+
+    layers: Mapping[str, bool]
+
+    @abstractmethod
+    def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
+        """Write a file with all layers that can be int8 in int8, but for ``float_layers``."""
+
+
+class Quantizer(ABC):
+    """A library that makes int8 files of float32 ones.
+
+    Attributes:
+        name: Its name in settings and messages.
+        calibrations: How it can find the ranges of the activations, the default first.
+        takes_ranges: Whether it can be given them instead.
+        packages: Packages that it takes besides those of the formats, by the name that is imported.
+        extra: The extra of this project that installs them.
+        source: The format of the float32 files that it starts from; None: that of the int8 files.
+    """
+
+    name: ClassVar[str]
+    calibrations: ClassVar[tuple[str, ...]]
+    takes_ranges: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ''
+    source: ClassVar[Format | None] = None
+
+    @abstractmethod
+    def calibrate(
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
+    ) -> Int8Model:
+        """Find the ranges of the activations.
+
+        Args:
+            path: A float32 file of any batch size.
+            batches: Its inputs, ``(N, C, H, W)``.
+            per_channel: Whether each output channel of a weight has its own scale, or the weight has one.
+            calibration: One of :attr:`calibrations`.
+        """
+
+    def use_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]], *, per_channel: bool) -> Int8Model:
+        """Take the ranges of the inputs of the convolutions named; these alone can be int8.
+
+        Args:
+            path: A float32 file of any batch size.
+            ranges: Smallest and largest value by the convolution's name in the deploy form.
+            per_channel: As of :meth:`calibrate`.
+
+        Raises:
+            ValueError: If a convolution does not exist, or a range can't be used.
+        """
+        raise NotImplementedError(f'{self.name} takes no ranges')
+
+    def require_packages(self, row: Format) -> None:
+        """Say which packages are missing for int8 files of the format ``row``, without importing them.
+
+        Raises:
+            MissingPackageError: If one is not installed.
+        """
+        for part in (row, self.source):
+            if part is not None:
+                part.require_packages(write=True)
+        require_packages(f'int8 {row.name} files', self.packages, self.extra)
+
+
+def name_layer(weight: str) -> str:
+    """A layer's name, from the name that an exporter gave its weight; a block's convolution has the block's name."""
+    name = weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')
+    return name.removesuffix(f'.{DEPLOY_BRANCH}')
