@@ -2,11 +2,7 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +14,7 @@ from mmengine.dataset import InfiniteSampler, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tiny_runner import TINY_BACKBONE, NoiseDataset, make_model_config, make_runner
+from tool_runs import CONFIGS, SMALL, succeed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -35,9 +32,9 @@ from mmrepvgg import (
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.cli import load_config
-from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.engine.quantization import calibrate_activation_ranges
+from mmrepvgg.measures.accuracy import measure_percent
 from mmrepvgg.models.building import build_model
 from mmrepvgg.models.fake_quant import (
     ActivationQuantizer,
@@ -52,8 +49,8 @@ from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.prepared import normalise
 
-ROOT = Path(__file__).parents[1]
 PER_CHANNEL, PER_TENSOR = dict(granularity='per-channel'), dict(granularity='per-tensor')
 LEARNED = dict(ranges='learned')
 BLOCKS = [RepVGGBlock, QARepVGGBlock]
@@ -491,117 +488,92 @@ def test_a_learned_range_of_zero_width(randomise):
     assert quantizer.max_value.grad.isfinite()
 
 
-CONFIG = ROOT / 'configs/repvgg/repvgg-a0_digits_qat.py'
-
-
 @pytest.fixture(scope='module')
-def workspace(tmp_path_factory):
-    """data/digits, a QAT config of a small network, and the checkpoint from which it starts, trained with branches."""
-    folder = tmp_path_factory.mktemp('digits')
-    prepare_digits(folder / 'data/digits')
-    cfg = load_config(str(CONFIG))
-    cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
-    cfg.load_from = str(folder / 'train.pth')
+def start(digits):
+    """A config of quantization-aware training that starts from ``small.pth``."""
+    cfg = load_config(str(CONFIGS / 'repvgg-a0_digits_qat.py'))
+    cfg.model.backbone.arch = load_config(str(SMALL)).model.backbone.arch
+    cfg.load_from = str(digits / 'small.pth')
     cfg.train_cfg.max_epochs = 1
     cfg.default_hooks.quantization.update(num_calibration_batches=4, freeze_ranges_after=None)
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
-        cfg[f'{split}_dataloader'].dataset.data_root = str(folder / 'data/digits')
-    cfg.dump(folder / 'qat.py')
-
-    cfg.model.backbone.pop('quantization')
-    torch.manual_seed(0)
-    model = build_model(cfg, deploy=False)
-    model.init_weights()
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.05, momentum=0.9)
-    batches = [(normalise(model, x), y) for x, y in iterate_samples(cfg, 'train', batch_size=64)]
-    for images, labels in batches * 3:
-        optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-    torch.save(dict(state_dict=model.state_dict()), folder / 'train.pth')
-    return folder
+        cfg[f'{split}_dataloader'].dataset.data_root = str(digits / 'data/digits')
+    return cfg
 
 
-def normalise(model: Any, images: Tensor) -> Tensor:
-    return model.data_preprocessor(dict(inputs=images))['inputs']
+def round_biases(model: Any) -> Any:
+    """As the int8 file has them: whole multiples of the input's step times the kernel's, which training leaves out."""
+    model = copy.deepcopy(model)
+    for block in (module for module in model.modules() if isinstance(module, RepVGGBlock)):
+        kernel, bias = (tensor.detach() for tensor in block.get_equivalent_kernel_bias())
+        per_channel = block.quantization.granularity == 'per-channel'
+        largest = kernel.abs().amax((1, 2, 3)) if per_channel else kernel.abs().max()
+        step = find_uint8_grid(*block.input_quantizer.get_range())[0] * largest / 127
+        bias = (bias / step).round() * step
+        block.get_equivalent_kernel_bias = lambda kernel=kernel, bias=bias: (kernel, bias)
+    return model
 
 
-def run_tool(folder: Path, name: str, *args: str) -> None:
-    """Run a tool as a user does, in a folder that has the data."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *args]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
+@torch.no_grad()
 def assert_file_computes_like(model: Any, run_file: Callable[[Tensor], Tensor], cfg: Config) -> float:
-    """The file's logits are the fake-quantized model's but for rare steps of a grid; returns the file's top-1."""
-    rows = []
-    for images, labels in iterate_samples(cfg, 'test', batch_size=60):
-        images = normalise(model, images)
-        outputs = [run_file(images)]
-        for enabled in (True, False):
-            set_fake_quantization(model, enabled)
-            with torch.no_grad():
-                outputs.append(model(images))
-        rows.append((labels, *outputs))
-    labels, found, simulated, unrounded = map(torch.cat, zip(*rows, strict=True))
-    assert (found - simulated).abs().mean() < 0.25 * (unrounded - simulated).abs().mean()
-    assert (found.argmax(1) == simulated.argmax(1)).double().mean() > 0.99
-    return 100 * (found.argmax(1) == labels).double().mean().item()
+    """The file's logits are the fake-quantized model's, but for its rounded biases; returns the file's top-1.
+
+    What is left is the order of sums in float32, which moves a few of the values that lie between two steps of a grid.
+    """
+    set_fake_quantization(model, enabled=True)
+    rounded = round_biases(model)
+    batches = list(iterate_samples(cfg, 'test', batch_size=60))
+    labels = torch.cat([labels for _, labels in batches])
+    images = torch.cat([normalise(model, images) for images, _ in batches])
+    found, simulated = run_file(images), rounded(images)
+    set_fake_quantization(rounded, enabled=False)
+    assert (found - simulated).abs().mean() < 0.03 * (rounded(images) - simulated).abs().mean()
+    assert measure_percent(found, model(images)) > 98
+    return measure_percent(found, labels)
 
 
-def test_the_int8_file_is_what_training_showed(workspace):
+def test_the_int8_file_is_what_training_showed(start, tmp_path):
     """Per-tensor: training from the config as a user runs it, the switch, ONNX Runtime."""
     pytest.importorskip('onnxruntime.quantization')
-    checkpoint = workspace / 'work/epoch_1.pth'
-    run_tool(workspace, 'train', 'qat.py', '--work-dir', 'work')
-    (log,) = workspace.glob('work/*/vis_data/scalars.json')
+    start.dump(tmp_path / 'qat.py')
+    succeed('train', 'qat.py', '--work-dir', 'work', cwd=tmp_path)
+    (log,) = tmp_path.glob('work/*/vis_data/scalars.json')
     shown = json.loads(log.read_text().splitlines()[-1])['accuracy/top1']
-    assert shown > 80  # it has learnt something, or any file would agree
+    assert shown > 90  # it has learnt something, or any file would agree
 
-    cfg = load_config(str(workspace / 'qat.py'))
-    model = build_model(cfg, deploy=False)
+    checkpoint, out = tmp_path / 'work/epoch_1.pth', tmp_path / 'int8.onnx'
+    model = build_model(start, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
-    assert reparameterize_checkpoint(cfg, checkpoint, workspace / 'deploy.pth').was_trained_for_int8
+    assert reparameterize_checkpoint(start, checkpoint, tmp_path / 'deploy.pth').was_trained_for_int8
     with pytest.raises(ValueError, match='is of quantization-aware training: its int8 file has the ranges'):
-        analyze(cfg, checkpoint)
-    result = quantize_model(cfg, checkpoint, workspace / 'int8.onnx')
+        analyze(start, checkpoint)
+    result = quantize_model(start, checkpoint, out)
     assert (result.granularity, result.reference, result.num_calibration) == ('per-tensor', 'training', 0)
     assert result.accuracy_reference == pytest.approx(shown, abs=1e-4)
     assert result.agreement > 98
-    assert abs(assert_file_computes_like(model, load_exported(workspace / 'int8.onnx'), cfg) - shown) <= 0.5
-
-    # what contradicts the training
-    for settings, message in (
-        (QuantizationSettings('per-channel'), 'granularity must be per-tensor, which the model was trained for'),
-        (QuantizationSettings(max_drop=1.0), 'leave out --max-drop'),
-        (QuantizationSettings(clip_scales=4.0), 'leave out --clip-scales'),
-        (QuantizationSettings(calibration='percentile'), 'leave out --quantizer nncf and --calibration'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            quantize_model(cfg, checkpoint, workspace / 'refused.onnx', settings)
-    assert not (workspace / 'refused.onnx').exists()
+    assert assert_file_computes_like(model, load_exported(out), start) == pytest.approx(shown, abs=0.5)
+    with pytest.raises(ValueError, match='`granularity` must be per-tensor, for which the model was trained'):
+        quantize_model(start, checkpoint, tmp_path / 'refused.onnx', QuantizationSettings('per-channel'))
+    assert not (tmp_path / 'refused.onnx').exists()
 
 
-def test_an_ordinary_checkpoint_with_the_config_of_quantization_aware_training(workspace, tmp_path):
-    cfg = load_config(str(workspace / 'qat.py'))
+def test_an_ordinary_checkpoint_with_the_config_of_quantization_aware_training(start, tmp_path):
     with pytest.raises(CheckpointError, match=r'is not of quantization-aware training, .* load_from=CHECKPOINT'):
-        quantize_model(cfg, workspace / 'train.pth', tmp_path / 'int8.onnx')
+        quantize_model(start, start.load_from, tmp_path / 'int8.onnx')
 
 
 @pytest.mark.parametrize('quantization', [PER_CHANNEL, PER_CHANNEL | LEARNED], ids=['observed', 'learned'])
-def test_onnx_runtime_agrees_per_channel(workspace, quantization, tmp_path):
+def test_onnx_runtime_agrees_per_channel(start, quantization, tmp_path):
     pytest.importorskip('onnxruntime.quantization')
-    cfg = load_config(str(workspace / 'qat.py'))
+    cfg = copy.deepcopy(start)
     cfg.model.backbone.quantization = quantization
     model = build_model(cfg, deploy=False)
-    model.load_state_dict(torch.load(workspace / 'train.pth')['state_dict'], strict=False)
+    model.load_state_dict(torch.load(cfg.load_from)['state_dict'], strict=False)
     calibrate_activation_ranges(model, (normalise(model, x) for x, _ in iterate_samples(cfg, 'train', 64)))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'qat.pth')
     assert quantize_model(cfg, tmp_path / 'qat.pth', tmp_path / 'int8.onnx').granularity == 'per-channel'
-    assert assert_file_computes_like(model, load_exported(tmp_path / 'int8.onnx'), cfg) > 80
+    assert assert_file_computes_like(model, load_exported(tmp_path / 'int8.onnx'), cfg) > 90
 
 
 def test_scales_of_batch_norms_are_limited(randomise):
