@@ -327,7 +327,7 @@ class TestQuantizers:
         with simulate(model, ranges, 'per-tensor', kept=['backbone.stem'], activations=False):
             assert torch.equal(layers['backbone.stem'].weight, before)
             assert not torch.equal(model(images), expected)
-        with simulate(model, ranges, 'per-tensor', layers=[], activations=True):
+        with simulate(model, ranges, 'per-tensor', kept=list(layers)):
             assert torch.equal(model(images), expected)
         with pytest.raises(ZeroDivisionError, match='division by zero'), simulate(model, ranges, 'per-tensor'):
             _ = 1 / 0
@@ -416,8 +416,8 @@ class TestVerdict:
             first
             == 'per-channel weights will not do either: they lose about 13.9 points (per-tensor ones about 25.0 points)'
         )
-        assert 'tools/quantize.py ... --max-drop' in second
-        assert 'with a so, the loss is about 5.0 points' in second
+        assert '`quantize_model` with `max_drop=0.5`' in second
+        assert 'with a in float32 the loss is about 5.0 points' in second
         assert 'QARepVGG' in third
         safe = replace(analysis, outcomes=(make_outcome(0), *outcomes[1:]))
         assert judge(safe).advice[0] == 'ship int8, per-tensor'
@@ -464,7 +464,7 @@ class TestAnalysis:
         clipped = analysis.find_clipped()
         assert clipped.clip_scales == CLIP_SCALES
         assert clipped.drop < 5 < analysis.find('per-tensor').drop - 10
-        (advice,) = (line for line in judge(analysis).advice if '--clip-scales 4' in line)
+        (advice,) = (line for line in judge(analysis).advice if '`clip_scales=4`' in line)
         assert advice.endswith(
             f'the loss is about {clipped.drop:.1f} points' if clipped.drop > 0 else 'the loss is nothing'
         )
@@ -507,7 +507,7 @@ class TestAnalysis:
         settings = QuantizationSettings(num_samples=16, eval_samples=0)
         result = quantize_model(cfg, workspace / 'good.pth', tmp_path / 'net.onnx', settings)
         assert (result.accuracy, result.images, result.num_images) == (None, 'train', 16)
-        with pytest.raises(ValueError, match='test images of the config have no labels; --eval-samples 0 does without'):
+        with pytest.raises(ValueError, match='test images of the config have no labels; `eval_samples=0` does without'):
             quantize_model(cfg, workspace / 'good.pth', tmp_path / 'other.onnx')
 
     def test_a_config_without_test_data(self, workspace):
@@ -519,7 +519,7 @@ class TestAnalysis:
     def test_a_config_without_data(self, workspace):
         cfg = make_config(workspace, PLAIN)
         cfg.train_dataloader = None
-        with pytest.raises(ValueError, match='the config must have a train_dataloader, from whose data set'):
+        with pytest.raises(ValueError, match='the config must have a train_dataloader, whose images are needed here'):
             analyze(cfg, workspace / 'good.pth')
 
     def test_another_model(self, workspace):

@@ -1,7 +1,7 @@
 """What int8 will do to a model, layer by layer and end to end, found by simulation."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from ...checkpoints.loading import load_weights
 from ...checkpoints.reading import read_checkpoint
 from ...data.samples import iterate_samples
+from ...measures.accuracy import measure_percent
 from ...models.backbone import RepVGG
 from ...models.blocks import RepVGGBlock
 from ...models.building import build_model
 from ...models.norm_scales import clip_norm_scales
 from ...progress import track
 from ...reparam.switch import reparameterize
+from ...runtimes.prepared import normalise
 from ..settings import GRANULARITIES
 from ..trained import find_training
 from .noise import measure_logits_noise, measure_output_noise, measure_weight_noise
 from .observe import describe_kernel, describe_norms, observe_activations
 from .points import find_layers
-from .results import CLIP_SCALES, Analysis, Layer, Outcome
+from .results import CLIP_SCALES, Activations, Analysis, Layer, Norm, Outcome
 from .simulation import simulate
 from .verdict import find_worst, predict
 
@@ -32,6 +34,7 @@ from .verdict import find_worst, predict
 NUM_LAYER_IMAGES = 32
 
 Batch = tuple[Tensor, Tensor | None]
+Ranges = Mapping[str, Activations]
 
 
 def analyze(
@@ -63,9 +66,6 @@ def analyze(
         ValueError: If the model is no classifier on a RepVGG or was trained for int8, or the data can't be used.
         CheckpointError: If the checkpoint can't be read, or does not fit.
     """
-    for name in (split, calibration_split):
-        if cfg.get(f'{name}_dataloader') is None:
-            raise ValueError(f'the config must have a {name}_dataloader, from whose data set images are drawn')
     weights = read_checkpoint(checkpoint, ema)
     model: Any = build_model(cfg, deploy=weights.is_deploy_form)
     _check_classifier(model)
@@ -73,7 +73,7 @@ def analyze(
     if find_training(model) is not None:
         raise ValueError(
             f'{checkpoint} is of quantization-aware training: its int8 file has the ranges of training, and there is '
-            'nothing to predict; tools/quantize.py writes and measures it'
+            'nothing to predict; write and measure it with `quantize_model`'
         )
     calibration = list(iterate_samples(cfg, calibration_split, num_calibration, seed=seed, batch_size=batch_size))
     samples = list(iterate_samples(cfg, split, num_samples, seed=seed, batch_size=batch_size))
@@ -95,120 +95,111 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
     _check_classifier(model)
     if not samples:
         raise ValueError('there must be at least one batch of samples')
+    images = [images for images, _ in samples]
+    known = [labels for _, labels in samples if labels is not None]
+    labels = torch.cat(known) if len(known) == len(samples) else None
     norms = describe_norms(model)
     deployed = reparameterize(model)
-    simulation = _Simulation(deployed, calibration, samples)
-    layers = simulation.describe_layers(norms)
+    ranges = _observe(deployed, calibration)
+    expected = _run(deployed, images, 'float32')
+    layers = _describe_layers(deployed, ranges, images, expected, norms)
+
+    def find_outcome(
+        granularity: str, model: nn.Module = deployed, ranges: Ranges = ranges, **settings: Any
+    ) -> Outcome:
+        with simulate(model, ranges, granularity, **settings):
+            logits = _run(model, images, f'int8 {granularity}')
+        return _compare(expected, logits, labels, granularity, **settings)
+
     outcomes = [
-        simulation.run(granularity, weights=weights, activations=activations)
-        for weights, activations in ((True, True), (True, False))
+        find_outcome(granularity, activations=activations)
+        for activations in (True, False)
         for granularity in GRANULARITIES
     ]
     # the granularity is the weights'
-    outcomes.append(simulation.run('per-tensor', weights=False))
+    outcomes.append(find_outcome('per-tensor', weights=False))
     if predict(outcomes[0]).level != 'safe':
-        outcomes.append(simulation.run('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
+        outcomes.append(find_outcome('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
         if any(isinstance(module, RepVGGBlock) and not module.deploy for module in model.modules()):
             clipped = copy.deepcopy(model)
             clip_norm_scales(clipped, CLIP_SCALES)
+            clipped = reparameterize(clipped, inplace=True)
             # set against the model as it was trained, not against itself
-            limited = _Simulation(reparameterize(clipped, inplace=True), calibration, samples, simulation.logits)
-            outcomes.append(replace(limited.run('per-tensor'), clip_scales=CLIP_SCALES))
+            outcome = find_outcome('per-tensor', clipped, _observe(clipped, calibration))
+            outcomes.append(replace(outcome, clip_scales=CLIP_SCALES))
     return Analysis(
         layers,
         tuple(outcomes),
-        simulation.accuracy,
-        num_classes=simulation.logits.shape[1],
-        num_images=len(simulation.logits),
+        None if labels is None else measure_percent(expected, labels),
+        num_classes=expected.shape[1],
+        num_images=len(expected),
         num_calibration=sum(map(len, calibration)),
         was_switched=bool(norms),
     )
 
 
-class _Simulation:
-    """A model in deploy form with its ranges, its samples, and what float32 says about them (default: its own)."""
+def _compare(
+    expected: Tensor,
+    logits: Tensor,
+    labels: Tensor | None,
+    granularity: str,
+    *,
+    weights: bool = True,
+    activations: bool = True,
+    kept: tuple[str, ...] = (),
+) -> Outcome:
+    """Set int8's logits ``(N, classes)`` against those of float32, which is right where there are no labels."""
+    predicted, before = logits.argmax(1), expected.argmax(1)
+    truth = before if labels is None else labels
+    return Outcome(
+        granularity,
+        weights,
+        activations,
+        kept,
+        num_images=len(logits),
+        num_agreeing=int((predicted == before).sum()),
+        num_lost=int(((before == truth) & (predicted != truth)).sum()),
+        num_gained=int(((before != truth) & (predicted == truth)).sum()),
+        accuracy=None if labels is None else measure_percent(logits, labels),
+        logits_snr=measure_logits_noise(expected, logits),
+    )
 
-    def __init__(
-        self,
-        model: nn.Module,
-        calibration: Iterable[Tensor],
-        samples: Sequence[Batch],
-        logits: Tensor | None = None,
-    ):
-        self.model = model
-        self.batches = [images for images, _ in samples]
-        labels = [label for _, label in samples if label is not None]
-        self.labels = torch.cat(labels) if len(labels) == len(samples) else None
-        self.ranges = observe_activations(
-            model, (self._prepare(images) for images in track(list(calibration), 'observing'))
-        )
-        if logits is None:
-            logits = torch.cat([model(self._prepare(images)) for images in track(self.batches, 'float32')])
-        self.logits = logits
-        self.accuracy = None if self.labels is None else _compute_accuracy(self.logits, self.labels)
 
-    def describe_layers(self, norms: dict[str, tuple]) -> tuple[Layer, ...]:
-        images = torch.cat([self._prepare(batch) for batch in self._take_few()])
-        batches = images.split(len(self.batches[0]))
-        expected = self.logits[: len(images)]
-        snr = measure_output_noise(self.model, batches, self.ranges)
-        modules = find_layers(self.model)
-        layers = []
-        names = [name for name in self.ranges if name in modules]  # in the order of computation
-        for name in track(names, 'layer by layer'):
-            with simulate(self.model, self.ranges, 'per-tensor', layers=[name]):
-                logits = torch.cat([self.model(batch) for batch in batches])
-            layers.append(
-                Layer(
-                    name,
-                    describe_kernel(modules[name].weight),
-                    self.ranges[name],
-                    measure_weight_noise(modules[name].weight),
-                    snr[name],
-                    measure_logits_noise(expected, logits),
-                    norms.get(name, ()),
-                )
+def _describe_layers(
+    model: nn.Module, ranges: Ranges, batches: Sequence[Tensor], logits: Tensor, norms: Mapping[str, tuple[Norm, ...]]
+) -> tuple[Layer, ...]:
+    """Each layer alone in int8, on the first images."""
+    size = len(batches[0])
+    few = torch.cat(list(batches[: -(-NUM_LAYER_IMAGES // size)]))[:NUM_LAYER_IMAGES]
+    batches = normalise(model, few).split(size)
+    snr = measure_output_noise(model, batches, ranges)
+    modules = find_layers(model)
+    names = [name for name in ranges if name in modules]  # in the order of computation
+    layers = []
+    for name in track(names, 'layer by layer'):
+        with simulate(model, ranges, 'per-tensor', kept=modules.keys() - {name}):
+            alone = torch.cat([model(batch) for batch in batches])
+        layers.append(
+            Layer(
+                name,
+                describe_kernel(modules[name].weight),
+                ranges[name],
+                measure_weight_noise(modules[name].weight),
+                snr[name],
+                measure_logits_noise(logits[: len(few)], alone),
+                norms.get(name, ()),
             )
-        return tuple(layers)
-
-    def run(
-        self, granularity: str, *, weights: bool = True, activations: bool = True, kept: tuple[str, ...] = ()
-    ) -> Outcome:
-        title = f'int8 {granularity}'
-        with simulate(self.model, self.ranges, granularity, weights=weights, activations=activations, kept=kept):
-            logits = torch.cat([self.model(self._prepare(images)) for images in track(self.batches, title)])
-        # without labels, float32 is taken for right
-        labels = self.logits.argmax(1) if self.labels is None else self.labels
-        before, after = self.logits.argmax(1) == labels, logits.argmax(1) == labels
-        return Outcome(
-            granularity,
-            weights,
-            activations,
-            kept,
-            num_images=len(logits),
-            num_agreeing=int((logits.argmax(1) == self.logits.argmax(1)).sum()),
-            num_lost=int((before & ~after).sum()),
-            num_gained=int((after & ~before).sum()),
-            accuracy=None if self.labels is None else _compute_accuracy(logits, self.labels),
-            logits_snr=measure_logits_noise(self.logits, logits),
         )
-
-    def _prepare(self, images: Tensor) -> Tensor:
-        model: Any = self.model
-        return model.data_preprocessor(dict(inputs=images))['inputs']
-
-    def _take_few(self) -> list[Tensor]:
-        few, left = [], NUM_LAYER_IMAGES
-        for images in self.batches:
-            if left <= 0:
-                break
-            few.append(images[:left])
-            left -= len(images)
-        return few
+    return tuple(layers)
 
 
-def _compute_accuracy(logits: Tensor, labels: Tensor) -> float:
-    return 100 * (logits.argmax(1) == labels).double().mean().item()
+def _observe(model: nn.Module, calibration: Sequence[Tensor]) -> Ranges:
+    return observe_activations(model, (normalise(model, images) for images in track(calibration, 'observing')))
+
+
+def _run(model: nn.Module, batches: Sequence[Tensor], title: str) -> Tensor:
+    """The logits ``(N, classes)`` of all batches of images."""
+    return torch.cat([model(normalise(model, images)) for images in track(batches, title)])
 
 
 def _check_classifier(model: Any) -> None:

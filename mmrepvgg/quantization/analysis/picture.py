@@ -9,8 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ...checkpoints.writing import replacing
-from ..settings import GRANULARITIES
+from ...checkpoints.writing import replacing, require_writable
 from .results import Analysis, Layer
 from .verdict import MARKS, Verdict, find_mark
 
@@ -18,7 +17,8 @@ from .verdict import MARKS, Verdict, find_mark
 _COLOURS = {'!!': '#D55E00', '!': '#E69F00', '': '#0072B2'}
 _TITLES = {'!!': 'under 10 dB', '!': 'under 20 dB', '': '20 dB and more'}
 _BITS = LinearSegmentedColormap.from_list('bits', ['#D55E00', '#FFFFFF', '#0072B2'])
-_HATCHES = dict(zip(GRANULARITIES, ('', '///'), strict=True))
+_HATCHES = {'per-tensor': '', 'per-channel': '///'}
+_SHIFTS = {'per-tensor': -0.2, 'per-channel': 0.2}
 _INCHES_PER_LAYER = 0.3
 
 
@@ -29,6 +29,7 @@ def draw_picture(analysis: Analysis, verdict: Verdict, path: str | Path) -> None
     int8; its own output's, per-tensor beside per-channel; how many bits of a per-tensor scale its output channels have
     left, from the smallest channel to the largest; how many bits of its input serve outliers.
     """
+    require_writable(path)
     layers = analysis.layers
     figure = Figure(figsize=(max(9.0, _INCHES_PER_LAYER * len(layers) + 3), 11), layout='constrained')
     FigureCanvasAgg(figure)
@@ -64,7 +65,7 @@ def _draw_effect(ax: Any, layers: tuple[Layer, ...]) -> None:
 
 
 def _draw_output(ax: Any, layers: tuple[Layer, ...]) -> None:
-    for granularity, shift in zip(GRANULARITIES, (-0.2, 0.2), strict=True):
+    for granularity, shift in _SHIFTS.items():
         values = [layer.output_snr[granularity] for layer in layers]
         colours = [_COLOURS[next(mark for mark, limit in MARKS.items() if value < limit)] for value in values]
         positions = [position + shift for position in range(len(layers))]

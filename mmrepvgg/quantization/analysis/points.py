@@ -39,7 +39,7 @@ def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 
 
 def find_points(model: nn.Module) -> dict[str, Point]:
-    """Where tools/quantize.py's ONNX files round activations: at the inputs of layers, and of the poolings before them.
+    """Where int8 ONNX files round activations: at the inputs of layers, and of the poolings before them.
 
     A layer's input has the layer's name. A tensor is rounded for all that take it: with the pooling of an SE layer,
     the product behind it sees rounded values, too. What lies between a layer and the next one's input stays float32.

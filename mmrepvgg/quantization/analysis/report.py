@@ -1,12 +1,13 @@
 """An analysis as text and as JSON. Imports no torch."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...checkpoints.writing import replacing
+from ...tables import format_table
 from ..settings import GRANULARITIES
 from .results import Analysis, Layer, Outcome
 from .verdict import LEVELS, Prediction, Verdict, find_mark, judge
@@ -20,8 +21,9 @@ _LEGEND = (
     'channels: largest output channel over the median one',
     'of the input: minimum; maximum; outliers: largest value over the 99.99th percentile; largest channel over the '
     'median one',
-    'dB: signal over int8 noise; weights and output (per-tensor / per-channel, this layer alone in int8): a quarter of '
-    'the channels are below; effect: of the logits, this layer alone in int8, per-tensor: ! below 20, !! below 10',
+    f'dB: signal over int8 noise; weights and output ({" / ".join(GRANULARITIES)}, this layer alone in int8): a '
+    'quarter of the channels are below; effect: of the logits, this layer alone in int8, per-tensor: ! below 20, '
+    '!! below 10',
 )
 
 
@@ -31,7 +33,7 @@ def format_report(analysis: Analysis, verdict: Verdict | None = None) -> str:
 
 
 def write_json(analysis: Analysis, verdict: Verdict, path: str | Path) -> None:
-    """Write everything, whole or not at all. ``fp32`` has the accuracy; for the rest see ``results.py``."""
+    """Write everything, whole or not at all; ``fp32`` has float32's accuracy."""
     content: dict[str, Any] = dict(
         fp32=dict(accuracy=analysis.accuracy, num_images=analysis.num_images),
         num_calibration=analysis.num_calibration,
@@ -48,7 +50,7 @@ def write_json(analysis: Analysis, verdict: Verdict, path: str | Path) -> None:
 
 
 def _iterate_lines(analysis: Analysis, verdict: Verdict) -> Iterator[str]:
-    yield from _iterate_table(_COLUMNS, [_format_layer(layer) for layer in analysis.layers], 1)
+    yield format_table(_COLUMNS, map(_format_layer, analysis.layers))
     yield ''
     yield from _LEGEND
     if any(layer.norms for layer in analysis.layers):
@@ -60,13 +62,13 @@ def _iterate_lines(analysis: Analysis, verdict: Verdict) -> Iterator[str]:
             'running variance; nearly dead channels (variance below eps)'
         )
         yield ''
-        yield from _iterate_table(('block', *branches, 'smallest var', 'dead'), rows, 1)
+        yield format_table(('block', *branches, 'smallest var', 'dead'), rows)
     columns = ('in int8', 'top-1', 'points lost', 'agrees with fp32', 'logits dB')
     fp32 = ['nothing (fp32)', _format_percent(analysis.accuracy), '', '', '']
     yield ''
     yield f'on {analysis.num_images} images, ranges from {analysis.num_calibration}:'
     yield ''
-    yield from _iterate_table(columns, [fp32, *map(_format_outcome, analysis.outcomes)], 1)
+    yield format_table(columns, [fp32, *map(_format_outcome, analysis.outcomes)])
     yield ''
     yield from _iterate_verdict(analysis, verdict)
 
@@ -80,23 +82,6 @@ def _iterate_verdict(analysis: Analysis, verdict: Verdict) -> Iterator[str]:
         yield from (f'- {cause}' for cause in verdict.causes)
     yield 'advice:'
     yield from (f'- {advice}' for advice in verdict.advice)
-
-
-def _iterate_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int) -> Iterator[str]:
-    """Markdown, aligned for reading in a terminal; the first ``num_left`` columns to the left."""
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-
-    def format_row(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(width) if i < num_left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return f'| {" | ".join(cells)} |'
-
-    yield format_row(columns)
-    rules = ['-' * (width + 2) if i < num_left else '-' * (width + 1) + ':' for i, width in enumerate(widths)]
-    yield f'|{"|".join(rules)}|'
-    yield from map(format_row, rows)
 
 
 def _format_layer(layer: Layer) -> list[str]:

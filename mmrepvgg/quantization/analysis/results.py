@@ -107,7 +107,7 @@ class Outcome:
         weights: Whether the weights are int8.
         activations: Whether the activations are.
         kept: Layers that stay float32.
-        clip_scales: To how many times their median the batch norms' scales were limited first; None: not.
+        clip_scales: To how many times their median the batch norms' scales were limited first; None if they were not.
         num_images: On how many images.
         num_agreeing: For how many of them it predicts the same class as float32.
         num_lost: Images that float32 classifies correctly and this does not; without labels those that disagree.

@@ -1,7 +1,7 @@
-"""int8 simulated in float32: the numbers that the ONNX files of tools/quantize.py compute with.
+"""int8 simulated in float32: the numbers with which int8 ONNX files compute.
 
 Weights are int8 and symmetric, activations uint8 with a zero point, ranges are minima and maxima that include 0.
-The bias stays: it is int32 there, on a grid much finer than the others.
+Biases stay as they are. In a file they are int32, in steps of the input's times the weight's, which are far finer.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -45,7 +45,6 @@ def simulate(
     *,
     weights: bool = True,
     activations: bool = True,
-    layers: Collection[str] | None = None,
     kept: Collection[str] = (),
 ) -> Iterator[None]:
     """Let ``model`` compute as if in int8; afterwards it is as it was.
@@ -56,27 +55,20 @@ def simulate(
         granularity: Of the weights.
         weights: Quantize them.
         activations: Quantize them.
-        layers: Quantize these layers alone, their inputs and weights. Default: everything.
         kept: Layers that stay float32, their inputs and weights.
     """
     points = {name: point for name, point in find_points(model).items() if name in ranges and point.layer not in kept}
-    if layers is not None:
-        points = {name: point for name, point in points.items() if point.layer in layers}
-    chosen = {
-        name: layer
-        for name, layer in find_layers(model).items()
-        if name not in kept and (layers is None or name in layers)
-    }
+    layers = {name: layer for name, layer in find_layers(model).items() if name not in kept}
 
     def round_activations(name: str, x: Tensor) -> Tensor:
         return quantize_activations(x, ranges[name])
 
-    originals = {name: layer.weight.data for name, layer in chosen.items()} if weights else {}
+    originals = {name: layer.weight.data for name, layer in layers.items()} if weights else {}
     try:
         for name, weight in originals.items():
-            chosen[name].weight.data = quantize_weight(weight, granularity)
+            layers[name].weight.data = quantize_weight(weight, granularity)
         with intercept(points if activations else {}, round_activations):
             yield
     finally:
         for name, weight in originals.items():
-            chosen[name].weight.data = weight
+            layers[name].weight.data = weight

@@ -61,17 +61,17 @@ class Verdict:
 
 def judge(analysis: Analysis) -> Verdict:
     """Predict what int8 files will lose, and say why and what to do."""
-    predictions = tuple(predict(analysis.find(granularity)) for granularity in GRANULARITIES)
-    per_tensor, per_channel = predictions
-    if per_tensor.level == 'safe':
-        return Verdict(predictions, None, (), (), tuple(_advise(analysis, per_tensor, per_channel, ())))
-    worst = find_worst(analysis.layers)
+    by_granularity = {granularity: predict(analysis.find(granularity)) for granularity in GRANULARITIES}
+    per_tensor, per_channel = by_granularity['per-tensor'], by_granularity['per-channel']
+    is_safe = per_tensor.level == 'safe'
+    worst = () if is_safe else find_worst(analysis.layers)
+    names = tuple(layer.name for layer in worst)
     return Verdict(
-        predictions,
-        find_blame(analysis),
-        tuple(layer.name for layer in worst),
-        tuple(explain(layer) for layer in worst),
-        tuple(_advise(analysis, per_tensor, per_channel, tuple(layer.name for layer in worst))),
+        tuple(by_granularity.values()),
+        None if is_safe else find_blame(analysis),
+        names,
+        tuple(map(explain, worst)),
+        tuple(_advise(analysis, per_tensor, per_channel, names)),
     )
 
 
@@ -155,7 +155,7 @@ def _blame_norm(layer: Layer) -> str:
 def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction, worst: tuple[str, ...]) -> list[str]:
     unsure = [
         f'{p.granularity} is not certain on {analysis.num_images} images ({p.low:+.1f} to {p.high:+.1f} points lost); '
-        'more images (--num-samples) narrow that down'
+        'more images (`num_samples`) narrow that down'
         for p in (per_tensor, per_channel)
         if not p.is_certain
     ]
@@ -179,15 +179,14 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
             f'(per-tensor ones {_count(per_tensor.drop)})'
         )
     kept = analysis.find('per-tensor', keeping=True)
-    remedy = f'python tools/quantize.py ... --max-drop 0.5 keeps layers in float32: with {", ".join(worst)} so, '
     advice.append(
-        f'{"for a target that takes per-tensor only" if per_channel.level == "safe" else "or"}: '
-        f'{remedy}the loss is {_count(kept.drop)}'
+        f'{"for a target that takes per-tensor only" if per_channel.level == "safe" else "or"}: `quantize_model` with '
+        f'`max_drop=0.5` keeps layers in float32; with {", ".join(worst)} in float32 the loss is {_count(kept.drop)}'
     )
     if (clipped := analysis.find_clipped()) is not None:
         advice.append(
-            f'or limit what nearly dead channels do to the kernels: with python tools/quantize.py ... --clip-scales '
-            f'{clipped.clip_scales:g}, all layers per-tensor, the loss is {_count(clipped.drop)}'
+            'or limit what nearly dead channels do to the kernels: by `quantize_model` with '
+            f'`clip_scales={clipped.clip_scales:g}`, all layers per-tensor, the loss is {_count(clipped.drop)}'
         )
     advice.append('or train for it: quantization-aware training, or QARepVGG blocks, whose fused kernels stay narrow')
     return advice + unsure
