@@ -1,20 +1,14 @@
 """RepVGG for OpenMMLab: train with branches, ship a plain stack of 3x3 convolutions."""
 
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
 
-if find_spec('mmcv') is None:
-    raise ImportError(
-        'mmrepvgg needs mmcv, and none is installed: pip install "mmcv-lite>=2.1,<2.3" (or mmcv itself; '
-        "never both, they are two builds of one package and overwrite each other's files)"
-    )
-
-# Where the public names live. They are resolved on first use, so that importing the package costs nothing;
-# mmengine resolves 'mmrepvgg.<name>' in a config of any scope here, too.
+# The public names and their modules. They are resolved on first use, so that importing the package costs nothing;
+# mmengine resolves 'mmrepvgg.<name>' in a config of any scope here, too. The block for type checkers says the same.
 _PUBLIC = {
+    # networks
     'RepVGG': 'models.backbone',
     'RepVGGBlock': 'models.blocks',
     'QARepVGGBlock': 'models.qarepvgg',
@@ -22,30 +16,87 @@ _PUBLIC = {
     'AuxiliaryClsHead': 'models.heads',
     'build_backbone': 'registry',
     'build_classifier': 'registry',
-    'reparameterize': 'reparam.switch',
-    'ExportedClassifier': 'runtimes.classifier',
-    'load_classifier': 'runtimes.classifier',
     'register_models': 'zoo.hub',
+    'load_config': 'zoo.configs',
+    # the switch, and checkpoints
+    'reparameterize': 'reparam.switch',
+    'reparameterize_checkpoint': 'reparam.checkpoint',
+    'compare_forms': 'reparam.comparison',
+    'convert_checkpoint': 'checkpoints.convert',
+    'clip_norm_scales': 'models.norm_scales',
+    # training and testing
+    'train': 'engine.training',
+    'evaluate': 'engine.testing',
     'ImageNet': 'data.imagenet',
+    'prepare_digits': 'data.digits',
     'AmpOptimWrapper': 'engine.amp',
     'CPUAmpOptimWrapper': 'engine.amp',
     'CalibrateInsertedNormsHook': 'engine.calibration',
     'ChannelsLastHook': 'engine.hooks',
     'CustomL2Hook': 'engine.custom_l2',
-    'clip_norm_scales': 'models.norm_scales',
     'PredictionRecord': 'engine.metrics',
     'QuantizationAwareHook': 'engine.quantization',
     'get_activation_ranges': 'models.fake_quant',
+    # files for runtimes, and what uses them
+    'export_model': 'runtimes.export',
+    'load_exported': 'runtimes.loading',
+    'load_classifier': 'runtimes.classifier',
+    'ExportedClassifier': 'runtimes.classifier',
+    'QuantizationSettings': 'quantization.settings',
+    'quantize_model': 'quantization.quantize',
+    'analyze': 'quantization.analysis.analyze',
+    'Predictor': 'prediction.predictor',
+    'write_inputs': 'handoff.preprocessed',
+    'score_outputs': 'handoff.scoring',
 }
 
 __all__ = ['__version__', *_PUBLIC]
+
+if TYPE_CHECKING:
+    from .checkpoints.convert import convert_checkpoint as convert_checkpoint
+    from .data.digits import prepare_digits as prepare_digits
+    from .data.imagenet import ImageNet as ImageNet
+    from .engine.amp import AmpOptimWrapper as AmpOptimWrapper
+    from .engine.amp import CPUAmpOptimWrapper as CPUAmpOptimWrapper
+    from .engine.calibration import CalibrateInsertedNormsHook as CalibrateInsertedNormsHook
+    from .engine.custom_l2 import CustomL2Hook as CustomL2Hook
+    from .engine.hooks import ChannelsLastHook as ChannelsLastHook
+    from .engine.metrics import PredictionRecord as PredictionRecord
+    from .engine.quantization import QuantizationAwareHook as QuantizationAwareHook
+    from .engine.testing import evaluate as evaluate
+    from .engine.training import train as train
+    from .handoff.preprocessed import write_inputs as write_inputs
+    from .handoff.scoring import score_outputs as score_outputs
+    from .models.backbone import RepVGG as RepVGG
+    from .models.blocks import RepVGGBlock as RepVGGBlock
+    from .models.classifier import ImageClassifier as ImageClassifier
+    from .models.fake_quant import get_activation_ranges as get_activation_ranges
+    from .models.heads import AuxiliaryClsHead as AuxiliaryClsHead
+    from .models.norm_scales import clip_norm_scales as clip_norm_scales
+    from .models.qarepvgg import QARepVGGBlock as QARepVGGBlock
+    from .prediction.predictor import Predictor as Predictor
+    from .quantization.analysis.analyze import analyze as analyze
+    from .quantization.quantize import quantize_model as quantize_model
+    from .quantization.settings import QuantizationSettings as QuantizationSettings
+    from .registry import build_backbone as build_backbone
+    from .registry import build_classifier as build_classifier
+    from .reparam.checkpoint import reparameterize_checkpoint as reparameterize_checkpoint
+    from .reparam.comparison import compare_forms as compare_forms
+    from .reparam.switch import reparameterize as reparameterize
+    from .runtimes.classifier import ExportedClassifier as ExportedClassifier
+    from .runtimes.classifier import load_classifier as load_classifier
+    from .runtimes.export import export_model as export_model
+    from .runtimes.loading import load_exported as load_exported
+    from .zoo.configs import load_config as load_config
+    from .zoo.hub import register_models as register_models
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    import_module(f'{__name__}.mmcv_installed')
     return getattr(import_module(f'{__name__}.{_PUBLIC[name]}'), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted(__all__)

@@ -7,6 +7,9 @@ registers everything and allows torch >= 2.6 to load a Runner's checkpoints safe
 from collections.abc import Mapping
 from typing import Any
 
+from . import mmcv_installed  # noqa: F401
+
+# isort: split
 from mmengine.registry import Registry
 from mmpretrain import registry as mmpretrain
 from torch import nn

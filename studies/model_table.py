@@ -1,5 +1,9 @@
-"""The table of models in a README, written from the model-index file."""
+"""Write the model table of configs/repvgg/README.md from configs/repvgg/metafile.yml.
 
+example: python tools/update_model_table.py
+"""
+
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +11,7 @@ from typing import Any
 import yaml
 
 from mmrepvgg.checkpoints.writing import replacing
+from mmrepvgg.commands.files import require_file
 
 BEGIN = '<!-- model table: written by tools/update_model_table.py from metafile.yml -->'
 END = '<!-- end of model table -->'
@@ -73,3 +78,17 @@ def _render_accuracy(metrics: Mapping[str, Any], epochs: int) -> str:
     if metrics.get('Epochs', epochs) != epochs:
         text += f' ({metrics["Epochs"]} epochs)'
     return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--readme', default='configs/repvgg/README.md', help='file to update (default: %(default)s)')
+    parser.add_argument(
+        '--metafile', default='configs/repvgg/metafile.yml', help='model-index file to read (default: %(default)s)'
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    require_file(args.readme)
+    require_file(args.metafile)
+    changed = update_table(args.readme, args.metafile)
+    print(f'{args.readme}: {"updated" if changed else "up to date"}')

@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmrepvgg import reparameterize
+from mmrepvgg import load_config, reparameterize
 from mmrepvgg.checkpoints.reading import read_checkpoint
-from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.models.blocks import RepVGGBlock

@@ -344,6 +344,7 @@ class TestTool:
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        assert 'timing' not in done.stdout, 'no progress bars in what may be sent to a file'
         assert '| A0 | mmrepvgg, deploy form | PyTorch eager | nchw | fp32 |' in done.stdout
         content = json.loads((tmp_path / 'out.json').read_text())
         assert '--input-size 32' in content['command']

@@ -104,7 +104,10 @@ def test_tool_prints_both_forms():
 
 @pytest.mark.parametrize(
     ('shape', 'message'),
-    [(['0'], "must be a positive number of pixels, got '0'"), (['1', '2', '3'], 'takes one number or two, height and')],
+    [
+        (['0'], "must be a whole number of at least 1, got '0'"),
+        (['1', '2', '3'], '--shape takes one number or two,'),
+    ],
 )
 def test_tool_refuses_a_bad_shape_before_torch_is_imported(shape, message, tmp_path):
     (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = None\n")

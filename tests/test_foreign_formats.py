@@ -293,7 +293,7 @@ def test_tool_reports_an_error_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['a.pth', 'b.onnx'], 'must end in .pth, .pt, .safetensors'),
+        (['a.pth', 'b.onnx'], 'must end in .pth, .pt or .safetensors'),
         (['a.pth', 'b.pth', '--source', 'keras'], 'invalid choice'),
         (['a.pth', 'b.pth', '--target', 'mindcv'], 'invalid choice'),
     ],

@@ -15,8 +15,7 @@ import torch
 from rich import progress as rich_progress
 from sklearn.datasets import load_sample_images
 
-from mmrepvgg import progress
-from mmrepvgg.cli import load_config
+from mmrepvgg import load_config, progress
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.images import ImageReader, UnreadableImageError, iterate_batches, list_images
 from mmrepvgg.models.building import build_model

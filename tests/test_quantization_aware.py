@@ -27,11 +27,11 @@ from mmrepvgg import (
     build_classifier,
     clip_norm_scales,
     load_classifier,
+    load_config,
     reparameterize,
 )
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
-from mmrepvgg.cli import load_config
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.engine.quantization import calibrate_activation_ranges
 from mmrepvgg.measures.accuracy import measure_percent

@@ -1,5 +1,7 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -79,17 +81,30 @@ def test_importing_the_package_imports_neither_torch_nor_mmpretrain():
 def test_every_public_name_resolves_and_others_do_not():
     for name in mmrepvgg.__all__:
         assert getattr(mmrepvgg, name) is not None
-        assert name in dir(mmrepvgg)
+    assert dir(mmrepvgg) == sorted(mmrepvgg.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'RepVGGG'"):
         mmrepvgg.RepVGGG  # noqa: B018
 
 
-def test_importing_without_mmcv_says_what_to_install():
+def test_type_checkers_see_the_public_names():
+    module = ast.parse(Path(mmrepvgg.__file__).read_text())
+    (block,) = (node for node in module.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == 'TYPE_CHECKING'
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == mmrepvgg._PUBLIC
+
+
+@pytest.mark.parametrize(
+    'code',
+    ['mmrepvgg.RepVGG', 'import mmrepvgg.registry', 'mmrepvgg.zoo.configs.load_config("repvgg-a0_8xb32")'],
+)
+def test_without_mmcv_the_first_use_says_what_to_install(code):
     hide = (
         'import importlib.util as u; find = u.find_spec\n'
         'u.find_spec = lambda name, *a: None if name == "mmcv" else find(name, *a)\n'
     )
-    done = run_python(hide + 'import mmrepvgg')
+    assert run_python(hide + 'import mmrepvgg').returncode == 0
+    done = run_python(f'{hide}import mmrepvgg.zoo.configs; {code}')
     assert done.returncode != 0
     assert 'pip install "mmcv-lite>=2.1,<2.3"' in done.stderr.splitlines()[-1]
 

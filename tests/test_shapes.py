@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmrepvgg.data.shapes import CLASSES, draw_shapes, prepare_shapes
+from examples.segmentation.shapes import CLASSES, draw_shapes, prepare_shapes
 
 
 def test_masks_fit_the_images_and_name_the_shapes():

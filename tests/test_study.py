@@ -1,6 +1,5 @@
 """The quantization study: what it trains, its tables, and one small run of the real tool."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mmrepvgg.cli import load_config
+from mmrepvgg import load_config
 from mmrepvgg.data.digits import prepare_digits
+from studies.quantization.command import use_data
 from studies.quantization.files import FILES
 from studies.quantization.measuring import Measurement, read_measurement
 from studies.quantization.report import format_study
@@ -21,12 +21,6 @@ from studies.quantization.training import Plan, train_subject
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools/quantization_study.py'
-
-
-spec = importlib.util.spec_from_file_location('quantization_study', TOOL)
-quantization_study = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(quantization_study)
-use_data = quantization_study.use_data
 
 
 def run_tool(folder, *arguments):

@@ -234,15 +234,6 @@ def make_attack(folder):
 
 
 class TestErrors:
-    @pytest.mark.parametrize('tool', ['train', 'test', 'reparameterize_model', 'prepare_digits', 'compare_forms'])
-    def test_help_shows_an_example_and_needs_no_torch(self, tool, tmp_path):
-        done = run_tool(tool, '--help', cwd=tmp_path, python=['-X', 'importtime'])
-        assert done.returncode == 0
-        assert f'example: python tools/{tool}.py' in done.stdout
-        imported = {line.rsplit('|', 1)[-1].strip() for line in done.stderr.splitlines()}
-        assert 'argparse' in imported
-        assert not imported & {'torch', 'mmengine', 'mmcv', 'mmpretrain', 'numpy'}
-
     @pytest.mark.parametrize(
         ('args', 'message'),
         [

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmrepvgg.cli import load_config
+from mmrepvgg import load_config
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.handoff.listing import InputList, ListedImage, ListError, make_names, read_list

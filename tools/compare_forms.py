@@ -1,62 +1,7 @@
-"""Compare a trained checkpoint with its deploy form on the test set: size, cost, accuracy, speed, agreement.
+"""Compare the two forms of a model: the command ``mmrepvgg compare`` as a script."""
 
-example: python tools/compare_forms.py configs/repvgg/repvgg-a0_digits.py epoch_40.pth deploy.pth
-"""
-
-import argparse
-import platform
-from typing import Any
-
-from mmrepvgg import cli
-
-
-def parse() -> argparse.ArgumentParser:
-    parser = cli.make_parser(__doc__)
-    parser.add_argument('config', help='config with which the checkpoint was trained')
-    parser.add_argument('train_checkpoint', help='checkpoint in train form')
-    parser.add_argument('deploy_checkpoint', help='checkpoint in deploy form')
-    cli.add_config_options(parser)
-    return parser
-
-
-def main(args: argparse.Namespace) -> None:
-    cli.require_file(args.train_checkpoint)
-    cli.require_file(args.deploy_checkpoint)
-    cfg = cli.load_config(args.config, args.cfg_options)
-
-    from mmrepvgg.data.layout import check_data
-
-    check_data(cfg, ['test_dataloader'])
-
-    from mmrepvgg.reparam.comparison import compare_forms
-
-    result = compare_forms(cfg, args.train_checkpoint, args.deploy_checkpoint)
-    print_table(result)
-    if result.num_different:
-        raise ValueError(
-            f'the two forms predict different classes for {result.num_different} of {result.num_images} images; '
-            'the deploy checkpoint was not made from this train checkpoint, or the weights are degenerate'
-        )
-
-
-def print_table(result: Any) -> None:
-    import torch
-
-    difference = f'{result.max_difference:.1e}'
-    print('| form | parameters | GFLOPs | top-1 | latency per image | largest logit difference |')
-    print('|---|---|---|---|---|---|')
-    for form in result.forms:
-        print(
-            f'| {form.name} | {form.params:,} | {form.macs / 1e9:.4f} | {form.accuracy:.2f}% | '
-            f'{form.latency * 1e3:.2f} ms | {difference if form.name == "deploy" else "-"} |'
-        )
-    print(
-        f'{result.num_images} images, {result.num_different} predictions differ, largest logit {result.max_logit:.1f}. '
-        'GFLOPs: multiply-adds of convolutions and linear layers.\n'
-        f'Latency: median of 30, batch 1, {torch.get_num_threads()} threads, {platform.machine()}, '
-        f'torch {torch.__version__}, Python {platform.python_version()}.'
-    )
-
+from mmrepvgg.commands import compare
+from mmrepvgg.commands.running import run
 
 if __name__ == '__main__':
-    cli.run(parse(), main)
+    run(compare)

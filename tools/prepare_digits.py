@@ -1,25 +1,7 @@
-"""Write scikit-learn's handwritten digits as an ImageNet-style folder of PNG files.
+"""Write a small data set of handwritten digits: the command ``mmrepvgg prepare-digits`` as a script."""
 
-example: python tools/prepare_digits.py data/digits
-"""
-
-import argparse
-
-from mmrepvgg import cli
-
-
-def parse() -> argparse.ArgumentParser:
-    parser = cli.make_parser(__doc__)
-    parser.add_argument('root', nargs='?', default='data/digits', help='folder to write (default: data/digits)')
-    return parser
-
-
-def main(args: argparse.Namespace) -> None:
-    from mmrepvgg.data.digits import prepare_digits
-
-    num_train, num_val = prepare_digits(args.root)
-    print(f'{args.root}: {num_train} training and {num_val} validation images')
-
+from mmrepvgg.commands import prepare_digits
+from mmrepvgg.commands.running import run
 
 if __name__ == '__main__':
-    cli.run(parse(), main)
+    run(prepare_digits)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -163,6 +164,8 @@ def _describe(error: Exception) -> str:
 
 
 def _make_progress() -> Progress:
+    # on stderr, so that stdout stays the report; silent where nobody watches
+    console = Console(stderr=True)
     return Progress(
         TextColumn('{task.description}'),
         BarColumn(),
@@ -170,4 +173,6 @@ def _make_progress() -> Progress:
         TimeElapsedColumn(),
         TextColumn('ETA'),
         TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
     )

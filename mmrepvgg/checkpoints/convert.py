@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from .formats import WRITABLE_SUFFIXES, detect_format, load_any, save
+from .formats import detect_format, load_any, save
 from .keymaps import SYSTEMS, TARGETS
 from .reading import CheckpointError, find_weights, hash_file
 from .structure import Structure, infer_structure
 from .translate import COUNTERS, Recognition, from_ours, recognise, to_ours
-from .writing import replacing
+from .writing import WRITABLE_SUFFIXES, replacing
 
 AUX_HEADS = 'training-only heads, as asked'
 _AUX_PREFIX = 'head.aux_heads.'

@@ -13,8 +13,6 @@ from .mindspore import read_mindspore
 from .paddle import read_paddle
 from .reading import CheckpointError, load_file
 
-WRITABLE_SUFFIXES = ('.pth', '.pt', '.safetensors')
-
 # What torch.save wrote before torch 1.6: a pickled number, then pickles.
 _LEGACY_TORCH = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _RECORD = 'mmrepvgg'

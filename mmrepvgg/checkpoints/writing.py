@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# What the files of checkpoints end in: those of torch.save, and all that can be written.
+TORCH_SUFFIXES = ('.pth', '.pt')
+WRITABLE_SUFFIXES = (*TORCH_SUFFIXES, '.safetensors')
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+# Where samples may come from.
+SPLITS = ('train', 'test')
+
 
 class DataError(ValueError):
     """Data that is not where, or not as, a config says."""

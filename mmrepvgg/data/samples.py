@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor
 
-SPLITS = ('train', 'test')
+from .layout import SPLITS
 
 
 def iterate_samples(

@@ -5,19 +5,11 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-# name on the command line -> mmpretrain's metric and its item
-METRICS = {
-    'accuracy': ('Accuracy', None),
-    'precision': ('SingleLabelMetric', 'precision'),
-    'recall': ('SingleLabelMetric', 'recall'),
-    'f1-score': ('SingleLabelMetric', 'f1-score'),
-    'support': ('SingleLabelMetric', 'support'),
-    'confusion-matrix': ('ConfusionMatrix', None),
-}
+from .metric_names import METRICS
 
 
 def make_evaluator(names: Sequence[str], num_classes: int) -> list[dict[str, Any]]:
-    """Configs of mmpretrain's metrics for ``names`` (keys of :data:`METRICS`).
+    """Configs of mmpretrain's metrics for ``names`` (keys of :data:`mmrepvgg.engine.metric_names.METRICS`).
 
     Accuracy is top-1 and top-5, or top-1 alone where there are fewer than 5 classes.
     """

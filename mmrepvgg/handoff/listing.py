@@ -13,6 +13,10 @@ LIST_NAME = 'list.csv'
 INFO_NAME = 'info.json'
 COLUMNS = ('name', 'file', 'row', 'label', 'image')
 
+# What the files of inputs can be, and the numbers in them.
+FORMATS = ('npz', 'npy')
+DTYPES = ('float32', 'float16', 'uint8')
+
 # What may stand behind a name that comes back; anything else with a dot in it is part of the name.
 _SUFFIXES = ('.npz', '.npy', '.txt', '.bin', '.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 

@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from ..data.layout import check_classes
 from ..progress import track
-from .listing import ListedImage, make_names, write_list
-
-FORMATS = ('npz', 'npy')
-DTYPES = ('float32', 'float16', 'uint8')
+from .listing import DTYPES, FORMATS, ListedImage, make_names, write_list
 
 
 @dataclass(frozen=True)

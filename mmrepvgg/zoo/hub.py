@@ -13,25 +13,7 @@ from modelindex.load_model_index import load
 
 from .. import registry  # noqa: F401  (makes mmrepvgg's types known)
 from ..checkpoints.reading import CheckpointError, load_file
-
-# Where this project's model-index file is, below the folder that holds configs/.
-METAFILE = 'configs/repvgg/metafile.yml'
-
-
-def find_root() -> Path:
-    """The folder that holds ``configs/``: ``.mim`` of an installed package, or the checkout of an editable one.
-
-    Raises:
-        FileNotFoundError: If there is neither.
-    """
-    package = Path(__file__).parent.parent
-    for root in (package / '.mim', package.parent):
-        if (root / METAFILE).is_file():
-            return root
-    raise FileNotFoundError(
-        f'{METAFILE} is neither in {package / ".mim"} nor in {package.parent}; install the package with pip, or use a '
-        'checkout of the repository'
-    )
+from .configs import METAFILE, find_root
 
 
 def register_models(metafile: str | Path | None = None) -> list[str]:

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from examples.segmentation.shapes import prepare_shapes
 from mmrepvgg import RepVGGBlock, build_backbone, reparameterize
-from mmrepvgg.data.shapes import prepare_shapes
 from mmrepvgg.models.building import build_model
 
 ROOT = Path(__file__).parents[2]

@@ -1,11 +1,17 @@
-"""Generated images of discs, squares and triangles with their masks, to try segmentation without a download."""
+"""Write generated images of discs, squares and triangles with their masks, to try segmentation without a download.
 
+example: python tools/prepare_shapes.py data/shapes
+"""
+
+import argparse
 import os
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from mmrepvgg.commands.arguments import positive_int
 
 CLASSES = ('background', 'disc', 'square', 'triangle')
 IMAGE_SIZE = 64
@@ -69,3 +75,14 @@ def _write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), image):
         raise OSError(f'could not write {path}')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write (default: data/shapes)')
+    parser.add_argument('--num-train', type=positive_int, default=200, help='training images (default: 200)')
+    parser.add_argument('--num-val', type=positive_int, default=40, help='validation images (default: 40)')
+
+
+def run(args: argparse.Namespace) -> None:
+    prepare_shapes(args.root, args.num_train, args.num_val)
+    print(f'{args.root}: {args.num_train} training and {args.num_val} validation images')

@@ -1,0 +1,73 @@
+"""Kinds of arguments. Imports no torch, so that usage errors are fast."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def add_output(
+    parser: argparse.ArgumentParser, name: str, endings: Sequence[str], help: str, metavar: str | None = None
+) -> None:
+    """A file to write, with one of these endings."""
+
+    def check(text: str) -> Path:
+        if Path(text).suffix not in endings:
+            raise argparse.ArgumentTypeError(f'must end in {list_endings(endings)}, got {text!r}')
+        return Path(text)
+
+    parser.add_argument(name, type=check, metavar=metavar, help=f'{help} ({list_endings(endings)})')
+
+
+def list_endings(endings: Sequence[str]) -> str:
+    """``.a, .b or .c``."""
+    *others, last = endings
+    return f'{", ".join(others)} or {last}' if others else last
+
+
+def add_size(parser: argparse.ArgumentParser, option: str, help: str, default: tuple[int, int] | None = None) -> None:
+    """A height and a width, or one number for both."""
+    parser.add_argument(
+        option, nargs='+', type=positive_int, action=_Size, default=default, metavar='PIXELS', help=help
+    )
+
+
+class _Size(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if len(values) > 2:
+            parser.error(f'{option} takes one number or two, height and width, got {len(values)}')
+        setattr(namespace, self.dest, (values[0], values[-1]))
+
+
+def add_choices(
+    parser: argparse.ArgumentParser, option: str, allowed: Iterable[str], default: Iterable[str] | None, help: str
+) -> None:
+    """One or more of the allowed values; None as default is all of them."""
+    allowed = list(allowed)
+    shown = 'all' if default is None else ' '.join(default)
+    parser.add_argument(
+        option,
+        nargs='+',
+        choices=allowed,
+        default=allowed if default is None else list(default),
+        metavar=option.removeprefix('--').removesuffix('s').upper(),
+        help=f'{help}: any of {", ".join(allowed)} (default: {shown})',
+    )
+
+
+def positive_int(text: str) -> int:
+    """Type of a count."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """Type of a tolerance."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:  # not <=, which NaN would pass
+        raise argparse.ArgumentTypeError(f'must be a number greater than 0, got {text!r}')
+    return value

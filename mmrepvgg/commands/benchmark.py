@@ -1,0 +1,81 @@
+"""Time networks side by side: forms, runtimes, layouts, precisions, and other implementations.
+
+example: mmrepvgg benchmark --archs A0 A2 B1g4 --networks deploy train mmpretrain timm resnet50 resnet101 \\
+             --runtimes eager compiled onnxruntime openvino --threads 2 --batch-sizes 16 --out benchmark.json
+"""
+
+import argparse
+import os
+
+from ..benchmark.cases import DEVICES, LAYOUTS, NETWORKS, PRECISIONS, RUNTIMES, plan_cases
+from ..checkpoints.writing import require_writable
+from ..models.archs import ARCHS
+from .arguments import add_choices, add_output, positive_int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_choices(parser, '--archs', ARCHS, ['A0'], "RepVGG's archs")
+    add_choices(parser, '--networks', NETWORKS, ['deploy', 'train'], "deploy and train are this project's two forms")
+    add_choices(parser, '--runtimes', RUNTIMES, ['eager'], 'what runs them')
+    add_choices(parser, '--layouts', LAYOUTS, LAYOUTS, 'of tensors in PyTorch')
+    add_choices(parser, '--precisions', PRECISIONS, ['fp32'], 'what they compute in')
+    add_choices(parser, '--devices', DEVICES, ['cpu'], 'where')
+    parser.add_argument(
+        '--threads',
+        nargs='+',
+        type=positive_int,
+        default=[os.cpu_count() or 1],
+        metavar='N',
+        help='numbers of CPU threads (default: as many as there are cores)',
+    )
+    parser.add_argument(
+        '--batch-sizes',
+        nargs='+',
+        type=positive_int,
+        default=[16],
+        metavar='N',
+        help='images in a batch (default: 16)',
+    )
+    parser.add_argument(
+        '--input-size', type=positive_int, default=224, metavar='PIXELS', help='height and width (default: 224)'
+    )
+    parser.add_argument('--repeats', type=positive_int, default=10, metavar='N', help='timed rounds (default: 10)')
+    parser.add_argument('--warm-up', type=positive_int, default=2, metavar='N', help='rounds before them (default: 2)')
+    parser.add_argument(
+        '--budget',
+        type=positive_int,
+        default=60,
+        metavar='SECONDS',
+        help='for each row; a row that used it up is not timed again (default: 60)',
+    )
+    add_output(parser, '--out', ['.json'], 'write everything, raw times too, to this file')
+    add_output(parser, '--plot', ['.png'], 'draw a bar chart')
+
+
+def run(args: argparse.Namespace) -> None:
+    require_writable(args.out, args.plot)
+    cases = plan_cases(
+        args.archs,
+        args.networks,
+        args.runtimes,
+        args.layouts,
+        args.precisions,
+        args.devices,
+        args.threads,
+        args.batch_sizes,
+    )
+    from ..benchmark.report import format_report, write_json
+    from ..benchmark.run import run_benchmark
+
+    report = run_benchmark(cases, args.input_size, args.repeats, args.warm_up, args.budget)
+    print(format_report(report, args.command_line))
+    if args.out:
+        write_json(report, args.command_line, args.out)
+        print(f'{args.out}: written')
+    if args.plot:
+        from ..benchmark.chart import draw_chart
+
+        draw_chart(report, args.plot)
+        print(f'{args.plot}: written')
+    if all(row.error for row in report.rows):
+        raise RuntimeError(f'no row could be timed; the first one: {report.rows[0].error}')

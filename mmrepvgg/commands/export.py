@@ -1,0 +1,89 @@
+"""Export a checkpoint for a runtime. The file is run and compared with PyTorch before it is kept.
+
+example: mmrepvgg export repvgg-a0_8xb32 epoch_120.pth repvgg-a0.onnx
+         mmrepvgg export repvgg-a0_8xb32 epoch_120.pth repvgg-a0.xml --precision bf16 --with-preprocess --softmax \\
+             --data data/imagenet/val/n01440764
+"""
+
+import argparse
+from typing import Any
+
+from ..checkpoints.writing import require_writable
+from ..runtimes.format import PRECISIONS
+from ..runtimes.table import FORMATS, find_format
+from .arguments import add_size, positive_int
+from .config_options import add_config, get_config
+from .errors import checking_usage
+from .file_options import add_comparison, add_file_options, add_out, get_file_options
+from .files import require_file, require_path
+from .reparameterize import print_note
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model, train or deploy')
+    parser.add_argument('checkpoint', help='its weights in either form; a train form is switched on the way')
+    add_out(parser, FORMATS)
+    add_size(parser, '--input-size', "height and width, or one number for both (default: the config's test pipeline's)")
+    add_file_options(parser)
+    parser.add_argument(
+        '--opset', type=positive_int, help="ONNX: version of the operators, 11 or later (default: the exporter's)"
+    )
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
+    add_comparison(
+        parser,
+        'largest allowed difference from PyTorch, relative to the largest output (default: 1e-4; fp16 1e-2; bf16 5e-2)',
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    options = get_file_options(args)
+    row = find_format(args.out)
+    with checking_usage():
+        row.check(
+            precision=args.precision,
+            opset=args.opset,
+            dynamic_batch=args.dynamic_batch,
+            with_preprocess=args.with_preprocess,
+            softmax=args.softmax,
+        )
+    require_writable(args.out)
+    require_file(args.checkpoint)
+    require_path(args.data)
+    row.require_packages(write=True)
+    cfg = get_config(args)
+
+    from ..runtimes.export import export_model
+
+    result = export_model(
+        cfg,
+        args.checkpoint,
+        args.out,
+        input_size=args.input_size,
+        opset=args.opset,
+        precision=args.precision,
+        data=args.data,
+        tolerance=args.tolerance,
+        **options,
+    )
+    print_result(args, result)
+
+
+def print_result(args: argparse.Namespace, result: Any) -> None:
+    metadata = result.metadata
+    kind = 'uint8' if metadata.with_preprocess else 'normalised float32'
+    if result.was_switched:
+        print(f'{args.checkpoint}: train form, switched to deploy form')
+    print(
+        f'{args.out}: takes {kind} images ({metadata.batch_size or "N"}, {metadata.channels}, '
+        f'{metadata.input_size[0]}, {metadata.input_size[1]}), '
+        f'gives {metadata.num_classes} {"probabilities" if metadata.softmax else "logits"}, {metadata.precision}'
+    )
+    print(
+        f'largest difference from PyTorch: {result.max_difference:.1e}, {result.difference:.1e} of the largest output, '
+        f'on {result.num_inputs} {"image(s)" if args.data else "noise input(s)"}'
+    )
+    print_note(result)
+    if metadata.precision == 'bf16' and result.computed_in != 'bf16':
+        print(f'note: this CPU has no bfloat16 instructions, so that was computed in {result.computed_in}')
+    if result.max_activation is not None:
+        print(f'largest activation: {result.max_activation:.3g} of the 65504 that fp16 holds')

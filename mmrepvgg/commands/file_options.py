@@ -1,0 +1,67 @@
+"""What several commands ask about the files that they write for runtimes."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..runtimes.format import Format
+from ..runtimes.table import find_format
+from .arguments import positive_float, positive_int
+from .errors import UsageError
+
+
+def add_out(parser: argparse.ArgumentParser, formats: Iterable[Format]) -> None:
+    """The positional OUT, a file in one of these formats. Its ending says which."""
+    endings = ', '.join(f'{" or ".join(row.suffixes)} ({row.name})' for row in formats)
+    parser.add_argument('out', type=_exported_file, help=f'file to write: {endings}')
+
+
+def _exported_file(text: str) -> Path:
+    try:
+        find_format(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """See :func:`mmrepvgg.export_model`, whose arguments these are."""
+    parser.add_argument(
+        '--dynamic-batch',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='take any batch size (default), or with --no-dynamic-batch one only',
+    )
+    parser.add_argument('--batch-size', type=positive_int, help='that one batch size (default: 1)')
+    parser.add_argument(
+        '--with-preprocess',
+        action='store_true',
+        help='put normalisation and BGR to RGB inside: the file takes uint8 images (N, 3, H, W) as OpenCV reads them',
+    )
+    parser.add_argument('--softmax', action='store_true', help='give probabilities instead of logits')
+    add_ema(parser)
+
+
+def get_file_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the library.
+
+    Raises:
+        UsageError: If they contradict each other.
+    """
+    if args.batch_size is not None and args.dynamic_batch:
+        raise UsageError('--batch-size goes with --no-dynamic-batch')
+    names = ('dynamic_batch', 'with_preprocess', 'softmax', 'ema')
+    return dict(batch_size=args.batch_size or 1, **{name: getattr(args, name) for name in names})
+
+
+def add_ema(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--ema', action='store_true', help='take the averaged (EMA) weights')
+
+
+def add_comparison(parser: argparse.ArgumentParser, help: str, default: float | None = None) -> None:
+    """On what two forms of a model are compared, and how much they may differ."""
+    parser.add_argument(
+        '--data', metavar='PATH', help='image or folder of images to compare on (default: seeded noise)'
+    )
+    parser.add_argument('--tolerance', type=positive_float, default=default, help=help)

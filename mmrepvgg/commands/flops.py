@@ -1,0 +1,38 @@
+"""Count the parameters, multiply-adds (MACs) and activations of a model, stage by stage, in both forms.
+
+example: mmrepvgg flops repvgg-a0_8xb32 --shape 224 224
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from .arguments import add_size
+from .config_options import add_config, get_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model, train or deploy')
+    add_size(parser, '--shape', 'height and width of the image, or one number for both (default: 224)', (224, 224))
+
+
+def run(args: argparse.Namespace) -> None:
+    cfg = get_config(args)
+
+    from ..models.complexity import measure_cost
+
+    for form, deploy in (('train', False), ('deploy', True)):
+        print_table(form, measure_cost(cfg, deploy, args.shape))
+    print(
+        f'For one image of {args.shape[0]} x {args.shape[1]} pixels. GMACs: multiply-adds of convolutions and linear '
+        'layers (FLOPs are twice that; batch norms, activations and additions are not counted).\n'
+        'Activations: elements of the outputs of convolutions and linear layers.'
+    )
+
+
+def print_table(form: str, costs: Sequence[Any]) -> None:
+    print(f'| {form} form | parameters | GMACs | activations (M) |')
+    print('|---|---|---|---|')
+    for cost in costs:
+        print(f'| {cost.name} | {cost.params:,} | {cost.macs / 1e9:.3f} | {cost.activations / 1e6:.3f} |')
+    print()

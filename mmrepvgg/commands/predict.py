@@ -1,0 +1,80 @@
+"""Predict images with a checkpoint or an exported file: the best classes of each.
+
+One line an image on stdout, or a JSON or CSV file. Unreadable images are listed at the end and don't stop the run;
+exit status 1 if none could be read.
+
+example: mmrepvgg predict repvgg-a0_8xb32 repvgg-a0.onnx photos/ --out predictions.json
+         mmrepvgg predict repvgg-a0_8xb32 epoch_120.pth cat.jpg dog.jpg --show-dir annotated
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.writing import require_writable
+from ..runtimes.table import list_suffixes
+from .arguments import add_output, list_endings, positive_int
+from .config_options import add_config, get_config
+from .files import require_file, require_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model, whose test pipeline reads the images')
+    parser.add_argument(
+        'weights', help=f'checkpoint in either form, or an exported file ({list_endings(list_suffixes())})'
+    )
+    parser.add_argument('images', nargs='+', help='images, and folders of images (with their subfolders)')
+    parser.add_argument('--topk', type=positive_int, default=5, metavar='K', help='classes to give (default: 5)')
+    parser.add_argument('--batch-size', type=positive_int, default=16, metavar='N', help='default: 16')
+    add_output(parser, '--out', ['.json', '.csv'], 'write the predictions to this file')
+    parser.add_argument('--show-dir', metavar='DIR', help='write annotated copies of the images to this folder')
+
+
+def run(args: argparse.Namespace) -> None:
+    require_file(args.weights)
+    # a name in the folder stands for all pictures
+    require_writable(args.out, args.show_dir and Path(args.show_dir, 'picture.png'))
+    for image in args.images:
+        require_path(image)
+    cfg = get_config(args)
+
+    from ..data.images import list_images
+    from ..prediction.predictor import Predictor
+
+    images = list_images(args.images, args.show_dir)
+    writer = None
+    if args.show_dir is not None:
+        from ..prediction.pictures import PictureWriter
+
+        writer = PictureWriter(args.show_dir, images)
+    predictor = Predictor(cfg, args.weights, args.topk, args.batch_size)
+    predictions = predictor.predict([image for image, _ in images], writer.write if writer else None)
+    report(args, predictions, writer.failures if writer else {})
+
+
+def report(args: argparse.Namespace, predictions: Sequence[Any], unwritten: dict[Path, str]) -> None:
+    unreadable = [prediction for prediction in predictions if prediction.error]
+    num_read = len(predictions) - len(unreadable)
+    if args.out is not None:
+        from ..prediction.files import write_predictions
+
+        write_predictions(args.out, predictions)
+        print(f'{args.out}: {num_read} images predicted, {len(unreadable)} unreadable')
+    else:
+        for prediction in predictions:
+            if not prediction.error:
+                print(f'{prediction.image}: ' + '; '.join(f'{c.name} {c.score:.4f}' for c in prediction.classes))
+    if args.show_dir is not None and num_read > len(unwritten):
+        print(f'{args.show_dir}: {num_read - len(unwritten)} annotated pictures')
+    for target, reason in unwritten.items():
+        print(f'warning: {target} could not be written: {reason}', file=sys.stderr)
+    if unreadable:
+        print(f'warning: {len(unreadable)} of {len(predictions)} images could not be read:', file=sys.stderr)
+        for prediction in unreadable:
+            print(f'  {prediction.image}: {prediction.error}', file=sys.stderr)
+    if not num_read:
+        raise ValueError(f'none of the {len(predictions)} images could be read')
+    if unwritten:
+        raise ValueError(f'{len(unwritten)} annotated pictures could not be written')

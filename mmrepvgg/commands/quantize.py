@@ -1,0 +1,133 @@
+"""Quantize a checkpoint to int8.
+
+Calibrated on training images of the config through its test pipeline, and measured on its test images.
+
+example: mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.onnx
+         mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.xml --max-drop 0.5 --eval-samples 5000
+"""
+
+import argparse
+from typing import Any
+
+from ..checkpoints.writing import require_writable
+from ..quantization.plan import Plan, make_plan
+from ..quantization.settings import GRANULARITIES, QuantizationSettings
+from ..runtimes.table import FORMATS, find_format, list_calibrations, list_quantizers
+from .arguments import positive_int
+from .config_options import add_config, get_config
+from .errors import checking_usage
+from .file_options import add_file_options, add_out, get_file_options
+from .files import require_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model, train or deploy')
+    parser.add_argument('checkpoint', help='its weights in either form; a train form is switched on the way')
+    add_out(parser, (row for row in FORMATS if row.quantizers))
+    parser.add_argument(
+        '--granularity',
+        choices=GRANULARITIES,
+        help='one scale for each output channel of a weight (default), or one for the whole; quantization-aware '
+        'training has decided that',
+    )
+    parser.add_argument(
+        '--calibration',
+        choices=list_calibrations(),
+        default='minmax',
+        help="how the ranges of the activations are found (default: minmax; entropy is ONNX Runtime's only)",
+    )
+    parser.add_argument(
+        '--quantizer',
+        choices=list_quantizers(),
+        help="whose quantizer makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes either)",
+    )
+    parser.add_argument(
+        '--clip-scales',
+        type=float,
+        metavar='FACTOR',
+        help="first limit the scales of the branches' batch norms to so many times their median (4 is a good start): "
+        'per-tensor int8 then survives nearly dead channels; takes a checkpoint in train form',
+    )
+    parser.add_argument(
+        '--num-samples', type=positive_int, default=300, help='training images to calibrate on (default: 300)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of their choice (default: 0)')
+    parser.add_argument(
+        '--max-drop',
+        type=float,
+        metavar='POINTS',
+        help='keep the worst layers in float32 until the top-1 accuracy is at most so many points below float32',
+    )
+    parser.add_argument(
+        '--eval-samples', type=int, help='test images to measure the accuracy on (default: all; 0: none)'
+    )
+    add_file_options(parser)
+
+
+def plan(args: argparse.Namespace) -> Plan:
+    with checking_usage():
+        settings = QuantizationSettings(
+            args.granularity,
+            args.calibration,
+            args.num_samples,
+            args.seed,
+            args.max_drop,
+            args.eval_samples,
+            args.quantizer,
+            args.clip_scales,
+        )
+        return make_plan(find_format(args.out), settings)
+
+
+def run(args: argparse.Namespace) -> None:
+    options = get_file_options(args)
+    decided = plan(args)
+    require_writable(args.out)
+    require_file(args.checkpoint)
+    decided.quantizer.require_packages(decided.row)
+    cfg = get_config(args)
+
+    from ..data.layout import check_data
+
+    # quantization-aware training has left the ranges that others are calibrated for
+    needed = [] if cfg.model.get('backbone', {}).get('quantization') else ['train_dataloader']
+    check_data(cfg, needed if args.eval_samples == 0 else [*needed, 'test_dataloader'])
+
+    from ..quantization.quantize import quantize_model
+
+    print_result(args, quantize_model(cfg, args.checkpoint, args.out, decided.settings, **options))
+
+
+def print_result(args: argparse.Namespace, result: Any) -> None:
+    is_trained = result.reference == 'training'
+    if result.was_switched:
+        print(f'{args.checkpoint}: train form, switched to deploy form')
+    if result.num_clipped is not None:
+        print(
+            f'limited the batch norm scales of {result.num_clipped} channels to {args.clip_scales:g} times their median'
+        )
+    num_layers = len(result.int8_layers) + len(result.float_layers)
+    origin = (
+        'ranges of its quantization-aware training'
+        if is_trained
+        else f'calibrated by {args.calibration} on {result.num_calibration} training images'
+    )
+    print(
+        f'{args.out}: int8 {result.granularity}, {origin}; {len(result.int8_layers)} of {num_layers} layers in int8; '
+        f'{result.size / 1e6:.2f} MB, {result.size_ratio:.2f} times smaller than float32'
+    )
+    if result.float_layers:
+        print(f'in float32: {", ".join(result.float_layers)}')
+    if result.accuracy is not None:
+        before = (
+            '' if result.accuracy_all_int8 is None else f'{result.accuracy_all_int8:.2f}% with all layers in int8, '
+        )
+        reference = 'as training simulated it' if is_trained else 'in float32'
+        print(
+            f'top-1 accuracy on {result.num_images} test images: {result.accuracy_reference:.2f}% {reference}, {before}'
+            f'{result.accuracy:.2f}% in this file ({result.accuracy - result.accuracy_reference:+.2f} points)'
+        )
+    print(
+        f'same label as {"training" if is_trained else "float32"}: {result.agreement:.2f}% of {result.num_images} '
+        f'{result.images} images'
+    )

@@ -1,0 +1,55 @@
+"""Switch a trained checkpoint to deploy form: every block becomes one 3x3 convolution.
+
+example: mmrepvgg reparameterize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_deploy.pth
+"""
+
+import argparse
+from typing import Any
+
+from ..checkpoints.writing import TORCH_SUFFIXES, require_writable
+from .arguments import add_output
+from .config_options import add_config, get_config
+from .file_options import add_comparison, add_ema
+from .files import require_path, require_source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config with which the checkpoint was trained')
+    parser.add_argument('source', metavar='src', help='checkpoint in train form')
+    add_output(parser, 'destination', TORCH_SUFFIXES, 'file to write', 'dst')
+    add_ema(parser)
+    add_comparison(
+        parser,
+        "largest allowed difference of the two forms' outputs, relative to the largest output (default: 1e-4)",
+        1e-4,
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    require_source(args.source, args.destination)
+    require_writable(args.destination)
+    require_path(args.data)
+    cfg = get_config(args)
+
+    from ..reparam.checkpoint import reparameterize_checkpoint
+
+    result = reparameterize_checkpoint(
+        cfg, args.source, args.destination, ema=args.ema, data=args.data, tolerance=args.tolerance
+    )
+    inputs = 'image(s)' if args.data else 'noise input(s)'
+    print(
+        f'{args.destination}: {result.train_params:,} -> {result.deploy_params:,} parameters (from {result.entry}); '
+        f'largest difference {result.difference:.1e} of the largest output on {result.num_inputs} {inputs}'
+    )
+    if result.dropped_heads:
+        print(f'dropped, for training only: {", ".join(result.dropped_heads)}')
+    print_note(result)
+
+
+def print_note(result: Any) -> None:
+    """What to know about the float32 weights of a model that was trained for int8."""
+    if result.was_trained_for_int8:
+        print(
+            'note: this is of quantization-aware training, whose unrounded weights may be far less accurate; '
+            'mmrepvgg quantize writes its int8 file from the train-form checkpoint'
+        )

@@ -1,0 +1,56 @@
+"""Running a command: exit status 0 when the work is done, 2 for wrong usage, 1 with one line that says why."""
+
+import argparse
+import io
+import os
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from .errors import UsageError, describe, translate
+
+
+def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse arguments, run a command, and exit.
+
+    Args:
+        command: Its module, with ``add_arguments(parser)``, ``run(args)``, and a docstring that is its help.
+        prog: Its name in messages. Default: that of the script.
+        argv: The arguments. Default: those of the script.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    command.add_arguments(parser)
+    args = parser.parse_args(argv)
+    args.command_line = shlex.join([*prog.split(), *argv] if prog and argv is not None else ['python', *sys.argv])
+    _prepare_process()
+    try:
+        command.run(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UsageError as error:
+        parser.error(translate(str(error), command.add_arguments))
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f'{parser.prog}: error: {describe(error, command.add_arguments)}', file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _prepare_process() -> None:
+    # No library may run what a checkpoint says: some versions of mmengine fall back to an unsafe load.
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    # names of files need not be in the terminal's encoding
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+    # mmcv-lite says at each start what it leaves out, which nothing here needs
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')

@@ -1,0 +1,55 @@
+"""The commands, one row each. The module of a command is imported only when it is needed."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: What the user types. Its module has the same name, with underscores.
+        summary: What it does, in one line.
+        function: The library function behind it. Messages of the library name this function.
+        arguments: What the user types next.
+    """
+
+    name: str
+    summary: str
+    function: str
+    arguments: str = ''
+
+    def load(self) -> ModuleType:
+        """The module with ``add_arguments`` and ``run``; its docstring is the text of ``--help``."""
+        return import_module(f'{__package__}.{self.name.replace("-", "_")}')
+
+    def __str__(self) -> str:
+        return f'mmrepvgg {self.name} {self.arguments}'.rstrip()
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command('train', 'train a model', 'train', 'CONFIG'),
+        Command('test', 'test a checkpoint or an exported file', 'evaluate', 'CONFIG CHECKPOINT'),
+        Command(
+            'reparameterize',
+            'switch a trained checkpoint to deploy form',
+            'reparameterize_checkpoint',
+            'TRAIN_CONFIG SRC DST',
+        ),
+        Command('compare', 'compare the two forms of a model', 'compare_forms', 'TRAIN_CONFIG CHECKPOINT DEPLOYED'),
+        Command('convert', 'convert weights from and to other systems', 'convert_checkpoint', 'SRC DST'),
+        Command('export', 'write a file for a runtime', 'export_model', 'CONFIG CHECKPOINT OUT'),
+        Command('analyze', 'predict what int8 will cost a model', 'analyze', 'CONFIG CHECKPOINT'),
+        Command('quantize', 'write an int8 file for a runtime', 'quantize_model', 'CONFIG CHECKPOINT OUT'),
+        Command('predict', 'predict the classes of images', 'Predictor', 'CONFIG CHECKPOINT IMAGES'),
+        Command('flops', 'count parameters, multiply-adds and activations', 'measure_cost', 'CONFIG'),
+        Command('benchmark', 'time networks side by side', 'run_benchmark'),
+        Command('export-inputs', 'write test images for hardware without Python', 'write_inputs', 'CONFIG OUT_DIR'),
+        Command('score-outputs', 'score what such hardware gave for them', 'score_outputs', 'INPUTS OUTPUTS'),
+        Command('prepare-digits', 'write a small data set of handwritten digits', 'prepare_digits'),
+    )
+}

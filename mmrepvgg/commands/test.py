@@ -1,0 +1,49 @@
+"""Test a checkpoint (the train form with the train config, the deploy form with the deploy one) or an exported file.
+
+example: mmrepvgg test repvgg-a0_deploy repvgg-a0_deploy.pth --metrics accuracy
+         mmrepvgg test repvgg-a0_8xb32 repvgg-a0.onnx --metrics accuracy
+"""
+
+import argparse
+
+from ..checkpoints.writing import require_writable
+from ..engine.metric_names import METRICS
+from ..runtimes.table import find_format, is_exported, list_suffixes
+from .arguments import add_output, list_endings
+from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
+from .files import require_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model and its data')
+    parser.add_argument(
+        'checkpoint', help=f'weights in the form of the config, or an exported file ({list_endings(list_suffixes())})'
+    )
+    parser.add_argument(
+        '--metrics', nargs='+', choices=METRICS, default=[], help="what to measure (default: the config's evaluator)"
+    )
+    add_output(parser, '--out', ['.json'], 'write the metrics and every prediction to this file')
+    add_work_dir(parser, 'logs')
+    add_launcher(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    require_writable(args.out)
+    require_file(args.checkpoint)
+    if is_exported(args.checkpoint):
+        find_format(args.checkpoint).require_packages(write=False)
+    cfg = get_config(args, 'test_dataloader')
+
+    from ..engine.testing import evaluate
+
+    results = evaluate(
+        cfg,
+        args.checkpoint,
+        get_work_dir(args, cfg),
+        metrics=args.metrics,
+        out=args.out,
+        launcher=args.launcher,
+        exported=is_exported(args.checkpoint),
+    )
+    for name, value in results.items():
+        print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')

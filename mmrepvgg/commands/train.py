@@ -1,0 +1,41 @@
+"""Train a model.
+
+example: mmrepvgg train repvgg-a0_8xb32
+         torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_8xb32 --launcher pytorch
+"""
+
+import argparse
+
+from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
+from .files import require_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model, its data and its schedule')
+    add_work_dir(parser, 'logs and checkpoints')
+    parser.add_argument(
+        '--resume', nargs='?', const=True, metavar='CKPT', help='go on from CKPT, or from the latest in the work dir'
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size over 256'
+    )
+    add_launcher(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    if isinstance(args.resume, str):
+        require_file(args.resume)
+    cfg = get_config(args, 'train_dataloader', 'val_dataloader')
+
+    from ..engine.training import train
+
+    checkpoint = train(
+        cfg,
+        get_work_dir(args, cfg),
+        resume=args.resume or cfg.get('resume', False),
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+        launcher=args.launcher,
+    )
+    print(f'trained: {checkpoint}')
