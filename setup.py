@@ -11,16 +11,21 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').read_text()).group(1)
 
 
+# Scripts that are for a checkout of the repository only.
+REPOSITORY_TOOLS = ('prepare_shapes.py', 'quantization_study.py', 'update_model_table.py')
+
+
 class BuildWithConfigs(build_py):
-    """Copies configs/ into the package, as .mim/configs, where OpenMMLab's tools and mmrepvgg.zoo.hub look for them."""
+    """Copies configs/ and tools/ into the package, as .mim/, where OpenMMLab's tools and mmrepvgg.zoo look for them."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            destination = Path(self.build_lib, 'mmrepvgg/.mim/configs')
-            shutil.copytree(
-                ROOT / 'configs', destination, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__')
-            )
+            destination = Path(self.build_lib, 'mmrepvgg/.mim')
+            ignore = shutil.ignore_patterns('__pycache__', *REPOSITORY_TOOLS)
+            for folder in ('configs', 'tools'):
+                shutil.copytree(ROOT / folder, destination / folder, dirs_exist_ok=True, ignore=ignore)
+            shutil.copy(ROOT / 'model-index.yml', destination)
 
 
 setup(
@@ -33,6 +38,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmrepvgg', 'mmrepvgg.*']),
     package_data={'mmrepvgg': ['py.typed']},
+    entry_points={'console_scripts': ['mmrepvgg=mmrepvgg.commands.main:main']},
     # mmcv and mmengine import pkgutil.find_loader, which Python 3.14 no longer has.
     python_requires='>=3.10,<3.14',
     install_requires=[
