@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tool_runs import run_python
 
 import mmrepvgg
 from mmrepvgg import load_config
@@ -33,10 +31,6 @@ def call(*args, capsys):
         main(list(map(str, args)))
     out, err = capsys.readouterr()
     return info.value.code, out, err
-
-
-def run_python(*args, cwd, **env):
-    return subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
 
 
 class TestTable:
@@ -217,6 +211,23 @@ class TestErrors:
         code, out, err = call('export', 'repvgg-a0_8xb32', 'a.pth', 'a.onnx', '--batch-size', 2, capsys=capsys)
         assert (code, out) == (2, '')
         assert err.splitlines()[-1] == 'mmrepvgg export: error: --batch-size goes with --no-dynamic-batch'
+
+    def test_warnings_of_this_package_are_translated_too(self, tmp_path):
+        code = f"""
+import warnings
+from types import SimpleNamespace
+from mmrepvgg.commands import export
+from mmrepvgg.commands.running import run
+
+def warn(args):
+    for file in ({mmrepvgg.__file__!r}, '/elsewhere.py'):
+        warnings.warn_explicit('mind `tolerance`', UserWarning, file, 1)
+
+run(SimpleNamespace(__doc__='', add_arguments=export.add_arguments, run=warn), 'prog', ['a', 'b', 'c.ts'])
+"""
+        done = run_python('-c', code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert (done.returncode, done.stdout) == (0, '')
+        assert done.stderr == 'prog: warning: mind --tolerance\n/elsewhere.py:1: UserWarning: mind `tolerance`\n'
 
     @pytest.mark.parametrize(
         'args',

@@ -1,27 +1,24 @@
 """What a wheel holds, and that the commands work from it in an empty folder."""
 
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from tool_runs import ROOT, run_python
 
-ROOT = Path(__file__).parents[1]
 SOURCES = ['setup.py', 'pyproject.toml', 'README.md', 'model-index.yml', 'mmrepvgg', 'configs', 'tools']
 
 
 @pytest.fixture(scope='module')
-def installed(tmp_path_factory):
+def installed(tmp_path_factory) -> Path:
     """A folder with what the wheel installs."""
     source = tmp_path_factory.mktemp('source')  # the build leaves files beside setup.py
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
-    code = "from setuptools import build_meta; build_meta.build_wheel('.')"
-    subprocess.run([sys.executable, '-c', code], cwd=source, check=True, capture_output=True)
+    done = run_python('-c', "from setuptools import build_meta as b; b.build_wheel('.')", cwd=source, PYTHONPATH='')
+    assert done.returncode == 0, done.stderr
     (wheel,) = source.glob('*.whl')
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(source / 'installed')
@@ -33,10 +30,8 @@ def test_the_wheel_holds_what_openmmlabs_tools_look_for(installed):
     assert (package / 'py.typed').is_file()
     for folder in ('configs', 'tools'):
         for path in (ROOT / folder).rglob('*.py'):
-            is_for_repository_only = path.name.startswith(
-                ('prepare_shapes', 'quantization_study', 'update_model_table')
-            )
-            assert (package / '.mim' / path.relative_to(ROOT)).is_file() != is_for_repository_only, path
+            is_shipped = path.stem not in ('prepare_shapes', 'quantization_study', 'update_model_table')
+            assert (package / '.mim' / path.relative_to(ROOT)).is_file() == is_shipped, path
     for line in (package / '.mim/model-index.yml').read_text().splitlines():
         if line.startswith('  - '):
             assert (package / '.mim' / line.removeprefix('  - ')).is_file()
@@ -45,9 +40,8 @@ def test_the_wheel_holds_what_openmmlabs_tools_look_for(installed):
 
 
 def test_commands_work_from_it_in_an_empty_folder(installed, tmp_path):
-    def run(*args):
-        env = {**os.environ, 'PYTHONPATH': str(installed)}
-        done = subprocess.run([sys.executable, *args], cwd=tmp_path, capture_output=True, text=True, env=env)
+    def run(*args: object) -> str:
+        done = run_python(*args, cwd=tmp_path, PYTHONPATH=str(installed))
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -8,8 +8,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import UsageError, describe, translate
 
@@ -30,6 +31,7 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     args = parser.parse_args(argv)
     args.command_line = shlex.join([*prog.split(), *argv] if prog and argv is not None else ['python', *sys.argv])
     _prepare_process()
+    _translate_warnings(parser.prog, command)
     try:
         command.run(args)
     except KeyboardInterrupt:
@@ -54,3 +56,15 @@ def _prepare_process() -> None:
             stream.reconfigure(errors='backslashreplace')
     # mmcv-lite says at each start what it leaves out, which nothing here needs
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+
+
+def _translate_warnings(prog: str, command: ModuleType) -> None:
+    """Show this package's own warnings as one line in the words of the command line."""
+    plain = warnings.formatwarning
+
+    def format_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+        if Path(filename).is_relative_to(Path(__file__).parents[1]):
+            return f'{prog}: warning: {translate(str(message), command.add_arguments)}\n'
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
