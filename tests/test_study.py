@@ -154,6 +154,8 @@ def test_few_classes(tmp_path, workspace):
     ('arguments', 'code', 'message'),
     [
         (['--kinds', 'resnet'], 2, "invalid choice: 'resnet'"),
+        (['--data', 'nowhere', '--out', 'small.py/tables.md'], 1, 'small.py/tables.md can not be written: '),
+        (['--data', 'nowhere', '--work-dir', 'small.py/work'], 1, 'small.py/work/log.txt can not be written: '),
         (['--out', 'tables.txt'], 2, "must end in .md, got 'tables.txt'"),
         (
             ['--config', 'small.py', '--data', 'nowhere'],
