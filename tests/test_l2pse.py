@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmpretrain.models.heads import LinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmrepvgg import RepVGGBlock, build_backbone, build_classifier, reparameterize
+from mmrepvgg import AuxiliaryClsHead, RepVGGBlock, build_backbone, build_classifier, reparameterize
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.engine.testing import evaluate
@@ -194,7 +195,10 @@ def test_trains_in_mmpretrains_own_classifier():
     assert all(param.grad is not None for param in model.parameters())
 
 
-@pytest.mark.parametrize('head_type', ['LinearClsHead', 'AuxiliaryClsHead'])
+@pytest.mark.parametrize(
+    'head_type',
+    ['LinearClsHead', 'mmpretrain.LinearClsHead', LinearClsHead, 'mmrepvgg.AuxiliaryClsHead', AuxiliaryClsHead],
+)
 def test_channels_of_the_head_follow_the_backbone_unless_given(head_type):
     cfg = dict(
         type='ImageClassifier',
@@ -204,7 +208,7 @@ def test_channels_of_the_head_follow_the_backbone_unless_given(head_type):
     with torch.device('meta'):
         head = build_classifier(cfg).head
         assert head.fc.in_features == 1280
-        if head_type == 'AuxiliaryClsHead':
+        if isinstance(head, AuxiliaryClsHead):
             assert [aux.conv.in_channels for aux in head.aux_heads] == [96]
         assert build_classifier({**cfg, 'head': {**cfg['head'], 'in_channels': 7}}).head.fc.in_features == 7
 

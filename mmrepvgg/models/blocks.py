@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 
+from .config_types import get_type_name
 from .fake_quant import ActivationQuantizer, FakeQuantization, convolve
 from .forms import DEPLOY_BRANCH, DEPLOY_NORM, SUM_NORM, TRAIN_BRANCHES, check_form
 from .fusion import fuse_conv_norm, fuse_identity_norm, pad_1x1_to_3x3
@@ -343,7 +344,7 @@ def check_forms(blocks: Mapping[str, RepVGGBlock], state_dict: Mapping[str, Any]
 
 def _in_place(act_cfg: dict) -> dict:
     """Let a ReLU overwrite its input, which is always a tensor of the block's own: 2 to 8% faster, and less memory."""
-    return {'inplace': True, **act_cfg} if act_cfg.get('type') == 'ReLU' else act_cfg
+    return {'inplace': True, **act_cfg} if get_type_name(act_cfg.get('type')) == 'ReLU' else act_cfg
 
 
 def _check_integers(minimum: int, **values: Any) -> None:

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from .config_types import get_type_name
 from .fake_quant import set_fake_quantization
 
 # What takes an argument deploy.
@@ -36,9 +37,7 @@ def build_model(cfg: Config, deploy: bool) -> nn.Module:
 
 def _find_parts(node: Any) -> list[dict]:
     if isinstance(node, dict):
-        part_type = node.get('type', '')  # a name with or without scope, or the class itself
-        name = part_type.split('.')[-1] if isinstance(part_type, str) else getattr(part_type, '__name__', '')
-        found = [node] if name in _PARTS_WITH_FORM else []
+        found = [node] if get_type_name(node.get('type')) in _PARTS_WITH_FORM else []
         return found + [part for value in node.values() for part in _find_parts(value)]
     if isinstance(node, list | tuple):
         return [part for value in node for part in _find_parts(value)]

@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from .backbone import RepVGG
+from .config_types import get_type_name
 
 
 class ImageClassifier(PlainImageClassifier):
@@ -21,7 +22,7 @@ class ImageClassifier(PlainImageClassifier):
         if not isinstance(backbone, nn.Module):
             backbone = MODELS.build(backbone)
         if isinstance(head, Mapping) and isinstance(backbone, RepVGG):
-            head = {**_derive_head_args(str(head.get('type')).split('.')[-1], backbone), **head}
+            head = {**_derive_head_args(get_type_name(head.get('type')), backbone), **head}
         super().__init__(backbone, neck, head, **kwargs)
 
 
