@@ -20,6 +20,7 @@ from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.models.blocks import RepVGGBlock
 from mmrepvgg.models.building import build_model
+from mmrepvgg.models.fake_quant_settings import GRANULARITIES
 from mmrepvgg.models.int8 import find_uint8_grid
 from mmrepvgg.quantization.analysis.analyze import analyze, analyze_model
 from mmrepvgg.quantization.analysis.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
@@ -45,7 +46,7 @@ from mmrepvgg.quantization.analysis.verdict import (
     predict,
 )
 from mmrepvgg.quantization.quantize import quantize_model
-from mmrepvgg.quantization.settings import GRANULARITIES, QuantizationSettings
+from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
 from mmrepvgg.runtimes.loading import load_exported

@@ -200,7 +200,7 @@ class TestForms:
     def test_the_backbone_refuses_the_other_form(self, strict):
         trained, deployed = self.states()
         before = copy.deepcopy(deployed.state_dict())
-        with pytest.raises(CheckpointFormError, match='in train form .* python tools/reparameterize_model.py'):
+        with pytest.raises(CheckpointFormError, match='in train form .* `reparameterize_checkpoint`'):
             deployed.load_state_dict(trained.state_dict(), strict=strict)
         torch.testing.assert_close(dict(deployed.state_dict()), dict(before), atol=0, rtol=0)
         with pytest.raises(CheckpointFormError, match='in deploy form .* use the deploy config'):

@@ -298,7 +298,7 @@ def test_a_bare_block_refuses_weights_of_the_other_form(randomise):
     trained = make_block(randomise)
     deployed = copy.deepcopy(trained)
     deployed.switch_to_deploy()
-    with pytest.raises(CheckpointFormError, match='the checkpoint is in train form .* tools/reparameterize_model.py'):
+    with pytest.raises(CheckpointFormError, match='the checkpoint is in train form .* `reparameterize_checkpoint`'):
         deployed.load_state_dict(trained.state_dict(), strict=False)
     with pytest.raises(CheckpointFormError, match='the checkpoint is in deploy form .* the model is in train form'):
         trained.load_state_dict(deployed.state_dict(), strict=False)

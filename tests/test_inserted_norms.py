@@ -9,9 +9,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from tiny_runner import TINY_BACKBONE, make_model_config, make_runner
 
-from mmrepvgg import CalibrateInsertedNormsHook, RepVGGBlock, build_backbone, reparameterize
+from mmrepvgg import CalibrateInsertedNormsHook, build_backbone, reparameterize
 from mmrepvgg.engine.calibration import calibrate_inserted_norms
 from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.models.inserted_norm import InsertedNormBlock
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 
 DEPLOY_NORM = dict(deploy=True, deploy_norm=dict(type='BN'))
@@ -98,12 +99,13 @@ def test_block_folds_with_its_own_geometry(groups, randomise):
     arguments = dict(
         stride=2, padding=2, dilation=2, groups=groups, padding_mode='reflect', se_cfg=dict(ratio=2, divisor=1)
     )
-    block = randomise(RepVGGBlock(4, 8, **arguments, **DEPLOY_NORM).double()).eval()
+    block = randomise(InsertedNormBlock(4, 8, **arguments).double()).eval()
     kernel, bias = block.get_equivalent_kernel_bias()
     x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
     expected = block(x)
     block.switch_to_deploy()
-    assert block.is_plain
+    assert block.deploy
+    assert not hasattr(block, 'deploy_norm')
     torch.testing.assert_close(block.branch_reparam.weight, kernel, atol=0, rtol=0)
     torch.testing.assert_close(block.branch_reparam.bias, bias, atol=0, rtol=0)
     torch.testing.assert_close(block(x), expected, atol=1e-10, rtol=0)
@@ -121,10 +123,10 @@ def test_training_a_model_with_inserted_norms_is_no_mistake():
 
 def test_errors_name_what_is_wrong(deployed):
     with pytest.raises(ValueError, match='needs deploy=True, got deploy=False'):
-        RepVGGBlock(4, 4, deploy_norm=dict(type='BN'))
+        build_backbone(TINY_BACKBONE | dict(deploy_norm=dict(type='BN')))
     for norm in (dict(type='GN', num_groups=2), dict(type='BN', affine=False)):
         with pytest.raises(ValueError, match='must be a batch norm with gains and running statistics'):
-            RepVGGBlock(4, 4, deploy=True, deploy_norm=norm)
+            build_backbone(TINY_BACKBONE | dict(deploy=True, deploy_norm=norm))
     inserted = make_inserted(deployed)
     with pytest.raises(CheckpointFormError, match=r'has inserted batch norms \(it has stem.deploy_norm.weight\)'):
         deployed.load_state_dict(inserted.state_dict())

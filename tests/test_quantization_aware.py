@@ -44,6 +44,7 @@ from mmrepvgg.models.fake_quant import (
 )
 from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.int8 import fake_quantize_kernel, find_uint8_grid
+from mmrepvgg.models.quantization_aware import QuantizationAwareBlock, QuantizationAwareQABlock
 from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
@@ -53,7 +54,8 @@ from mmrepvgg.runtimes.prepared import normalise
 
 PER_CHANNEL, PER_TENSOR = dict(granularity='per-channel'), dict(granularity='per-tensor')
 LEARNED = dict(ranges='learned')
-BLOCKS = [RepVGGBlock, QARepVGGBlock]
+# With quantization-aware training, and the ordinary blocks whose branches they have.
+BLOCKS = {QuantizationAwareBlock: RepVGGBlock, QuantizationAwareQABlock: QARepVGGBlock}
 
 
 def make_batches(count=3):
@@ -231,7 +233,7 @@ class TestBlock:
 
     def test_switched_off_it_is_the_ordinary_block(self, randomise, make_block, geometry):
         block = self.make(randomise, make_block, geometry)
-        ordinary = make_block(8, 8, **geometry).double().eval()
+        ordinary = BLOCKS[make_block](8, 8, **geometry).double().eval()
         ordinary.load_state_dict({k: v for k, v in block.state_dict().items() if 'input_quantizer' not in k})
         x = torch.randn(4, 8, 9, 9, dtype=torch.float64)
         set_fake_quantization(block, enabled=False)
@@ -246,7 +248,7 @@ class TestBlock:
         block(x)
         switched = copy.deepcopy(block)
         switched.switch_to_deploy()
-        plain = make_block(8, 8, deploy=True, **geometry).double()
+        plain = BLOCKS[make_block](8, 8, deploy=True, **geometry).double()
         assert set(switched.state_dict()) == set(plain.state_dict())
         set_fake_quantization(block, enabled=False)
         torch.testing.assert_close(switched(x), block(x), atol=1e-10, rtol=0)
@@ -275,7 +277,7 @@ def test_gradient_reaches_every_parameter_and_no_statistic_moves(randomise, make
 
 def test_gradient_of_the_branches_is_that_of_the_rounded_convolution(randomise):
     """Straight through: what reaches a branch is the equivalent kernel's gradient by the chain rule."""
-    block = randomise(RepVGGBlock(4, 4, act_cfg=None, quantization=PER_TENSOR)).double()
+    block = randomise(QuantizationAwareBlock(4, 4, act_cfg=None, quantization=PER_TENSOR)).double()
     x, weights = torch.randn(2, 4, 6, 6).double(), torch.randn(2, 4, 6, 6).double()
     (block(x) * weights).sum().backward()
     found = {name: param.grad.clone() for name, param in block.named_parameters()}
@@ -291,7 +293,7 @@ def test_gradient_of_the_branches_is_that_of_the_rounded_convolution(randomise):
 
 
 def test_recomputation_observes_once_and_gives_the_same_gradient(randomise):
-    plain = randomise(RepVGGBlock(4, 4, quantization=dict(momentum=0.5)))
+    plain = randomise(QuantizationAwareBlock(4, 4, quantization=dict(momentum=0.5)))
     recomputing = copy.deepcopy(plain)
     recomputing.with_cp = True
     for x in (torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8) * 3):
@@ -341,7 +343,7 @@ def test_errors_name_what_is_wrong(randomise, tmp_path):
     for settings, message in (
         (
             dict(granularity='per-row'),
-            "granularity of quantization must be one of per-channel, per-tensor, got 'per-row'",
+            "granularity of quantization must be one of per-tensor, per-channel, got 'per-row'",
         ),
         (dict(ranges='fixed'), "ranges of quantization must be one of observed, learned, got 'fixed'"),
         (dict(momentum=0), 'momentum of quantization must be above 0 and at most 1, got 0'),
@@ -350,7 +352,7 @@ def test_errors_name_what_is_wrong(randomise, tmp_path):
         with pytest.raises(ValueError, match=message):
             build_backbone(TINY_BACKBONE | dict(quantization=settings))
     with pytest.raises(TypeError, match=r"quantization must be a dict such as .* got 'int8'"):
-        RepVGGBlock(4, 4, quantization='int8')
+        build_backbone(TINY_BACKBONE | dict(quantization='int8'))
     with pytest.raises(ValueError, match='quantization is trained in train form and needs deploy=False'):
         build_backbone(TINY_BACKBONE | dict(deploy=True, quantization=PER_TENSOR))
     with pytest.raises(ValueError, match='stem.input_quantizer has observed no input yet'):

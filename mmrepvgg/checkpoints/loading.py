@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from ..models.blocks import RepVGGBlock, check_forms
-from ..models.forms import INPUT_QUANTIZER, CheckpointFormError
+from ..models.blocks import RepVGGBlock
+from ..models.forms import INPUT_QUANTIZER, CheckpointFormError, check_forms
 from ..models.heads import AuxiliaryClsHead
 from .reading import Checkpoint, CheckpointError
 

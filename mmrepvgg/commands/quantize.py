@@ -10,8 +10,9 @@ import argparse
 from typing import Any
 
 from ..checkpoints.writing import require_writable
+from ..models.fake_quant_settings import GRANULARITIES
 from ..quantization.plan import Plan, make_plan
-from ..quantization.settings import GRANULARITIES, QuantizationSettings
+from ..quantization.settings import QuantizationSettings
 from ..runtimes.table import FORMATS, find_format, list_calibrations, list_quantizers
 from .arguments import positive_int
 from .config_options import add_config, get_config

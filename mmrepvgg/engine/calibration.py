@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..models.blocks import RepVGGBlock
+from ..models.inserted_norm import InsertedNormBlock
 from .sampling import iterate_training_inputs
 
 
@@ -106,4 +106,4 @@ def _make_observer(total: Tensor) -> Callable[[nn.Module, Any], None]:
 
 
 def _find_norms(model: nn.Module) -> list[Any]:
-    return [m.deploy_norm for m in model.modules() if isinstance(m, RepVGGBlock) and m.deploy and not m.is_plain]
+    return [m.deploy_norm for m in model.modules() if isinstance(m, InsertedNormBlock) and not m.deploy]

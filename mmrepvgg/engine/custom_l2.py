@@ -45,7 +45,7 @@ class CustomL2Hook(Hook):
     # After the checkpoint is loaded: a resumed optimizer brings its own decay of each parameter.
     def before_train(self, runner: Runner) -> None:
         model = getattr(runner.model, 'module', runner.model)
-        blocks = [m for m in model.modules() if isinstance(m, RepVGGBlock) and not m.deploy and _is_trained(m)]
+        blocks = [m for m in model.modules() if isinstance(m, RepVGGBlock) and _is_trained(m)]
         if not blocks:
             raise ValueError(
                 f'custom L2 needs a model with trainable RepVGG blocks in train form, got none in '
@@ -74,7 +74,7 @@ class CustomL2Hook(Hook):
 
 
 def _is_trained(block: Any) -> bool:
-    return any(kernel.requires_grad for kernel in _get_kernels(block))
+    return hasattr(block, 'branch_3x3') and any(kernel.requires_grad for kernel in _get_kernels(block))
 
 
 def _get_kernels(block: Any) -> tuple[nn.Parameter, nn.Parameter]:

@@ -9,7 +9,6 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from ..models.blocks import RepVGGBlock
 from ..models.fake_quant import find_quantizers, set_fake_quantization
 from ..models.norm_scales import clip_norm_scales
 from .sampling import iterate_training_inputs
@@ -92,15 +91,13 @@ def calibrate_activation_ranges(model: nn.Module, batches: Iterable[Tensor]) -> 
     Raises:
         ValueError: If there is no batch.
     """
-    # at the block: its quantizer is not called while fake quantization is off
-    quantizers = {m: m.input_quantizer for m in model.modules() if isinstance(m, RepVGGBlock) and m.input_quantizer}
-    pending = {block: quantizer for block, quantizer in quantizers.items() if not quantizer.is_observed}
     num_batches = 0
 
-    def observe(block: Any, inputs: tuple[Any]) -> None:
-        pending[block].observe(inputs[0], 1 / (num_batches + 1))  # the mean of all batches up to this one
+    def observe(quantizer: Any, inputs: tuple[Any]) -> None:
+        quantizer.observe(inputs[0], 1 / (num_batches + 1))  # the mean of all batches up to this one
 
-    handles = [block.register_forward_pre_hook(observe) for block in pending]
+    pending = [quantizer for quantizer in find_quantizers(model).values() if not quantizer.is_observed]
+    handles = [quantizer.register_forward_pre_hook(observe) for quantizer in pending]
     was_training = model.training
     model.eval()
     set_fake_quantization(model, enabled=False)

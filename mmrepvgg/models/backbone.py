@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .archs import Arch, get_arch
-from .blocks import RepVGGBlock, check_forms, switch_blocks
-from .qarepvgg import QARepVGGBlock
-
-BLOCKS: dict[str, type[RepVGGBlock]] = {'RepVGGBlock': RepVGGBlock, 'QARepVGGBlock': QARepVGGBlock}
+from .archs import ARCHS, Arch, get_arch
+from .block_kinds import choose_block
+from .blocks import RepVGGBlock, switch_blocks
+from .forms import check_forms
+from .out_indices import find_stages, resolve_out_indices
 
 INIT_CFG = (
     dict(type='Kaiming', layer=['Conv2d']),
@@ -49,7 +50,7 @@ class RepVGG(BaseModule):
         block: ``'RepVGGBlock'``, or ``'QARepVGGBlock'`` for models that are to be quantized. The deploy form is the
             same.
         quantization: Quantization-aware training of the train form, for example ``dict(granularity='per-tensor')``;
-            keys and meaning are those of :class:`mmrepvgg.models.fake_quant.FakeQuantization`.
+            keys and meaning are those of :class:`mmrepvgg.models.fake_quant_settings.FakeQuantization`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -57,6 +58,8 @@ class RepVGG(BaseModule):
     """
 
     __jit_unused_properties__ = ['is_init']
+
+    arch_settings = ARCHS
 
     def __init__(
         self,
@@ -75,46 +78,46 @@ class RepVGG(BaseModule):
         norm_eval: bool = False,
         add_ppf: bool = False,
         init_cfg: dict | Sequence[dict] | None = INIT_CFG,
+        *,
         deploy_norm: dict | None = None,
         block: str = 'RepVGGBlock',
         quantization: Mapping[str, Any] | None = None,
     ):
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         self.arch = get_arch(arch)
-        num_stages = self.arch.num_stages
+        num_stages = len(self.arch.num_blocks)
         for name, values in dict(strides=strides, dilations=dilations).items():
             if len(values) != num_stages:
                 raise ValueError(f'{name} must have one number a stage ({num_stages}), got {tuple(values)}')
         if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be an integer from -1 to {num_stages}, got {frozen_stages!r}')
 
-        if not isinstance(block, str) or block not in BLOCKS:
-            raise ValueError(f'block must be one of {", ".join(BLOCKS)}, got {block!r}')
-        make_block = BLOCKS[block]
-
         self.in_channels = in_channels
         self.base_channels = base_channels
-        self.out_indices = _resolve_out_indices(out_indices, self.arch.num_blocks)
+        self.out_indices = resolve_out_indices(out_indices, self.arch.num_blocks)
+        self.strides = strides
+        self.dilations = dilations
         self.frozen_stages = frozen_stages
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
+        self.with_cp = with_cp
         self.norm_eval = norm_eval
         self.deploy = deploy
         self._warn_when_trained = deploy and deploy_norm is None
 
-        block_args: dict[str, Any] = dict(
+        make_block = partial(
+            choose_block(block, deploy, norm_cfg, deploy_norm, quantization),
             se_cfg=self.arch.se_cfg,
             se_after_act=self.arch.se_after_act,
             with_cp=with_cp,
             conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
             act_cfg=act_cfg,
-            deploy=deploy,
-            deploy_norm=deploy_norm,
-            quantization=quantization,
         )
         widths = [int(base_channels * 2**i * factor) for i, factor in enumerate(self.arch.width_factor)]
-        self.out_channels = tuple(widths[_stage_of(index)] for index in sorted(self.out_indices, key=_depth_of))
+        self.out_channels = tuple(widths[stage] for stage in find_stages(self.out_indices))
         channels = min(self.arch.stem_channels, widths[0])
-        self.stem = make_block(in_channels, channels, stride=2, **block_args)
+        self.stem = make_block(in_channels, channels, stride=2)
 
         self.stages = [f'stage_{i + 1}' for i in range(num_stages)]
         block_index = 1
@@ -129,7 +132,6 @@ class RepVGG(BaseModule):
                         padding=dilations[i],
                         dilation=dilations[i],
                         groups=self.arch.group_layer_map.get(block_index, 1),
-                        **block_args,
                     )
                 )
                 channels = widths[i]
@@ -179,7 +181,7 @@ class RepVGG(BaseModule):
             warnings.warn(
                 'training a RepVGG that was built with deploy=True: it has neither branches nor batch norms and will '
                 'be less accurate. Train with deploy=False and convert the result with '
-                'tools/reparameterize_model.py; go on only to fine-tune a converted model.',
+                '`reparameterize_checkpoint`; go on only to fine-tune a converted model.',
                 stacklevel=1,  # this module: a warning of the project's own is an error in its tests
             )
         self._freeze_stages()
@@ -212,50 +214,6 @@ class RepVGG(BaseModule):
         # All blocks before the first one loads: a refused state dict changes nothing.
         check_forms(self._named_blocks(prefix), state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-OutIndex = int | tuple[int, int]
-
-
-def _resolve_out_indices(
-    out_indices: int | Sequence[int | Sequence[int]], num_blocks: Sequence[int]
-) -> tuple[OutIndex, ...]:
-    num_stages = len(num_blocks)
-    indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-    resolved: list[OutIndex] = []
-    for index in indices:
-        if isinstance(index, int) and -num_stages <= index < num_stages:
-            resolved.append(index % num_stages)
-        elif _is_block_index(index, num_blocks):
-            stage, block = index  # type: ignore[misc]
-            resolved.append((stage, block))
-        else:
-            resolved.clear()
-            break
-    if not resolved:
-        raise ValueError(
-            f'out_indices must be stages from 0 to {num_stages - 1}, or negative ones from -{num_stages} to -1, '
-            f'or pairs (stage, block) with blocks below {tuple(num_blocks)}, got {out_indices!r}'
-        )
-    if len(set(resolved)) != len(resolved):
-        raise ValueError(f'out_indices must name each stage once, got {out_indices!r}')
-    return tuple(resolved)
-
-
-def _is_block_index(index: Any, num_blocks: Sequence[int]) -> bool:
-    if not isinstance(index, tuple | list) or len(index) != 2 or not all(isinstance(i, int) for i in index):
-        return False
-    stage, block = index
-    return 0 <= stage < len(num_blocks) and 0 <= block < num_blocks[stage]
-
-
-def _stage_of(index: OutIndex) -> int:
-    return index if isinstance(index, int) else index[0]
-
-
-def _depth_of(index: OutIndex) -> tuple[int, float]:
-    """Sorts outputs as the network computes them: a stage's own output is behind those of its blocks."""
-    return (index, float('inf')) if isinstance(index, int) else index
 
 
 def _make_ppf(channels: int, norm_cfg: dict, act_cfg: dict | None) -> nn.Module:

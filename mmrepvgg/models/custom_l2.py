@@ -29,7 +29,7 @@ def custom_l2(block: RepVGGBlock) -> Tensor:
         ValueError: If the block is in deploy form, or its 1x1 branch has no batch norm (QARepVGG).
         FusionError: If a norm of the block is no batch norm with running statistics.
     """
-    if block.deploy:
+    if not hasattr(block, 'branch_3x3'):
         raise ValueError('custom L2 needs the branches of a block in train form, got one in deploy form')
     if not hasattr(block.branch_1x1, 'norm'):
         raise ValueError(

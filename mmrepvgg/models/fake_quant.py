@@ -1,81 +1,19 @@
-"""Fake quantization: training sees the rounding of int8 that the exported file will have.
-
-Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (CVPR
-2018, arXiv:1712.05877), applied to the equivalent kernel of a block, as RepVGG's authors advise.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+"""The quantizer of a block's input in quantization-aware training, and the quantizers of a whole model."""
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from .forms import INPUT_QUANTIZER
 from .int8 import MAX_UINT8, fake_quantize_activations
 
-GRANULARITIES = ('per-channel', 'per-tensor')
-RANGES = ('observed', 'learned')
-
-
-@dataclass(frozen=True)
-class FakeQuantization:
-    """How a block simulates int8.
-
-    Attributes:
-        granularity: ``'per-channel'``, one scale for each output channel of a kernel, or ``'per-tensor'``, one for all.
-        ranges: The activations' ranges are ``'observed'`` (moving averages of the batches' minima and maxima) or
-            ``'learned'`` by gradient.
-        momentum: What a new batch counts for in the moving average. Not used by learned ranges.
-    """
-
-    granularity: str = 'per-channel'
-    ranges: str = 'observed'
-    momentum: float = 0.01
-
-    @classmethod
-    def from_config(cls, cfg: Mapping[str, Any]) -> 'FakeQuantization':
-        """Read the argument ``quantization`` of a block.
-
-        Raises:
-            TypeError: If ``cfg`` is no dict.
-            ValueError: If it has an unknown key, or a value is out of range.
-        """
-        if not isinstance(cfg, Mapping):
-            raise TypeError(f"quantization must be a dict such as dict(granularity='per-channel') or None, got {cfg!r}")
-        names = [field.name for field in fields(cls)]
-        if unknown := [key for key in cfg if key not in names]:
-            raise ValueError(f'the keys of quantization must be among {", ".join(names)}, got {unknown[0]!r}')
-        return cls(**cfg)
-
-    def __post_init__(self):
-        for name, allowed in dict(granularity=GRANULARITIES, ranges=RANGES).items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f'{name} of quantization must be one of {", ".join(allowed)}, got {getattr(self, name)!r}'
-                )
-        if not 0 < self.momentum <= 1:
-            raise ValueError(f'momentum of quantization must be above 0 and at most 1, got {self.momentum!r}')
-
-
-def convolve(
-    x: Tensor, kernel: Tensor, bias: Tensor, *, stride: int, padding: int, dilation: int, groups: int, padding_mode: str
-) -> Tensor:
-    """What an ``nn.Conv2d`` with these weights and arguments computes."""
-    if padding_mode != 'zeros':
-        x = F.pad(x, [padding, padding, padding, padding], padding_mode)
-        padding = 0
-    return F.conv2d(x, kernel, bias, stride, padding, dilation, groups)
-
 
 class ActivationQuantizer(nn.Module):
     """Round a tensor to the grid of uint8 between a minimum and a maximum (:func:`find_uint8_grid`).
 
-    In train mode each batch moves the range before it is used: the first one sets it, later ones by moving average
-    (not finite ones, as of an overflow under mixed precision, are left out). In distributed runs the batch's range is
-    that over all processes. While nothing was observed, in eval mode, the input goes through as it is.
+    In train mode each batch moves the range before it is used: the first one sets it, later ones move it by moving
+    average. Batches that are not finite, as of an overflow under mixed precision, are left out. In distributed runs the
+    batch's range is that over all processes. In eval mode, while nothing was observed, the input goes through as it is.
 
     Learned ranges are set by the first batch and then trained as parameters, as in LSQ (Esser et al., ICLR 2020,
     arXiv:1902.08153; LSQ+, arXiv:2004.09576, for the zero point): gradients go straight through the rounding, and are
@@ -88,7 +26,7 @@ class ActivationQuantizer(nn.Module):
     Attributes:
         min_value, max_value (Tensor): The range, scalars; buffers, or parameters when learned. ``inf`` and ``-inf``
             before the first batch.
-        enabled (bool): Whether the block simulates int8 at all; see :func:`set_fake_quantization`.
+        enabled (bool): Whether the block simulates int8 at all, as :func:`set_fake_quantization` sets it.
         observes (bool): Whether batches move an observed range in train mode.
     """
 
@@ -110,6 +48,8 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape and floating dtype -> the same, on the grid."""
+        if not self.enabled:
+            return x
         if self.training and self.observes and not (self.learned and self._has_range()):
             self.observe(x, self.momentum)
         elif not self.is_observed:

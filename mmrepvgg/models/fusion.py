@@ -126,3 +126,16 @@ def make_identity_kernel(like: Tensor, groups: int) -> Tensor:
 def pad_1x1_to_3x3(kernel: Tensor) -> Tensor:
     """``(C_out, C_in, 1, 1)`` -> ``(C_out, C_in, 3, 3)``, the kernel at the centre tap."""
     return F.pad(kernel, [1, 1, 1, 1])
+
+
+def check_half_range(kernel: Tensor, bias: Tensor) -> None:
+    """Refuse an equivalent kernel or bias that was rounded to infinity.
+
+    Raises:
+        OverflowError: If one is float16 and too large for it.
+    """
+    if kernel.dtype == torch.float16 and not (kernel.isfinite().all() and bias.isfinite().all()):
+        raise OverflowError(
+            'the equivalent kernel or bias exceeds the range of float16 (65504); '
+            'convert in float32 (model.float()) and keep float32 or use bfloat16'
+        )

@@ -5,26 +5,54 @@ from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .blocks import RepVGGBlock
+from .forms import DEPLOY_BRANCH, DEPLOY_NORM
+from .fusion import fuse_conv_norm
+from .geometry import make_deploy_conv
 
-def make_inserted_norm(cfg: dict, channels: int) -> nn.Module:
-    """Build the norm.
+
+class InsertedNormBlock(RepVGGBlock):
+    """``act(SE(BN(conv3x3(x))))``: a deploy form to be trained. The switch folds the batch norm in again.
+
+    It loads the state dict of a deploy form, whose function it then has: the norm is the identity function. Keys are
+    those of the deploy form and ``deploy_norm.*``. Arguments are those of :class:`RepVGGBlock`; ``norm_cfg`` is the
+    inserted norm's.
 
     Raises:
-        ValueError: If it is none that can be the identity function and be folded in again.
+        ValueError: If the norm is none that can be the identity function and be folded in again.
     """
-    norm = build_norm_layer(cfg, channels)[1]
-    if not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
-        raise ValueError(
-            'deploy_norm must be a batch norm with gains and running statistics, or it could be neither the identity '
-            f"function nor folded in, for example dict(type='BN'), got {cfg}"
-        )
-    return norm
+
+    train_parts = (DEPLOY_BRANCH, DEPLOY_NORM)
+
+    def _make_branches(self) -> None:
+        self.branch_reparam = make_deploy_conv(self)
+        self.deploy_norm = build_norm_layer(self.norm_cfg, self.out_channels)[1]
+        norm = self.deploy_norm
+        if not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
+            raise ValueError(
+                'deploy_norm must be a batch norm with gains and running statistics, or it could be neither the '
+                f"identity function nor folded in, for example dict(type='BN'), got {self.norm_cfg}"
+            )
+
+    def _sum_branches(self, x: Tensor) -> Tensor:
+        return self.deploy_norm(self.branch_reparam(x))
+
+    def _sum_kernels(self) -> tuple[Tensor, Tensor]:
+        return fuse_conv_norm(nn.Sequential(self.branch_reparam, self.deploy_norm))
+
+    def _get_conv(self) -> nn.Conv2d:
+        return self.branch_reparam
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
+        if not self.deploy:
+            _complete(state_dict, f'{prefix}{DEPLOY_NORM}.', self.deploy_norm)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def complete_state_dict(norm: Any, state_dict: MutableMapping[str, Any], prefix: str) -> None:
+def _complete(state_dict: MutableMapping[str, Any], prefix: str, norm: Any) -> None:
     """Give a state dict that has no key with ``prefix`` the tensors of a ``norm`` that changes nothing."""
     if any(key.startswith(prefix) for key in state_dict):
         return

@@ -27,7 +27,7 @@ def clip_norm_scales(model: nn.Module, factor: float) -> int:
     """
     if not factor >= 1:
         raise ValueError(f'factor must be at least 1, got {factor}')
-    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock) and not module.deploy]
+    blocks = [m for m in model.modules() if isinstance(m, RepVGGBlock) and hasattr(m, 'branch_3x3')]
     if not blocks:
         raise ValueError(f'{type(model).__name__} has no block in train form, and batch norms are needed to limit them')
     num_limited = 0

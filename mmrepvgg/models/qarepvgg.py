@@ -6,6 +6,7 @@ from torch import Tensor
 from .blocks import RepVGGBlock
 from .forms import SUM_NORM
 from .fusion import fuse_conv_norm, get_conv_weight, get_norm_scale_shift, make_identity_kernel, pad_1x1_to_3x3
+from .geometry import require_agreement
 
 
 class QARepVGGBlock(RepVGGBlock):
@@ -23,10 +24,9 @@ class QARepVGGBlock(RepVGGBlock):
 
     train_parts = ('branch_3x3', 'branch_1x1', SUM_NORM)
 
-    def _make_branches(self, conv_cfg: dict | None, norm_cfg: dict) -> None:
-        self.branch_3x3 = self._make_branch(conv_cfg, norm_cfg, 3)
-        self.branch_1x1 = self._make_branch(conv_cfg, None, 1)
-        self.norm = build_norm_layer(norm_cfg, self.out_channels)[1]
+    def _make_branches(self) -> None:
+        self.branch_3x3, self.branch_1x1 = self._make_branch(3), self._make_branch(1, with_norm=False)
+        self.norm = build_norm_layer(self.norm_cfg, self.out_channels)[1]
 
     def _sum_branches(self, x: Tensor) -> Tensor:
         y = self.branch_3x3(x) + self.branch_1x1(self._take_centres(x))
@@ -36,7 +36,9 @@ class QARepVGGBlock(RepVGGBlock):
 
     def _sum_kernels(self) -> tuple[Tensor, Tensor]:
         kernel, bias = fuse_conv_norm(self.branch_3x3)
-        kernel = kernel + pad_1x1_to_3x3(get_conv_weight(self.branch_1x1[0]))
+        kernel_1x1 = get_conv_weight(self.branch_1x1.conv)
+        require_agreement(self.branch_3x3.conv, self.branch_1x1.conv, self.has_identity)
+        kernel = kernel + pad_1x1_to_3x3(kernel_1x1)
         if self.has_identity:
             kernel = kernel + make_identity_kernel(kernel, self.groups)
         scale, shift = get_norm_scale_shift(self.norm)

@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
 def compute_twice(compute: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) -> Tensor:
-    """``compute(x)``, of which nothing but ``x`` is kept for the backward pass.
+    """``compute(x)``, of which nothing but ``x`` is kept for the backward pass, where there is to be one.
 
     The running statistics of the batch norms in ``module`` are updated by the first computation only.
     """
+    if not (module.training and torch.is_grad_enabled()):
+        return compute(x)
     return checkpoint(
         compute, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _hold_norm_statistics(module))
     )

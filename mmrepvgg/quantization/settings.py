@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..models.fake_quant_settings import GRANULARITIES
 from ..runtimes.table import list_calibrations, list_quantizers
-
-# One scale for the whole of a weight, or one for each output channel.
-GRANULARITIES = ('per-tensor', 'per-channel')
 
 
 @dataclass(frozen=True)

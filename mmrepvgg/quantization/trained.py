@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..models.blocks import RepVGGBlock
 from ..models.fake_quant import get_activation_ranges
+from ..models.quantization_aware import QuantizationAwareBlock
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,6 @@ def find_training(model: nn.Module) -> Training | None:
         ValueError: If a range was never observed.
     """
     for module in model.modules():
-        if isinstance(module, RepVGGBlock) and module.quantization is not None and not module.deploy:
+        if isinstance(module, QuantizationAwareBlock) and not module.deploy:
             return Training(module.quantization.granularity, get_activation_ranges(model))
     return None

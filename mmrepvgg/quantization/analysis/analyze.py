@@ -17,11 +17,11 @@ from ...measures.accuracy import measure_percent
 from ...models.backbone import RepVGG
 from ...models.blocks import RepVGGBlock
 from ...models.building import build_model
+from ...models.fake_quant_settings import GRANULARITIES
 from ...models.norm_scales import clip_norm_scales
 from ...progress import track
 from ...reparam.switch import reparameterize
 from ...runtimes.prepared import normalise
-from ..settings import GRANULARITIES
 from ..trained import find_training
 from .noise import measure_logits_noise, measure_output_noise, measure_weight_noise
 from .observe import describe_kernel, describe_norms, observe_activations
@@ -120,7 +120,7 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
     outcomes.append(find_outcome('per-tensor', weights=False))
     if predict(outcomes[0]).level != 'safe':
         outcomes.append(find_outcome('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
-        if any(isinstance(module, RepVGGBlock) and not module.deploy for module in model.modules()):
+        if any(isinstance(module, RepVGGBlock) and hasattr(module, 'branch_3x3') for module in model.modules()):
             clipped = copy.deepcopy(model)
             clip_norm_scales(clipped, CLIP_SCALES)
             clipped = reparameterize(clipped, inplace=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..settings import GRANULARITIES
+from ...models.fake_quant_settings import GRANULARITIES
 from .points import Point, find_layers, intercept
 from .results import Activations
 from .simulation import quantize_activations, quantize_weight

@@ -111,7 +111,7 @@ def describe_norms(model: nn.Module) -> dict[str, tuple[Norm, ...]]:
             if isinstance(module, _BatchNorm)
         )
         for name, block in model.named_modules()
-        if isinstance(block, RepVGGBlock) and not block.is_plain
+        if isinstance(block, RepVGGBlock) and not block.deploy
     }
 
 

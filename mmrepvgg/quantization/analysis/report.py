@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...checkpoints.writing import replacing
+from ...models.fake_quant_settings import GRANULARITIES
 from ...tables import format_table
-from ..settings import GRANULARITIES
 from .results import Analysis, Layer, Outcome
 from .verdict import LEVELS, Prediction, Verdict, find_mark, judge
 

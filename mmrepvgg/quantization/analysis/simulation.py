@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ...models.fake_quant_settings import GRANULARITIES
 from ...models.int8 import fake_quantize_activations, fake_quantize_kernel
-from ..settings import GRANULARITIES
 from .points import find_layers, find_points, intercept
 from .results import Activations
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ..settings import GRANULARITIES
+from ...models.fake_quant_settings import GRANULARITIES
 from .results import Analysis, Layer, Outcome
 
 # Levels by the largest predicted loss of top-1 accuracy, in points.

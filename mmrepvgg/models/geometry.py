@@ -1,0 +1,69 @@
+"""What the convolutions of a block's branches must have in common: stride, padding and dilation."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fusion import FusionError
+
+PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
+
+
+def check_geometry(
+    in_channels: int, out_channels: int, stride: int, padding: int, dilation: int, groups: int, padding_mode: str
+) -> None:
+    """Check arguments of a block.
+
+    Raises:
+        TypeError: If one that must be an integer is none.
+        ValueError: If one is out of range.
+    """
+    positive = dict(in_channels=in_channels, out_channels=out_channels, stride=stride, dilation=dilation, groups=groups)
+    for name, value in dict(**positive, padding=padding).items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f'{name} must be an integer, got {value!r}')
+        if value < (name in positive):
+            raise ValueError(f'{name} must be at least {int(name in positive)}, got {value}')
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(
+            f'groups must divide in_channels and out_channels ({in_channels} and {out_channels}), got {groups}'
+        )
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f'padding_mode must be one of {", ".join(PADDING_MODES)}, got {padding_mode!r}')
+
+
+def make_deploy_conv(like: Any, device: str | None = None) -> nn.Conv2d:
+    """The convolution of the deploy form with the geometry of ``like``: a block, or its 3x3 convolution."""
+    geometry = like.in_channels, like.out_channels, 3, like.stride, like.padding, like.dilation, like.groups
+    return nn.Conv2d(*geometry, padding_mode=like.padding_mode, device=device)
+
+
+def add_margins(x: Tensor, rows: int, columns: int, padding_mode: str) -> Tensor:
+    """Pad ``(N, C, H, W)`` at all sides, as a convolution with this padding mode does; negative margins are cut off."""
+    mode = 'constant' if padding_mode == 'zeros' or rows < 0 or columns < 0 else padding_mode
+    return F.pad(x, [columns, columns, rows, rows], mode)
+
+
+def require_agreement(conv: Any, conv_1x1: Any, has_identity: bool) -> None:
+    """Refuse branches that are not one 3x3 convolution, since a convolution was changed after construction.
+
+    Args:
+        conv: The 3x3 convolution. The block follows its geometry.
+        conv_1x1: The one of the 1x1 branch, which has stride 1 unless it was given another one later.
+        has_identity: Whether there is an identity branch.
+
+    Raises:
+        FusionError: If the branches do not look at the same pixels.
+    """
+    follows = conv_1x1.padding == (0, 0) and all(
+        stride % own_stride == 0 for stride, own_stride in zip(conv.stride, conv_1x1.stride, strict=True)
+    )
+    keeps_size = conv.stride == (1, 1) and conv.padding == conv.dilation
+    if not follows or (has_identity and not keeps_size):
+        raise FusionError(
+            f'the branches contradict each other: the 3x3 convolution has stride {conv.stride}, padding {conv.padding} '
+            f'and dilation {conv.dilation}, the 1x1 convolution has stride {conv_1x1.stride} and padding '
+            f'{conv_1x1.padding}, and there is {"an" if has_identity else "no"} identity branch; change the stride of '
+            'both convolutions, and padding and dilation of the 3x3 convolution alone'
+        )
