@@ -42,7 +42,9 @@ def test_readme_is_generated_from_the_metafile():
 
 
 def test_metafile_has_every_arch():
-    assert [model['Name'] for model in MODELS] == [f'repvgg-{arch.lower()}_8xb32' for arch in ARCHS]
+    # the paper's; YOLOX-PAI's is a detector's
+    names = [f'repvgg-{arch.lower()}_8xb32' for arch in ARCHS if arch != 'yolox-pai-small']
+    assert [model['Name'] for model in MODELS] == names
 
 
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])

@@ -1,13 +1,13 @@
 """The RepVGG architectures as data (paper, Table 2 and Section 4.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Arch:
-    """One architecture.
+class Arch(Mapping[str, Any]):
+    """One architecture; a mapping, too, as the dicts of mmpretrain's class are: ``arch['num_blocks']``.
 
     Attributes:
         num_blocks: Number of blocks of each stage.
@@ -35,18 +35,28 @@ class Arch:
                 f'got {self.width_factor}'
             )
         num_blocks = sum(self.num_blocks)
-        for index, groups in self.group_layer_map.items():
-            if not 1 <= index <= num_blocks or groups < 1:
+        for number, groups in self.group_layer_map.items():
+            if type(number) is not int or type(groups) is not int or not 1 <= number <= num_blocks or groups < 1:
                 raise ValueError(
                     f'group_layer_map must map block numbers from 1 to {num_blocks} to positive numbers of '
-                    f'groups, got {index}: {groups}'
+                    f'groups, got {number!r}: {groups!r}'
                 )
         if self.se_cfg is not None and not isinstance(self.se_cfg, Mapping):
             raise TypeError(f'se_cfg must be a dict or None, got {self.se_cfg!r}')
 
-    @property
-    def num_stages(self) -> int:
-        return len(self.num_blocks)
+    def __getitem__(self, name: str) -> Any:
+        if name not in _FIELDS:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FIELDS)
+
+    def __len__(self) -> int:
+        return len(_FIELDS)
+
+
+_FIELDS = tuple(f.name for f in fields(Arch))
 
 
 def _every_second(groups: int) -> dict[int, int]:
@@ -73,18 +83,18 @@ ARCHS: dict[str, Arch] = {
     'D2se': Arch(_D, (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=16, divisor=1)),
     # RepVGGplus; its training-only heads are AuxiliaryClsHead's
     'L2pse': Arch(_D, (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=4, divisor=1), se_after_act=True),
+    # YOLOX-PAI's backbone, which has a pooling of its own behind it (add_ppf=True)
+    'yolox-pai-small': Arch((3, 5, 7, 3), (1, 1, 1, 1), stem_channels=32),
 }
 
 
 def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
-    """Look up a preset, or read a dict of :class:`Arch`'s fields.
+    """Look up a preset, or read a dict of :class:`Arch`'s fields, from JSON too.
 
     Raises:
         ValueError: If no preset has this name, or a field is unknown, missing or out of range.
         TypeError: If ``arch`` is neither a name nor a dict.
     """
-    if isinstance(arch, Arch):
-        return arch
     if isinstance(arch, str):
         if arch not in ARCHS:
             raise ValueError(f'arch must be one of {", ".join(ARCHS)} or a dict, got {arch!r}')
@@ -92,12 +102,16 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
     if not isinstance(arch, Mapping):
         raise TypeError(f'arch must be the name of a preset or a dict, got {type(arch).__name__}')
 
-    known = {f.name for f in fields(Arch)}
-    if unknown := sorted(set(arch) - known):
-        raise ValueError(f'arch may have the keys {", ".join(sorted(known))}, got also {", ".join(unknown)}')
+    if unknown := sorted(set(arch) - set(_FIELDS)):
+        raise ValueError(f'arch may have the keys {", ".join(sorted(_FIELDS))}, got also {", ".join(unknown)}')
     if missing := sorted({'num_blocks', 'width_factor'} - set(arch)):
         raise ValueError(f'arch must have num_blocks and width_factor, missing: {", ".join(missing)}')
-    values = dict(arch)
-    # mmpretrain's dicts say None for "no groups".
-    values['group_layer_map'] = dict(values.get('group_layer_map') or {})
-    return Arch(**values | {name: tuple(arch[name]) for name in ('num_blocks', 'width_factor')})
+    values = {**arch, 'num_blocks': tuple(arch['num_blocks']), 'width_factor': tuple(arch['width_factor'])}
+    # mmpretrain's dicts have None for no groups, and JSON turns the numbers of blocks into strings
+    groups = arch.get('group_layer_map') or {}
+    if not isinstance(groups, Mapping):
+        raise TypeError(f'group_layer_map must be a dict or None, got {groups!r}')
+    values['group_layer_map'] = {
+        int(number) if isinstance(number, str) and number.isdecimal() else number: n for number, n in groups.items()
+    }
+    return Arch(**values)

@@ -18,12 +18,12 @@ class ImageClassifier(PlainImageClassifier):
     ``aux_channels``, ``deploy``) are the backbone's, so that a config names the arch and no width.
     """
 
-    def __init__(self, backbone: Any, neck: Any = None, head: Any = None, **kwargs: Any):
+    def __init__(self, backbone: Any, neck: Any = None, head: Any = None, *args: Any, **kwargs: Any):
         if not isinstance(backbone, nn.Module):
             backbone = MODELS.build(backbone)
         if isinstance(head, Mapping) and isinstance(backbone, RepVGG):
             head = {**_derive_head_args(get_type_name(head.get('type')), backbone), **head}
-        super().__init__(backbone, neck, head, **kwargs)
+        super().__init__(backbone, neck, head, *args, **kwargs)
 
 
 def _derive_head_args(head_type: str, backbone: RepVGG) -> dict[str, Any]:

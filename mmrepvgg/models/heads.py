@@ -27,12 +27,13 @@ class AuxiliaryClsHead(LinearClsHead):
         self,
         num_classes: int,
         in_channels: int,
+        *args: Any,
         aux_channels: Sequence[int] = (),
         aux_loss_weight: float = 0.1,
         deploy: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(num_classes, in_channels, **kwargs)
+        super().__init__(num_classes, in_channels, *args, **kwargs)
         self.aux_loss_weight = aux_loss_weight
         self.deploy = deploy
         self.aux_heads = nn.ModuleList(
