@@ -27,8 +27,8 @@ class Network:
 NETWORKS: dict[str, Network] = {
     'deploy': Network('mmrepvgg, deploy form'),
     'train': Network('mmrepvgg, train form'),
-    # uint8 images in memory to predictions, as tools/test.py runs a file: normalisation, softmax, data samples
-    'tested': Network('mmrepvgg, deploy form, behind tools/test.py', is_file=True),
+    # uint8 images in memory to predictions, as a file is tested: normalisation, softmax, data samples
+    'tested': Network('mmrepvgg, deploy form, images to predictions', is_file=True),
     'mmpretrain': Network("mmpretrain's RepVGG, deploy form", 'mmpretrain'),
     'timm': Network("timm's RepVGG, deploy form", 'timm'),
     'resnet50': Network("timm's ResNet-50", 'timm', has_arch=False),

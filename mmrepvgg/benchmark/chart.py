@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..checkpoints.writing import replacing
+from ..checkpoints.writing import replacing, require_writable
 from .cases import NETWORKS
 from .report import describe_environment
 from .results import Report, Row
@@ -23,6 +23,7 @@ def draw_chart(report: Report, path: str | Path) -> None:
     Raises:
         ValueError: If no row has been timed.
     """
+    require_writable(path)
     panels: dict[str, list[Row]] = {}
     for row in report.rows:
         if row.speed:

@@ -92,7 +92,7 @@ def _describe(case: Case, num_classes: int, inputs: Tensor) -> ExportMetadata:
         channels=inputs.shape[1],
         input_size=(inputs.shape[2], inputs.shape[3]),
         batch_size=None,
-        # what tools/test.py does before the network
+        # as for ImageNet
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),
         to_rgb=True,

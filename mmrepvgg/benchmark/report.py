@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.writing import replacing
+from ..tables import format_table
 from .cases import NETWORKS, RUNTIMES
 from .results import Limit, Ratio, Report, Row, compute_ratios
 
-_COLUMNS = (
-    ('arch', False),
-    ('network', False),
-    ('runtime', False),
-    ('layout', False),
-    ('precision', False),
-    ('img/s', True),
-    ('quartiles', True),
-    ('ms a batch', True),
-    ('GFLOP/s', True),
-    ('of limit', True),
-    ('difference', True),
-)
+_NAMES = ('arch', 'network', 'runtime', 'layout', 'precision')
+_NUMBERS = ('img/s', 'quartiles', 'ms a batch', 'GFLOP/s', 'of limit', 'difference')
 
 
 def format_report(report: Report, command: str) -> str:
@@ -86,10 +76,8 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         yield f'{title}:'
         yield ''
-        yield f'| {" | ".join(name for name, _ in _COLUMNS)} |'
-        yield f'|{"|".join("--:" if right else "---" for _, right in _COLUMNS)}|'
-        for row in rows:
-            yield f'| {" | ".join(_format_row(report, row))} |'
+        cells = [_format_row(report, row) for row in rows]
+        yield format_table((*_NAMES, *_NUMBERS), cells, left=len(_NAMES))
     if report.limits:
         yield ''
         yield 'limits, as fast as matrices are multiplied between the rows:'
@@ -98,10 +86,8 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         yield "this project's deploy form against others, round by round:"
         yield ''
-        yield '| arch | deploy form in | against | times as fast | quartiles | paper, 1080 Ti |'
-        yield '|---|---|---|--:|--:|--:|'
-        for ratio in ratios:
-            yield f'| {" | ".join(_format_ratio(ratio))} |'
+        columns = ('arch', 'deploy form in', 'against', 'times as fast', 'quartiles', 'paper, 1080 Ti')
+        yield format_table(columns, map(_format_ratio, ratios), left=3)
     errors: dict[str, list[Row]] = {}
     for row in report.rows:
         if row.error:

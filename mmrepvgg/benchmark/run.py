@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from ..measures.difference import Difference
 from ..measures.timing import time_interleaved
 from ..models.complexity import count_macs
 from ..runtimes.network import DTYPES
@@ -86,15 +87,16 @@ class _References:
             self._networks[model] = build_reference(model)
         return self._networks[model]
 
-    def measure_difference(self, model: str, logits: Tensor, inputs: Tensor) -> float:
-        """The largest difference of ``logits`` from the reference's on the first images of ``inputs``."""
+    def compare(self, model: str, logits: Tensor, inputs: Tensor) -> Difference:
+        """How far ``logits`` are from the reference's on the first images of ``inputs``."""
         if model not in self._logits:
             with torch.inference_mode():
                 self._logits[model] = self.get(model)(inputs[:_NUM_CHECKED])
         # a batch may be smaller than the one on which the reference was run
         expected = self._logits[model][: len(logits)]
-        actual = logits[: len(expected)]
-        return ((actual - expected).abs().max() / expected.abs().max()).item()
+        difference = Difference()
+        difference.add(expected, logits[: len(expected)])
+        return difference
 
 
 def _time_group(
@@ -146,16 +148,16 @@ def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
     with torch.inference_mode():
         macs = count_macs(network, inputs[:1])
     runner = prepare(case, network, inputs)
-    difference = references.measure_difference(case.model, runner.logits(), inputs)
+    difference = references.compare(case.model, runner.logits(), inputs)
     tolerance = TOLERANCES[case.precision]
-    # not the other way round: a NaN must fail, too
-    if not difference <= tolerance:
+    if difference.exceeds(tolerance):
         raise ValueError(
             f"wrong output: logits may differ from the fp32 train form's by {tolerance:g} of the largest, "
-            f'got {difference:.2g}'
+            f'got {difference.relative:.2g}'
         )
     # the backward pass multiplies about twice as much: gradients of the inputs and of the weights
-    return Row(case, macs * (3 if case.runtime == 'train-step' else 1), difference=difference), runner
+    macs *= 3 if case.runtime == 'train-step' else 1
+    return Row(case, macs, difference=difference.relative), runner
 
 
 def _describe(error: Exception) -> str:

@@ -49,7 +49,7 @@ def prepare(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
 def require_device(device: str) -> None:
     """Raise a RuntimeError if there is no such device."""
     if device == 'cuda' and not torch.cuda.is_available():
-        raise RuntimeError('no CUDA device is available to this PyTorch; leave cuda out of --devices')
+        raise RuntimeError('no CUDA device is available to this PyTorch; leave cuda out of `devices`')
 
 
 def synchronise(device: str) -> None:
