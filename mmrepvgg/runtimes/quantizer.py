@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ..models.forms import DEPLOY_BRANCH
 from .format import Format, require_packages
 
 if TYPE_CHECKING:
@@ -87,5 +86,7 @@ class Quantizer(ABC):
 
 def name_layer(weight: str) -> str:
     """A layer's name, from the name that an exporter gave its weight; a block's convolution has the block's name."""
+    from ..models.forms import DEPLOY_BRANCH
+
     name = weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')
     return name.removesuffix(f'.{DEPLOY_BRANCH}')
