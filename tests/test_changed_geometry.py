@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.utils import _pair
 
 from mmrepvgg import QARepVGGBlock, RepVGG, RepVGGBlock
 from mmrepvgg.models.fake_quant import set_fake_quantization
@@ -27,6 +28,7 @@ CHANGES = {
     'stride of both': (4, 8, dict(), dict(stride=(2, 2)), dict(stride=(2, 2))),
     'stride of the 3x3': (4, 8, dict(), dict(stride=(3, 3)), dict()),
     'stride in two steps': (4, 8, dict(groups=2), dict(stride=(4, 4)), dict(stride=(2, 2))),
+    'integers': (4, 8, dict(stride=2), dict(stride=1, dilation=2, padding=2), dict(stride=1)),
     'not square': (4, 8, dict(), dict(stride=(2, 1), dilation=(1, 2), padding=(0, 3)), dict(stride=(2, 1))),
     'SE': (8, 8, dict(se_cfg=dict(ratio=2, divisor=1)), dict(dilation=(3, 3), padding=(3, 3)), dict()),
 }
@@ -48,7 +50,7 @@ def make_changed(randomise, make_block, case, **kwargs):
 def compute_like_official_code(block: RepVGGBlock, x: torch.Tensor) -> torch.Tensor:
     """The sum of the branches by the definition, the 1x1 convolution with the stride of the 3x3 convolution."""
     conv, conv_1x1 = block.branch_3x3.conv, block.branch_1x1.conv
-    margins = [p - d for p, d in zip(conv.padding, conv.dilation, strict=True)]
+    margins = [p - d for p, d in zip(_pair(conv.padding), _pair(conv.dilation), strict=True)]
     centres = F.pad(x, [margins[1], margins[1], margins[0], margins[0]])
     y = block.branch_3x3(x)
     y_1x1 = F.conv2d(centres, conv_1x1.weight, stride=conv.stride, groups=block.groups)

@@ -1,6 +1,6 @@
 """The statistics of batch norms that are inserted into a deployed model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..models.inserted_norm import InsertedNormBlock
-from .sampling import iterate_training_inputs
+from .sampling import iterate_training_inputs, observe_inputs
 
 
 class CalibrateInsertedNormsHook(Hook):
@@ -67,22 +67,18 @@ def calibrate_inserted_norms(model: nn.Module, batches: Iterable[Tensor]) -> int
     """
     norms = _find_norms(model)
     # per norm: values a channel, sum, sum of squares; float64, or the variance would suffer from cancellation
-    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.weight.device) for norm in norms]
-    handles = [norm.register_forward_pre_hook(_make_observer(total)) for norm, total in zip(norms, sums, strict=True)]
-    was_training = model.training
-    model.eval()
-    num_batches = 0
-    try:
-        for batch in batches:
-            model(batch)
-            num_batches += 1
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
+    sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.weight.device) for norm in norms}
+
+    def observe(norm: nn.Module, inputs: Tensor) -> None:
+        x = inputs.double()  # (N, C, H, W)
+        sums[norm][0] += x.numel() / x.shape[1]
+        sums[norm][1] += x.sum((0, 2, 3))
+        sums[norm][2] += x.square().sum((0, 2, 3))
+
+    num_batches = observe_inputs(model, batches, norms, observe)
     if not norms or not num_batches:
         raise ValueError(f'calibration needs inserted norms and batches, got {len(norms)} and {num_batches}')
-    for norm, total in zip(norms, sums, strict=True):
+    for norm, total in sums.items():
         all_reduce(total)
         count, mean, mean_square = total[0], total[1] / total[0], total[2] / total[0]
         # unbiased, as torch's own running variance
@@ -93,16 +89,6 @@ def calibrate_inserted_norms(model: nn.Module, batches: Iterable[Tensor]) -> int
         norm.bias.copy_(norm.running_mean)
         norm.num_batches_tracked.fill_(num_batches)
     return num_batches
-
-
-def _make_observer(total: Tensor) -> Callable[[nn.Module, Any], None]:
-    def observe(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        x = inputs[0].double()  # (N, C, H, W)
-        total[0] += x.numel() / x.shape[1]
-        total[1] += x.sum((0, 2, 3))
-        total[2] += x.square().sum((0, 2, 3))
-
-    return observe
 
 
 def _find_norms(model: nn.Module) -> list[Any]:

@@ -1,17 +1,16 @@
 """Quantization-aware training in the training loop."""
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from ..models.fake_quant import find_quantizers, set_fake_quantization
+from ..models.fake_quant import ActivationQuantizer, find_quantizers, set_fake_quantization
 from ..models.norm_scales import clip_norm_scales
-from .sampling import iterate_training_inputs
+from .sampling import iterate_training_inputs, observe_inputs
 
 
 class QuantizationAwareHook(Hook):
@@ -23,10 +22,10 @@ class QuantizationAwareHook(Hook):
     Args:
         num_calibration_batches: How many training batches to observe, in each process. More than there are: all.
         freeze_ranges_after: After this many epochs observed ranges stay as they are, so that the weights settle on
-            the grids that are deployed; None: they move on to the end. Learned ranges train on.
-        clip_scales: First limit the scales of the batch norms to so many times their median, see
-            :func:`clip_norm_scales`: per-tensor training does not recover from kernels that nearly dead channels made
-            wide. None: not.
+            the grids that are deployed. With None they move until the end. Learned ranges train on.
+        clip_scales: First limit the scales of the batch norms to so many times their median, as
+            :func:`clip_norm_scales` does: per-tensor training does not recover from kernels that nearly dead channels
+            made wide. With None the scales stay.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class QuantizationAwareHook(Hook):
                 quantizer.observes = False
 
 
-@torch.no_grad()
 def calibrate_activation_ranges(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Set each range that is not observed yet to the mean of the batches' minima and that of their maxima.
 
@@ -91,25 +89,18 @@ def calibrate_activation_ranges(model: nn.Module, batches: Iterable[Tensor]) -> 
     Raises:
         ValueError: If there is no batch.
     """
-    num_batches = 0
-
-    def observe(quantizer: Any, inputs: tuple[Any]) -> None:
-        quantizer.observe(inputs[0], 1 / (num_batches + 1))  # the mean of all batches up to this one
-
     pending = [quantizer for quantizer in find_quantizers(model).values() if not quantizer.is_observed]
-    handles = [quantizer.register_forward_pre_hook(observe) for quantizer in pending]
-    was_training = model.training
-    model.eval()
+    counts: Counter[ActivationQuantizer] = Counter()
+
+    def observe(quantizer: ActivationQuantizer, x: Tensor) -> None:
+        counts[quantizer] += 1
+        quantizer.observe(x, 1 / counts[quantizer])  # the mean of all batches up to this one
+
     set_fake_quantization(model, enabled=False)
     try:
-        for batch in batches:
-            model(batch)
-            num_batches += 1
+        num_batches = observe_inputs(model, batches, pending, observe)
     finally:
         set_fake_quantization(model, enabled=True)
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
     if not num_batches:
         raise ValueError('calibration needs at least one batch, got none')
     return num_batches

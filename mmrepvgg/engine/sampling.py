@@ -1,11 +1,13 @@
 """Training batches to look at before training begins."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 
@@ -26,3 +28,27 @@ def iterate_training_inputs(runner: Runner, num_batches: int) -> Iterator[Tensor
     )
     for batch in itertools.islice(batches, num_batches):
         yield model.data_preprocessor(batch, True)['inputs']
+
+
+@torch.no_grad()
+def observe_inputs(
+    model: nn.Module, batches: Iterable[Tensor], modules: Iterable[nn.Module], observe: Callable[[Any, Tensor], None]
+) -> int:
+    """Run ``model`` in eval mode on ``batches``, and ``observe(module, x)`` on every input of each of ``modules``.
+
+    Returns:
+        int: The number of batches.
+    """
+    handles = [module.register_forward_pre_hook(lambda module, args: observe(module, args[0])) for module in modules]
+    was_training = model.training
+    model.eval()
+    num_batches = 0
+    try:
+        for batch in batches:
+            model(batch)
+            num_batches += 1
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return num_batches

@@ -192,7 +192,7 @@ class RepVGG(BaseModule):
         return self
 
     def switch_to_deploy(self) -> None:
-        """Replace every block's branches by one convolution, in place; see :meth:`RepVGGBlock.switch_to_deploy`.
+        """Replace every block's branches by one convolution, in place, as :meth:`RepVGGBlock.switch_to_deploy` does.
 
         Raises:
             FusionError: If a block can't be fused. The whole backbone is unchanged then.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .forms import TRAIN_BRANCHES, check_forms
 from .fusion import check_half_range, fuse_conv_norm, fuse_identity_norm, pad_1x1_to_3x3
-from .geometry import add_margins, check_geometry, make_deploy_conv, require_agreement
+from .geometry import add_margins, check_geometry, make_deploy_conv, make_pairs, require_agreement
 from .recompute import compute_twice
 from .tail import make_activation, make_se_layer
 
@@ -162,27 +162,27 @@ class RepVGGBlock(BaseModule):
     def _take_centres(self, x: Tensor) -> Tensor:
         """The pixels under the centre tap of the 3x3 convolution: the input of the 1x1 branch.
 
-        Subsampling instead of a stride costs less, and avoids a heap corruption in oneDNN's weight gradient of strided
-        1x1 convolutions (channels_last, AVX-512).
+        Subsampled, not strided: on AVX-512 oneDNN's weight gradient of strided 1x1 convolutions corrupts the heap.
         """
         conv = self.branch_3x3.conv
+        conv_1x1 = self.branch_1x1.conv
+        if not torch.jit.is_scripting():
+            make_pairs(conv, conv_1x1)
         rows = conv.padding[0] + self.own_padding - conv.dilation[0]
         columns = conv.padding[1] + self.own_padding - conv.dilation[1]
         if rows != 0 or columns != 0:
             x = add_margins(x, rows, columns, conv.padding_mode)
-        own_stride = self.branch_1x1.conv.stride  # 1 unless it was changed later
-        rows, columns = conv.stride[0] // own_stride[0], conv.stride[1] // own_stride[1]
+        rows, columns = conv.stride[0] // conv_1x1.stride[0], conv.stride[1] // conv_1x1.stride[1]
         return x if rows == 1 and columns == 1 else x[:, :, ::rows, ::columns]
 
     def _make_branch(self, kernel_size: int, with_norm: bool = True) -> Any:
         """A convolution of 3x3, or of 1x1 for what :meth:`_take_centres` gives, and a norm behind it."""
-        geometry: dict[str, Any] = {}
+        options: dict[str, Any] = dict(groups=self.groups, bias=False)
         if kernel_size == 3:
-            geometry = dict(stride=self.stride, padding=self.padding, dilation=self.dilation)
+            options |= dict(stride=self.stride, padding=self.padding, dilation=self.dilation)
             if self.padding_mode != 'zeros':  # conv layers other than Conv2d need not know it
-                geometry['padding_mode'] = self.padding_mode
-        channels = self.in_channels, self.out_channels
-        conv = build_conv_layer(self.conv_cfg, *channels, kernel_size, groups=self.groups, bias=False, **geometry)
+                options['padding_mode'] = self.padding_mode
+        conv = build_conv_layer(self.conv_cfg, self.in_channels, self.out_channels, kernel_size, **options)
         branch = nn.Sequential(OrderedDict(conv=conv))
         if with_norm:
             branch.add_module('norm', build_norm_layer(self.norm_cfg, self.out_channels)[1])

@@ -1,13 +1,12 @@
 """The model of a config in either form."""
 
 import copy
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from .config_types import get_type_name
+from .config_types import get_type_name, iterate_parts
 from .fake_quant import set_fake_quantization
 
 # What takes an argument deploy.
@@ -22,7 +21,9 @@ def build_model(cfg: Config, deploy: bool) -> nn.Module:
     measured and exported is the model in floating point. The deploy form has none.
     """
     model_cfg = copy.deepcopy(cfg.model)
-    for part in _find_parts(model_cfg):
+    for part in iterate_parts(model_cfg):
+        if get_type_name(part['type']) not in _PARTS_WITH_FORM:
+            continue
         if deploy:
             part.pop('deploy_norm', None)
             part.pop('quantization', None)
@@ -33,12 +34,3 @@ def build_model(cfg: Config, deploy: bool) -> nn.Module:
     model = MODELS.build(model_cfg).eval()
     set_fake_quantization(model, enabled=False)
     return model
-
-
-def _find_parts(node: Any) -> list[dict]:
-    if isinstance(node, dict):
-        found = [node] if get_type_name(node.get('type')) in _PARTS_WITH_FORM else []
-        return found + [part for value in node.values() for part in _find_parts(value)]
-    if isinstance(node, list | tuple):
-        return [part for value in node for part in _find_parts(value)]
-    return []

@@ -1,5 +1,6 @@
 """What a config names by its ``type``."""
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -11,3 +12,14 @@ def get_type_name(part_type: Any) -> str:
     """
     name = part_type if isinstance(part_type, str) else getattr(part_type, '__name__', '')
     return name.rpartition('.')[-1]
+
+
+def iterate_parts(node: Any) -> Iterator[dict]:
+    """Every dict with a ``type`` in a config, outer ones first."""
+    if isinstance(node, dict):
+        if 'type' in node:
+            yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from iterate_parts(value)

@@ -1,9 +1,7 @@
 """Custom L2: a weight decay of the equivalent kernel instead of the branches' kernels (official RepVGG code)."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .blocks import RepVGGBlock
 from .fusion import get_norm_scale_shift
@@ -36,9 +34,8 @@ def custom_l2(block: RepVGGBlock) -> Tensor:
             f'custom L2 is defined for the two batch norms of a RepVGGBlock, got a {type(block).__name__}; leave it '
             'out: such blocks are trained with ordinary weight decay'
         )
-    (conv_3x3, norm_3x3), (conv_1x1, norm_1x1) = _get_layers(block.branch_3x3), _get_layers(block.branch_1x1)
-    kernel_3x3, kernel_1x1 = conv_3x3.weight, conv_1x1.weight
-    scale_3x3, scale_1x1 = (_get_scale(norm, kernel_3x3) for norm in (norm_3x3, norm_1x1))
+    kernel_3x3, kernel_1x1 = block.branch_3x3.conv.weight, block.branch_1x1.conv.weight
+    scale_3x3, scale_1x1 = (_get_scale(branch.norm, kernel_3x3) for branch in (block.branch_3x3, block.branch_1x1))
     centre = kernel_3x3[:, :, 1:2, 1:2]
     fused = scale_3x3 * centre + scale_1x1 * kernel_1x1
     # Gains of exactly zero in both branches: 0 / 0, whose limit along any pair of gains is finite. The fused
@@ -47,10 +44,6 @@ def custom_l2(block: RepVGGBlock) -> Tensor:
     return kernel_3x3.square().sum() - centre.square().sum() + (fused.square() / squares).sum()
 
 
-def _get_layers(branch: Any) -> tuple[Any, Any]:
-    return branch.conv, branch.norm
-
-
-def _get_scale(norm: Any, like: Tensor) -> Tensor:
+def _get_scale(norm: nn.Module, like: Tensor) -> Tensor:
     scale, _ = get_norm_scale_shift(norm)
     return scale.detach().to(like.dtype).reshape(-1, 1, 1, 1)

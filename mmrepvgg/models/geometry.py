@@ -4,6 +4,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from .fusion import FusionError
 
@@ -23,8 +24,9 @@ def check_geometry(
     for name, value in dict(**positive, padding=padding).items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f'{name} must be an integer, got {value!r}')
-        if value < (name in positive):
-            raise ValueError(f'{name} must be at least {int(name in positive)}, got {value}')
+        minimum = int(name in positive)
+        if value < minimum:
+            raise ValueError(f'{name} must be at least {minimum}, got {value}')
     if in_channels % groups or out_channels % groups:
         raise ValueError(
             f'groups must divide in_channels and out_channels ({in_channels} and {out_channels}), got {groups}'
@@ -45,6 +47,13 @@ def add_margins(x: Tensor, rows: int, columns: int, padding_mode: str) -> Tensor
     return F.pad(x, [columns, columns, rows, rows], mode)
 
 
+def make_pairs(*convs: Any) -> None:
+    """Write a stride, padding or dilation that was changed to an integer as torch's layers have it: as a pair."""
+    for conv in convs:
+        if int in (type(conv.stride), type(conv.padding), type(conv.dilation)):
+            conv.stride, conv.padding, conv.dilation = map(_pair, (conv.stride, conv.padding, conv.dilation))
+
+
 def require_agreement(conv: Any, conv_1x1: Any, has_identity: bool) -> None:
     """Refuse branches that are not one 3x3 convolution, since a convolution was changed after construction.
 
@@ -56,6 +65,7 @@ def require_agreement(conv: Any, conv_1x1: Any, has_identity: bool) -> None:
     Raises:
         FusionError: If the branches do not look at the same pixels.
     """
+    make_pairs(conv, conv_1x1)
     follows = conv_1x1.padding == (0, 0) and all(
         stride % own_stride == 0 for stride, own_stride in zip(conv.stride, conv_1x1.stride, strict=True)
     )

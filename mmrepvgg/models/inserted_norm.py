@@ -29,8 +29,7 @@ class InsertedNormBlock(RepVGGBlock):
 
     def _make_branches(self) -> None:
         self.branch_reparam = make_deploy_conv(self)
-        self.deploy_norm = build_norm_layer(self.norm_cfg, self.out_channels)[1]
-        norm = self.deploy_norm
+        self.deploy_norm = norm = build_norm_layer(self.norm_cfg, self.out_channels)[1]
         if not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
             raise ValueError(
                 'deploy_norm must be a batch norm with gains and running statistics, or it could be neither the '
@@ -47,16 +46,11 @@ class InsertedNormBlock(RepVGGBlock):
         return self.branch_reparam
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
-        if not self.deploy:
-            _complete(state_dict, f'{prefix}{DEPLOY_NORM}.', self.deploy_norm)
+        prefix_norm = f'{prefix}{DEPLOY_NORM}.'
+        if not self.deploy and not any(key.startswith(prefix_norm) for key in state_dict):
+            # a norm that changes nothing
+            state = {key: torch.zeros_like(value) for key, value in self.deploy_norm.state_dict().items()}
+            state['running_var'] += 1
+            state['weight'] += (1 + self.deploy_norm.eps) ** 0.5
+            state_dict.update({prefix_norm + key: value for key, value in state.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _complete(state_dict: MutableMapping[str, Any], prefix: str, norm: Any) -> None:
-    """Give a state dict that has no key with ``prefix`` the tensors of a ``norm`` that changes nothing."""
-    if any(key.startswith(prefix) for key in state_dict):
-        return
-    state = {key: torch.zeros_like(value) for key, value in norm.state_dict().items()}
-    state['running_var'] += 1
-    state['weight'] += (1 + norm.eps) ** 0.5
-    state_dict.update({prefix + key: value for key, value in state.items()})
