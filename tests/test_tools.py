@@ -112,7 +112,7 @@ class TestMainPath:
 
     def test_the_table_of_both_forms(self, digits, trained, deployed):
         output = succeed('compare_forms', DIGITS, trained[1], deployed[1], cwd=digits)
-        rows = [line.strip('| ').split(' | ') for line in output.splitlines() if line.startswith('| ')]
+        rows = [re.split(r' *\| +', line.strip('| ')) for line in output.splitlines() if line.startswith('| ')]
         assert [row[:3] for row in rows[1:]] == [['train', '7,840,778', '0.0309'], ['deploy', '7,041,194', '0.0278']]
         assert all(float(row[3].rstrip('%')) >= 98 for row in rows[1:])
         assert float(rows[2][5]) < 1e-3

@@ -1,5 +1,6 @@
 """What a wheel holds, and that the commands work from it in an empty folder."""
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -48,4 +49,4 @@ def test_commands_work_from_it_in_an_empty_folder(installed, tmp_path):
     code = "from mmrepvgg.zoo.configs import find_config; print(find_config('deploy/repvgg-a0_deploy'))"
     assert run('-c', code) == f'{installed}/mmrepvgg/.mim/configs/repvgg/deploy/repvgg-a0_deploy.py\n'
     for command in (['-m', 'mmrepvgg', 'flops'], [installed / 'mmrepvgg/.mim/tools/get_flops.py']):
-        assert '| total | 9,108,968 | 1.513 | 3.589 |' in run(*command, 'deploy/repvgg-a0_deploy')
+        assert re.search(r'\| total +\| +9,108,968 \| ', run(*command, 'deploy/repvgg-a0_deploy'))

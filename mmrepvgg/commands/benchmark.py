@@ -55,19 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require_writable(args.out, args.plot)
     cases = plan_cases(
-        args.archs,
-        args.networks,
-        args.runtimes,
-        args.layouts,
-        args.precisions,
-        args.devices,
-        args.threads,
-        args.batch_sizes,
+        archs=args.archs,
+        networks=args.networks,
+        runtimes=args.runtimes,
+        layouts=args.layouts,
+        precisions=args.precisions,
+        devices=args.devices,
+        threads=args.threads,
+        batch_sizes=args.batch_sizes,
     )
     from ..benchmark.report import format_report, write_json
     from ..benchmark.run import run_benchmark
 
-    report = run_benchmark(cases, args.input_size, args.repeats, args.warm_up, args.budget)
+    report = run_benchmark(
+        cases, input_size=args.input_size, repeats=args.repeats, warm_up=args.warm_up, budget=args.budget
+    )
     print(format_report(report, args.command_line))
     if args.out:
         write_json(report, args.command_line, args.out)

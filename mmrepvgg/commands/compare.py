@@ -7,6 +7,7 @@ import argparse
 import platform
 from typing import Any
 
+from ..tables import format_table
 from .config_options import add_config, get_config
 from .files import require_file
 
@@ -36,14 +37,19 @@ def run(args: argparse.Namespace) -> None:
 def print_table(result: Any) -> None:
     import torch
 
-    difference = f'{result.max_difference:.1e}'
-    print('| form | parameters | GFLOPs | top-1 | latency per image | largest logit difference |')
-    print('|---|---|---|---|---|---|')
-    for form in result.forms:
-        print(
-            f'| {form.name} | {form.params:,} | {form.macs / 1e9:.4f} | {form.accuracy:.2f}% | '
-            f'{form.latency * 1e3:.2f} ms | {difference if form.name == "deploy" else "-"} |'
-        )
+    columns = ('form', 'parameters', 'GFLOPs', 'top-1', 'latency per image', 'largest logit difference')
+    rows = [
+        [
+            form.name,
+            f'{form.params:,}',
+            f'{form.macs / 1e9:.4f}',
+            f'{form.accuracy:.2f}%',
+            f'{form.latency * 1e3:.2f} ms',
+            f'{result.max_difference:.1e}' if form.name == 'deploy' else '-',
+        ]
+        for form in result.forms
+    ]
+    print(format_table(columns, rows))
     print(
         f'{result.num_images} images, {result.num_different} predictions differ, largest logit {result.max_logit:.1f}. '
         'GFLOPs: multiply-adds of convolutions and linear layers.\n'

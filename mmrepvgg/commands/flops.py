@@ -4,9 +4,8 @@ example: mmrepvgg flops repvgg-a0_8xb32 --shape 224 224
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
+from ..tables import format_table
 from .arguments import add_size
 from .config_options import add_config, get_config
 
@@ -22,17 +21,13 @@ def run(args: argparse.Namespace) -> None:
     from ..models.complexity import measure_cost
 
     for form, deploy in (('train', False), ('deploy', True)):
-        print_table(form, measure_cost(cfg, deploy, args.shape))
+        rows = [
+            [cost.name, f'{cost.params:,}', f'{cost.macs / 1e9:.3f}', f'{cost.activations / 1e6:.3f}']
+            for cost in measure_cost(cfg, deploy, args.shape)
+        ]
+        print(format_table([f'{form} form', 'parameters', 'GMACs', 'activations (M)'], rows) + '\n')
     print(
         f'For one image of {args.shape[0]} x {args.shape[1]} pixels. GMACs: multiply-adds of convolutions and linear '
         'layers (FLOPs are twice that; batch norms, activations and additions are not counted).\n'
         'Activations: elements of the outputs of convolutions and linear layers.'
     )
-
-
-def print_table(form: str, costs: Sequence[Any]) -> None:
-    print(f'| {form} form | parameters | GMACs | activations (M) |')
-    print('|---|---|---|---|')
-    for cost in costs:
-        print(f'| {cost.name} | {cost.params:,} | {cost.macs / 1e9:.3f} | {cost.activations / 1e6:.3f} |')
-    print()

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         from ..prediction.pictures import PictureWriter
 
         writer = PictureWriter(args.show_dir, images)
-    predictor = Predictor(cfg, args.weights, args.topk, args.batch_size)
+    predictor = Predictor(cfg, args.weights, topk=args.topk, batch_size=args.batch_size)
     predictions = predictor.predict([image for image, _ in images], writer.write if writer else None)
     report(args, predictions, writer.failures if writer else {})
 

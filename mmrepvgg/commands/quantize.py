@@ -7,11 +7,12 @@ example: mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.onnx
 """
 
 import argparse
+from dataclasses import fields
 from typing import Any
 
 from ..checkpoints.writing import require_writable
 from ..models.fake_quant_settings import GRANULARITIES
-from ..quantization.plan import Plan, make_plan
+from ..quantization.plan import make_plan
 from ..quantization.settings import QuantizationSettings
 from ..runtimes.table import FORMATS, find_format, list_calibrations, list_quantizers
 from .arguments import positive_int
@@ -65,27 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_options(parser)
 
 
-def plan(args: argparse.Namespace) -> Plan:
-    with checking_usage():
-        settings = QuantizationSettings(
-            args.granularity,
-            args.calibration,
-            args.num_samples,
-            args.seed,
-            args.max_drop,
-            args.eval_samples,
-            args.quantizer,
-            args.clip_scales,
-        )
-        return make_plan(find_format(args.out), settings)
-
-
 def run(args: argparse.Namespace) -> None:
     options = get_file_options(args)
-    decided = plan(args)
+    with checking_usage():
+        settings = QuantizationSettings(
+            **{field.name: getattr(args, field.name) for field in fields(QuantizationSettings)}
+        )
+        plan = make_plan(find_format(args.out), settings)
     require_writable(args.out)
     require_file(args.checkpoint)
-    decided.quantizer.require_packages(decided.row)
+    plan.quantizer.require_packages(plan.row)
     cfg = get_config(args)
 
     from ..data.layout import check_data
@@ -96,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ..quantization.quantize import quantize_model
 
-    print_result(args, quantize_model(cfg, args.checkpoint, args.out, decided.settings, **options))
+    print_result(args, quantize_model(cfg, args.checkpoint, args.out, settings, **options))
 
 
 def print_result(args: argparse.Namespace, result: Any) -> None:
