@@ -3,10 +3,12 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 from tiny_runner import TINY_BACKBONE, make_model_config
 
 from mmrepvgg import build_backbone, build_classifier, reparameterize
 from mmrepvgg.checkpoints.reading import CheckpointError
+from mmrepvgg.engine.starting import read_pretrained, require_backbone
 from mmrepvgg.engine.training import train
 from mmrepvgg.models.forms import CheckpointFormError
 
@@ -49,13 +51,55 @@ def test_a_file_of_the_other_form_is_refused(classifier, tmp_path):
         backbone.init_weights()
 
 
-@pytest.mark.parametrize('change', [dict(prefix=None), dict(base_channels=16)], ids=['no prefix', 'other width'])
+KAIMING = dict(type='Kaiming', layer='Conv2d')
+
+
+@pytest.mark.parametrize(
+    ('place', 'init_cfg'),
+    [
+        ('backbone', dict(type='Pretrained', prefix='backbone')),
+        ('backbone', dict(type='Pretrained', prefix='backbone.')),
+        ('backbone', dict(type=PretrainedInit, prefix='backbone')),
+        ('backbone', [KAIMING, dict(type='Pretrained', prefix='backbone')]),
+        ('model', dict(type='Pretrained')),
+        ('model', [dict(type='Pretrained'), KAIMING]),
+        ('pretrained', None),
+    ],
+)
+@pytest.mark.parametrize('fits', [True, False])
+def test_every_way_to_name_a_file_is_read_as_mmengine_reads_it(classifier, tmp_path, place, init_cfg, fits):
+    path = str(tmp_path / 'x.pth')
+    weights = classifier.state_dict()
+    if not fits:
+        del weights['backbone.stage_1.0.branch_1x1.conv.weight']
+    torch.save(dict(state_dict=weights), path)
+    for part in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+        if part and part is not KAIMING:
+            part['checkpoint'] = path
+    model_cfg = make_model_config(dict(init_cfg=init_cfg) if place == 'backbone' else {})
+    model_cfg |= {'model': dict(init_cfg=init_cfg), 'pretrained': dict(pretrained=path)}.get(place, {})
+    model = build_classifier(model_cfg)
+    ((checkpoint, prefix),) = read_pretrained(model_cfg)
+    if not fits:
+        with pytest.raises(CheckpointError, match=r'x.pth lacks 1 of the \d+ tensors of the backbone'):
+            require_backbone(model, checkpoint, prefix)
+        return
+    require_backbone(model, checkpoint, prefix)
+    model.init_weights()
+    expected = classifier.backbone.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize('change', ['no prefix', 'other width', 'classifier'])
 def test_training_refuses_a_file_that_leaves_weights_random(classifier, tmp_path, change):
     backbone = pretrain(classifier, tmp_path / 'x.pth')
-    if 'prefix' in change:
+    model_cfg = {}
+    if change == 'no prefix':
         del backbone['init_cfg']['prefix']
+    elif change == 'other width':
+        backbone |= dict(base_channels=16)
     else:
-        backbone |= change
-    cfg = Config(dict(model=make_model_config(backbone), default_scope='mmpretrain'))
+        model_cfg = dict(init_cfg=backbone.pop('init_cfg'))
+    cfg = Config(dict(model=make_model_config(backbone) | model_cfg, default_scope='mmpretrain'))
     with pytest.raises(CheckpointError, match=r'x.pth lacks \d+ of the \d+ tensors of the backbone, or has them in'):
         train(cfg, str(tmp_path / 'work'))

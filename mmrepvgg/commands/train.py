@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = train(
         cfg,
         get_work_dir(args, cfg),
-        resume=args.resume or cfg.get('resume', False),
+        resume=args.resume or False,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
         launcher=args.launcher,
