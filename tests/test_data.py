@@ -1,11 +1,17 @@
+import re
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.models.heads import MultiLabelClsHead
 
 from mmrepvgg import ImageNet
+from mmrepvgg.data.classes import check_classes, check_training_classes, get_class_names, require_single_label
 from mmrepvgg.data.digits import prepare_digits
-from mmrepvgg.data.layout import DataError, check_classes, check_data
+from mmrepvgg.data.layout import DataError, check_data
 
 
 def touch(root, *paths):
@@ -38,7 +44,7 @@ def test_data_that_is_there_passes(tmp_path):
     [
         (
             [],
-            r'train_dataloader: .*train does not exist; expected .*/<class>/<image>; .*--cfg-options train_dataloader',
+            r'train_dataloader: .*train does not exist; expected .*/<class>/<image>; .*set train_dataloader\.dataset',
         ),
         (['train/1.png', 'val/a/2.png'], 'train has no class folders'),
         (['train/a/1.png'], r'val_dataloader: .*val does not exist'),
@@ -108,6 +114,64 @@ def test_digits(tmp_path):
         prepare_digits(root)
 
 
+class TestLists:
+    """Lists of images and their labels."""
+
+    @pytest.mark.parametrize(
+        ('text', 'message'),
+        [
+            ('a.png 0\nb.png\n', r"list\.txt, line 2: 'b\.png' has no label"),
+            ('a.png 0\nmy cat.png\n', r"line 2: 'my cat\.png' has no label"),
+            ('a.png\t0\n', r"line 1: 'a\.png\\t0' has no label"),
+            ('a.png 0\n\nb.png 1\n', 'line 2: the line is empty'),
+            ('\ufeffa.png 0\n', 'line 1: the file begins with a byte-order mark'),
+            ('a.png 3\n', 'line 1: the label is 3, and the model has the classes 0 to 2'),
+            (f'a.png {"9" * 5000}\n', 'line 1: the label is 99999999999999999999, and'),
+            ('a.png -1\n', r"line 1: 'a\.png -1' has no label"),
+        ],
+    )
+    def test_the_line_of_a_fault_is_named(self, tmp_path, text, message):
+        (tmp_path / 'list.txt').write_text(text, encoding='utf-8')
+        cfg = loaders(tmp_path, ann_file='list.txt') | dict(model=dict(head=dict(num_classes=3)))
+        with pytest.raises(DataError, match=message):
+            check_data(cfg, NAMES)
+
+    def test_another_encoding(self, tmp_path):
+        (tmp_path / 'list.txt').write_bytes('ü.png 0\n'.encode('latin-1'))
+        with pytest.raises(DataError, match=r'list\.txt must be a text in UTF-8'):
+            check_data(loaders(tmp_path, ann_file='list.txt'), NAMES)
+
+    def test_good_lists(self, tmp_path):
+        (tmp_path / 'list.txt').write_text('my cat.png 0\nb.png 2\r\n')
+        check_data(loaders(tmp_path, ann_file='list.txt') | dict(model=dict(head=dict(num_classes=3))), NAMES)
+        (tmp_path / 'names.txt').write_text('my cat.png\nb.png\n')
+        check_data(loaders(tmp_path, ann_file='names.txt', with_label=False), NAMES)
+        (tmp_path / 'names.txt').write_text('a.png\n\n')
+        with pytest.raises(DataError, match=r'names\.txt, line 2: the line is empty; it must be "<image>"'):
+            check_data(loaders(tmp_path, ann_file='names.txt', with_label=False), NAMES)
+
+
+def test_images_without_labels_need_no_class_folders(tmp_path):
+    touch(tmp_path, 'train/1.png', 'val/2.png')
+    check_data(loaders(tmp_path, with_label=False), NAMES)
+    with pytest.raises(DataError, match=r'gone/train does not exist'):
+        check_data(loaders(tmp_path / 'gone', with_label=False), NAMES)
+
+
+def test_names_that_the_config_gives_to_a_part_of_imagenet(tmp_path):
+    touch(tmp_path, 'train/n01/1.png', 'train/n02/2.png')
+    dataset = ImageNet(data_root=str(tmp_path), split='train', metainfo=dict(classes=['cat', 'dog']))
+    assert dataset.CLASSES == ['cat', 'dog']
+
+
+WORDNET = [f'n{index:08d}' for index in range(1000)]
+
+
+def make_folders(root, names, **kwargs):
+    touch(root, *(f'{name}/1.png' for name in names))
+    return CustomDataset(data_root=str(root), **kwargs)
+
+
 class TestClasses:
     @pytest.mark.parametrize(
         ('names', 'trained'),
@@ -124,6 +188,68 @@ class TestClasses:
     @pytest.mark.parametrize(
         ('names', 'trained'), [(['a', 'c'], ['a', 'b', 'c', 'd']), (['a', 'b'], None), (list('abcde'), list('abcd'))]
     )
-    def test_labels_that_are_not(self, names, trained):
+    def test_another_number(self, names, trained):
         with pytest.raises(DataError, match=f'the test data has {len(names)} classes .* and the model 4'):
             check_classes(SimpleNamespace(metainfo=dict(classes=names)), 4, trained)
+
+    @pytest.mark.parametrize(
+        ('folders', 'trained', 'message'),
+        [
+            (
+                ['cat', 'dog', '__MACOSX'],
+                ['bird', 'cat', 'dog'],
+                "class 0 is '__MACOSX' in the data and 'bird' in the model; only in the data: __MACOSX; only in the "
+                'model: bird; class folders are numbered in the order of their names, hidden and empty ones too',
+            ),
+            (['a', 'b', 'c'], ['b', 'a', 'c'], "class 0 is 'a' in the data and 'b' in the model; the same names in"),
+            (['1', '2', '10'], ['1', '2', '10'], "class 1 is '10' in the data and '2' in the model; the same names in"),
+            (['a', 'b', 'c'], ['a', 'b'], 'only in the data: c'),
+            (WORDNET, [*WORDNET[1:], 'n99999999'], 'only in the data: n00000000; only in the model: n99999999'),
+        ],
+    )
+    def test_other_classes_in_the_same_number(self, tmp_path, folders, trained, message):
+        dataset = make_folders(tmp_path, folders)
+        with pytest.raises(DataError, match=re.escape(message)):
+            check_classes(dataset, len(folders), trained)
+        with pytest.raises(DataError, match=re.escape(message)):
+            check_classes(RepeatDataset(dataset, 2), len(folders), trained)
+
+    @pytest.mark.parametrize('trained', [IMAGENET_CATEGORIES, [name.split(',')[0] for name in IMAGENET_CATEGORIES]])
+    def test_imagenet_by_its_words_and_by_its_folders(self, trained):
+        for first, second in ((WORDNET, trained), (trained, WORDNET), (trained, IMAGENET_CATEGORIES)):
+            check_classes(SimpleNamespace(metainfo=dict(classes=first)), 1000, second)
+
+    def test_names_of_the_config_for_the_same_folders(self, tmp_path):
+        dataset = make_folders(tmp_path, ['0', '1'], metainfo=dict(classes=['zero', 'one']))
+        check_classes(dataset, 2, ['zero', 'one'])
+        check_classes(dataset, 2, ['0', '1'])
+        check_classes(dataset, 2, ['null', 'eins'])
+        with pytest.raises(DataError, match="class 0 is 'zero' in the data and 'one' in the model"):
+            check_classes(dataset, 2, ['one', 'zero'])
+        with pytest.raises(DataError, match="class 0 is '0' in the data and '1' in the model"):
+            check_classes(dataset, 2, ['1', '2'])
+
+    @pytest.mark.parametrize('check', [check_classes, check_training_classes])
+    def test_folders_in_the_order_of_their_numbers(self, tmp_path, check):
+        dataset = make_folders(tmp_path, ['1', '2', '10'], metainfo=dict(classes=['1', '2', '10']))
+        with pytest.raises(DataError, match="class 1 is '10' by its folder and '2' in the config; the same names in"):
+            check(dataset, 3)
+
+    def test_training_on_more_classes_than_the_model_has(self, tmp_path):
+        dataset = make_folders(tmp_path, ['.ipynb_checkpoints', 'a', 'b'])
+        message = (
+            r'has 3 classes \(\.ipynb_checkpoints, a, b, \.\.\.\) and the model 2: .* set model\.head\.num_classes=3'
+        )
+        with pytest.raises(DataError, match=message):
+            check_training_classes(dataset, 2)
+
+    @pytest.mark.parametrize('meta', [dict(dataset_meta=dict(classes=['a', 1])), dict(CLASSES=('a', '1')), {}])
+    def test_names_in_a_checkpoint(self, meta):
+        assert get_class_names(meta) == (('a', '1') if meta else ())
+        assert get_class_names(dict(dataset_meta=None)) == ()
+
+    @pytest.mark.parametrize('head_type', ['MultiLabelLinearClsHead', 'mmpretrain.CSRAClsHead', MultiLabelClsHead])
+    def test_several_labels_an_image(self, head_type):
+        with pytest.raises(ValueError, match='one label an image, got one with several'):
+            require_single_label(Config(dict(model=dict(head=dict(type=head_type)))))
+        require_single_label(Config(dict(model=dict(head=dict(type='mmrepvgg.AuxiliaryClsHead')))))

@@ -275,7 +275,7 @@ def test_the_input_size(small_cfg, small_source, tmp_path):
     with pytest.raises(ValueError, match=r'takes images of the shape \(N, 3, 64, 48\), got \(1, 3, 32, 32\)'):
         load_exported(tmp_path / 'net.ts')(torch.zeros(1, 3, 32, 32))
     small_cfg.test_dataloader.dataset.pipeline[1] = dict(type='ResizeEdge', scale=32)
-    with pytest.raises(ValueError, match=r'images of no fixed size .* --input-size'):
+    with pytest.raises(ValueError, match=r'images of no fixed size .* `input_size`'):
         export_model(small_cfg, small_source, tmp_path / 'net.ts')
 
 

@@ -159,7 +159,7 @@ def test_the_tool_tests_an_exported_file(runner_cfg, export_once, tmp_path):
 
 def test_what_does_not_fit(runner_cfg, export_once, tmp_path):
     path = export_once(runner_cfg, '.ts')[1]
-    with pytest.raises(ValueError, match=r'one process: leave out --launcher, got pytorch'):
+    with pytest.raises(ValueError, match=r'one process: leave out `launcher`, got pytorch'):
         evaluate(runner_cfg, path, str(tmp_path), exported=True, launcher='pytorch')
     model = load_classifier(runner_cfg, path)
     with pytest.raises(ValueError, match="mode must be 'tensor' or 'predict'.*got 'loss'"):

@@ -175,7 +175,7 @@ class TestTraining:
 
     def test_missing_data_is_reported_before_the_model_is_built(self, tmp_path):
         line = fail('train', DIGITS, cwd=tmp_path)
-        assert 'data/digits/train does not exist; run: python tools/prepare_digits.py' in line
+        assert 'data/digits/train does not exist; write it with' in line
         line = fail('train', IMAGENET, cwd=tmp_path)
         assert 'data/imagenet/train does not exist; expected data/imagenet/train/<class>/<image>' in line
         line = fail('test', IMAGENET, make_attack(tmp_path), cwd=tmp_path)

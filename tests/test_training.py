@@ -2,17 +2,25 @@
 
 import copy
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmrepvgg.cli import load_config
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
-from mmrepvgg.cli import load_config
 from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.data.layout import DataError
 from mmrepvgg.engine import training
+from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.models.building import build_model
+from mmrepvgg.quantization.analysis.analyze import analyze
+from mmrepvgg.quantization.quantize import quantize_model
+from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
+from mmrepvgg.reparam.comparison import compare_forms
+from mmrepvgg.runtimes.export import export_model
 
 DIGITS = Path(__file__).parent.parent / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
 COUNT = itertools.count()
@@ -33,7 +41,7 @@ def cfg(data) -> Config:
     cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
     for split, indices in (('train', 64), ('val', 20)):
         loader = cfg[f'{split}_dataloader']
-        loader.update(batch_size=32, num_workers=0, persistent_workers=False)
+        loader.update(batch_size=32, num_workers=0)  # and persistent_workers, which torch refuses without workers
         loader.dataset.update(data_root=str(data), indices=indices)
     cfg.optim_wrapper.optimizer.lr = 0.0
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
@@ -129,3 +137,62 @@ class TestAnswer:
     def test_a_training_that_is_done_is_that_of_before(self, cfg, tmp_path):
         first = train(cfg, tmp_path / 'work')
         assert train(cfg, tmp_path / 'work', resume=True) == first
+
+
+class TestRefusals:
+    """Before the first epoch, in one line."""
+
+    def test_more_classes_than_the_model_has(self, cfg, tmp_path):
+        cfg.model.head.num_classes = 5
+        cfg.val_evaluator.topk = 1
+        with pytest.raises(DataError, match=r'has 10 classes .* the model 5: .* set model\.head\.num_classes=10'):
+            train(cfg, tmp_path / 'work')
+
+    def test_fewer_classes_are_logged(self, cfg, tmp_path):
+        cfg.model.head.num_classes = 12
+        assert train(cfg, tmp_path / 'work')
+        assert 'has 10 classes (0, 1, 2, ...) and the model 12' in read_log(tmp_path / 'work')
+
+    def test_a_top_5_of_three_classes(self, cfg, tmp_path):
+        cfg.model.head.num_classes = 3
+        with pytest.raises(ValueError, match=r'topk of val_evaluator must be at most .* 3, got'):
+            train(cfg, tmp_path / 'work')
+        checkpoint = tmp_path / 'trained.pth'
+        save(cfg, checkpoint, seed=0)
+        with pytest.raises(ValueError, match='topk of test_evaluator must be at most'):
+            evaluate(cfg, checkpoint, str(tmp_path / 'test'))
+
+    def test_fewer_images_than_a_batch(self, cfg, tmp_path):
+        cfg.train_dataloader.dataset.indices = 20
+        with pytest.raises(DataError, match='the 20 training images do not fill one batch'):
+            train(cfg, tmp_path / 'work')
+        assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+class TestClassesOfAnotherTraining:
+    """Folders in the right number, one of them of another class: every label behind it would be wrong."""
+
+    @pytest.fixture
+    def renamed(self, data, tmp_path) -> Path:
+        shutil.copytree(data / 'val', tmp_path / 'data/val')
+        (tmp_path / 'data/val/0').rename(tmp_path / 'data/val/x')
+        return tmp_path / 'data'
+
+    MESSAGE = "class 0 is '1' in the data and '0' in the model; only in the data: x; only in the model: 0"
+
+    def test_they_are_refused(self, cfg, renamed, tmp_path):
+        names = list('0123456789')
+        save(cfg, tmp_path / 'trained.pth', seed=0, meta=dict(dataset_meta=dict(classes=names)))
+        save(cfg, tmp_path / 'mmcls.pth', seed=0, meta=dict(CLASSES=names))
+        reparameterize_checkpoint(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
+        export_model(cfg, tmp_path / 'trained.pth', tmp_path / 'net.ts')
+        cfg.test_dataloader.dataset.data_root = str(renamed)
+        for name, exported in (('trained.pth', False), ('mmcls.pth', False), ('net.ts', True)):
+            with pytest.raises(DataError, match=self.MESSAGE):
+                evaluate(copy.deepcopy(cfg), tmp_path / name, str(tmp_path / 'test'), exported=exported)
+        with pytest.raises(DataError, match=self.MESSAGE):
+            compare_forms(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
+        with pytest.raises(DataError, match=self.MESSAGE):
+            quantize_model(cfg, tmp_path / 'trained.pth', tmp_path / 'net.onnx')
+        with pytest.raises(DataError, match=self.MESSAGE):
+            analyze(cfg, tmp_path / 'trained.pth', split='test')

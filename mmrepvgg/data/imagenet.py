@@ -17,7 +17,8 @@ class ImageNet(FullImageNet):
     def _find_samples(self):
         with os.scandir(self.img_prefix) as entries:
             num_folders = sum(entry.is_dir() for entry in entries)
-        if num_folders != len(self.METAINFO['classes']):
+        names = self.METAINFO['classes']
+        if num_folders != len(names) and names == self.CLASSES:
             print_log(
                 f'{self.img_prefix} has {num_folders} class folders, not the 1000 of ImageNet-1k: '
                 'the classes are named after their folders',

@@ -1,11 +1,14 @@
 """Checking that a config's data is where it says, before anything expensive starts.
 
-Reads the config only: torch is not imported.
+Reads the config and lists of images: torch is not imported.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ..models.config_types import get_type_name
+from .wrappers import iterate_datasets
 
 # Where samples may come from.
 SPLITS = ('train', 'test')
@@ -16,30 +19,33 @@ class DataError(ValueError):
 
 
 def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
-    """Check the image folders of ``cfg``'s dataloaders. Data sets of other layouts than ImageNet's are let pass.
+    """Check the images of ``cfg``'s dataloaders. Data sets of other layouts than ImageNet's are let pass.
 
     Args:
         cfg: The config.
         dataloaders: Which to check: ``'train_dataloader'``, ``'val_dataloader'``, ``'test_dataloader'``.
 
     Raises:
-        DataError: If a folder is missing or empty, or training and validation folders have different classes.
+        DataError: If a folder is missing or empty, if training and validation folders have different classes, or if
+            a line of a list of images has no label of the model.
     """
+    num_classes = get_num_classes(cfg)
     classes: dict[str, set[str]] = {}
     for name in dataloaders:
         if cfg.get(name) is None:
             continue
-        dataset = cfg[name]['dataset']
-        while 'dataset' in dataset:  # RepeatDataset and its like
-            dataset = dataset['dataset']
-        folder = _get_image_folder(dataset)
-        if folder is None:
-            continue
-        annotations = _get_annotation_file(dataset)
-        if annotations is None:
-            classes[folder] = _list_classes(folder, name)
-        elif not os.path.isfile(annotations):
-            raise DataError(f'{name}: {annotations} does not exist; it is the ann_file, one "<image> <label>" a line')
+        for dataset in iterate_datasets(cfg[name]['dataset']):
+            folder = _get_image_folder(dataset)
+            if folder is None:
+                continue
+            has_labels = dataset.get('with_label', True) and dataset.get('split') != 'test'
+            annotations = _get_annotation_file(dataset)
+            if annotations is not None:
+                _check_annotations(annotations, name, has_labels, num_classes)
+            elif has_labels:
+                classes[folder] = _list_classes(folder, name)
+            else:
+                _require_folder(folder, name)
     folders = list(classes)
     for folder in folders[1:]:
         if different := sorted(classes[folders[0]] ^ classes[folder]):
@@ -49,13 +55,19 @@ def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
             )
 
 
+def get_num_classes(cfg: Mapping[str, Any]) -> int | None:
+    """How many classes the classifier of a config has; None if that is not said, or it is no classifier."""
+    head = (cfg.get('model') or {}).get('head')
+    return head.get('num_classes') if isinstance(head, Mapping) else None
+
+
 def _get_image_folder(dataset: Mapping[str, Any]) -> str | None:
     root, prefix = dataset.get('data_root', ''), dataset.get('data_prefix') or dataset.get('split', '')
     if isinstance(prefix, Mapping):
         prefix = prefix.get('img_path', '')
-    if str(dataset.get('type', '')).split('.')[-1] not in ('ImageNet', 'CustomDataset') or '://' in str(root):
+    if get_type_name(dataset.get('type')) not in ('ImageNet', 'CustomDataset') or '://' in str(root):
         return None
-    return os.path.join(root, prefix)
+    return os.path.join(root, prefix) if prefix else root
 
 
 def _get_annotation_file(dataset: Mapping[str, Any]) -> str | None:
@@ -67,42 +79,50 @@ def _get_annotation_file(dataset: Mapping[str, Any]) -> str | None:
     return meta if os.path.exists(meta) else None
 
 
+def _check_annotations(path: str, dataloader: str, has_labels: bool, num_classes: int | None) -> None:
+    """Read a list as mmpretrain reads it: what stands behind the last blank of a line is the label."""
+    form = '"<image> <label>"' if has_labels else '"<image>"'
+    if not os.path.isfile(path):
+        raise DataError(f'{dataloader}: {path} does not exist; it is the `ann_file`, one {form} a line')
+    try:
+        with open(path, encoding='utf-8') as file:
+            for number, line in enumerate(file, 1):
+                if reason := _find_fault(line, has_labels, num_classes):
+                    raise DataError(f'{dataloader}: {path}, line {number}: {reason}; it must be {form}')
+    except UnicodeDecodeError as error:
+        raise DataError(f'{dataloader}: {path} must be a text in UTF-8: {error}') from error
+
+
+def _find_fault(line: str, has_labels: bool, num_classes: int | None) -> str:
+    if line.startswith('\ufeff'):
+        return 'the file begins with a byte-order mark, which would be taken for a part of the name; save it without'
+    name, _, label = line.strip().rpartition(' ')
+    if not label:
+        return 'the line is empty'
+    if not has_labels:
+        return ''
+    if not name or not label.isdecimal():
+        return f'{line.strip()[:80]!r} has no label, a whole number from 0'
+    if num_classes is not None and (len(label) > 9 or int(label) >= num_classes):
+        return f'the label is {label[:20]}, and the model has the classes 0 to {num_classes - 1}'
+    return ''
+
+
+def _require_folder(folder: str, dataloader: str, hint: str = '') -> None:
+    if not os.path.isdir(folder):
+        raise DataError(f'{dataloader}: {folder} does not exist; {hint or f"set {dataloader}.dataset.data_root"}')
+
+
 def _list_classes(folder: str, dataloader: str) -> set[str]:
     advice = (
-        f'expected {folder}/<class>/<image>; put the data (or a link to it) there, or name another place with '
-        f'--cfg-options {dataloader}.dataset.data_root=PATH'
+        f'expected {folder}/<class>/<image>; put the data (or a link to it) there, or set '
+        f'{dataloader}.dataset.data_root'
     )
     if 'digits' in folder:
-        advice = f'run: python tools/prepare_digits.py (it writes {folder}/<class>/<image>.png)'
-    if not os.path.isdir(folder):
-        raise DataError(f'{dataloader}: {folder} does not exist; {advice}')
+        advice = f'write it with `prepare_digits`: {folder}/<class>/<image>.png'
+    _require_folder(folder, dataloader, advice)
     with os.scandir(folder) as entries:
         classes = {entry.name for entry in entries if entry.is_dir()}
     if not classes:
         raise DataError(f'{dataloader}: {folder} has no class folders; {advice}')
     return classes
-
-
-def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None = None) -> None:
-    """Check that a data set's labels can be those of a model.
-
-    Folders are numbered in their order: where one is missing or added, the labels behind it are of other classes.
-
-    Args:
-        dataset: Built; one that names no classes is let pass.
-        num_classes: That the model has.
-        trained: Names of those it was trained on, if they are known.
-
-    Raises:
-        DataError: If the numbers differ, and the data set's classes are not the first of the training's (a head may
-            have more classes than were trained).
-    """
-    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if not names or len(names) == num_classes or list(names) == list(trained or ())[: len(names)]:
-        return
-    shown = ', '.join(map(str, names[:3]))
-    raise DataError(
-        f'the test data has {len(names)} classes ({shown}, ...) and the model {num_classes}: class folders are '
-        "numbered in their order, so these labels are not the model's; point the config to data with a folder for "
-        "each of the model's classes (an empty one will do)"
-    )

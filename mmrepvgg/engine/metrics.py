@@ -1,10 +1,12 @@
 """Metrics by name, and a record of the single predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 
+from ..models.config_types import get_type_name
 from .metric_names import METRICS
 
 
@@ -23,6 +25,27 @@ def make_evaluator(names: Sequence[str], num_classes: int) -> list[dict[str, Any
         }
         evaluator.append(dict(type=f'mmpretrain.{metric}', **options[metric]))
     return evaluator
+
+
+def check_topk(cfg: Config, evaluator: str, num_classes: int) -> None:
+    """Check that there are as many classes as a top-k accuracy counts: it fails only after all images were seen.
+
+    Args:
+        cfg: The config.
+        evaluator: ``'val_evaluator'`` or ``'test_evaluator'``.
+        num_classes: That the model has.
+
+    Raises:
+        ValueError: If a k is larger.
+    """
+    metrics = cfg.get(evaluator) or []
+    for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
+        topk = metric.get('topk', 1) if get_type_name(metric.get('type')) == 'Accuracy' else 1
+        if max([topk] if isinstance(topk, int) else topk) > num_classes:
+            raise ValueError(
+                f'topk of {evaluator} must be at most the number of classes, {num_classes}, got {topk}; set '
+                f'{evaluator}.topk=1'
+            )
 
 
 class PredictionRecord(BaseMetric):

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
-from ..checkpoints.writing import replacing
-from ..data.layout import check_classes
+from ..checkpoints.writing import replacing, require_writable
+from ..data.classes import check_classes, get_class_names, require_single_label
+from ..data.layout import get_num_classes
+from ..models.config_types import get_type_name
 from .distributed import prepare_launcher
-from .metrics import PredictionRecord, make_evaluator
+from .metrics import PredictionRecord, check_topk, make_evaluator
+from .workers import drop_worker_options
 
 
 def evaluate(
@@ -34,7 +37,7 @@ def evaluate(
         cfg: The config. Its data is expected to be there (:func:`mmrepvgg.data.layout.check_data`).
         checkpoint: The weights.
         work_dir: Where the logs go.
-        exported: ``checkpoint`` is a file of tools/export.py, which takes the place of the model of ``cfg``.
+        exported: ``checkpoint`` is a file of ``export_model``, which takes the place of the model of ``cfg``.
         metrics: Names from :data:`mmrepvgg.engine.metrics.METRICS`; none for the config's own evaluator.
         out: A JSON file for the metrics and the prediction for each image.
         launcher: How the processes were started.
@@ -45,41 +48,47 @@ def evaluate(
     Raises:
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
-        ValueError: If ``metrics``, ``out`` or an exported file are given for a model that is no classifier; if an
-            exported file does not fit, or is to be tested in several processes; if the data has other classes.
+        DataError: If the data has other classes than the model.
+        ValueError: If ``metrics``, ``out`` or an exported file are given for a model that is no classifier, or gives
+            an image several labels; if an exported file does not fit, or is to be tested in several processes.
+        OSError: If ``out`` can't be written.
     """
+    require_writable(out)
     is_classifier = 'head' in cfg.model
-    if (metrics or out is not None) and not is_classifier:
+    if not is_classifier and (metrics or out is not None or exported):
         raise ValueError(
-            f'--metrics and --out are for classifiers, got a config of {cfg.model.type}; leave them out, and its own '
-            'test_evaluator is used'
+            '`metrics`, `out` and exported files are for classifiers, got a config of '
+            f'{get_type_name(cfg.model.type)}; leave them out, and its own test_evaluator is used'
         )
-    if exported and not is_classifier:
-        raise ValueError(f'an exported file is a classifier, got a config of {cfg.model.type}')
-    num_classes = cfg.model.head.num_classes if is_classifier else None
+    if metrics or out is not None or exported:
+        require_single_label(cfg)
     if exported and launcher != 'none':
-        raise ValueError(f'an exported file is tested in one process: leave out --launcher, got {launcher}')
+        raise ValueError(f'an exported file is tested in one process: leave out `launcher`, got {launcher}')
+    num_classes = get_num_classes(cfg)
     weights = None if exported else read_checkpoint(checkpoint)
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
     if metrics and num_classes is not None:
         cfg.test_evaluator = make_evaluator(metrics, num_classes)
+    if num_classes is not None:
+        check_topk(cfg, 'test_evaluator', num_classes)
     if exported:
-        # by its registered name: this folder imports nothing of deploy/
+        # by its registered name: this room imports nothing of the runtimes
         cfg.model = dict(type='mmrepvgg.ExportedClassifier', path=str(checkpoint), num_classes=num_classes)
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
+    drop_worker_options(cfg)
     prepare_launcher(cfg, launcher)
 
     runner = Runner.from_cfg(cfg)
+    model = getattr(runner.model, 'module', runner.model)
     # Not by the Runner, which loads what fits and only logs what does not.
     if weights is not None:
-        load_weights(getattr(runner.model, 'module', runner.model), weights)
+        load_weights(model, weights)
     if num_classes is not None:
-        model = getattr(runner.model, 'module', runner.model)
-        known = weights.meta.get('dataset_meta') if weights is not None else model._dataset_meta
-        check_classes(runner.test_loop.dataloader.dataset, num_classes, (known or {}).get('classes'))
+        meta = weights.meta if weights is not None else dict(dataset_meta=model._dataset_meta)
+        check_classes(runner.test_loop.dataloader.dataset, num_classes, get_class_names(meta))
     results = {name: _to_plain(value) for name, value in runner.test().items()}
     if out is not None and is_main_process():
         records = [m for m in runner.test_loop.evaluator.metrics if isinstance(m, PredictionRecord)]

@@ -2,11 +2,15 @@
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from ..data.classes import check_training_classes
+from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
 from .distributed import prepare_launcher
+from .metrics import check_topk
 from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
+from .workers import drop_worker_options
 
 
 def train(
@@ -35,7 +39,9 @@ def train(
 
     Raises:
         CheckpointError: If a checkpoint to start from can't be read safely or lacks weights of the backbone.
-        ValueError: If ``amp`` is given for a config with an optimizer wrapper of its own.
+        DataError: If the training data has more classes than the model, or fewer images than a batch.
+        ValueError: If ``amp`` is given for a config with an optimizer wrapper of its own, or the config wants the
+            top-5 accuracy of fewer classes.
     """
     cfg.work_dir = work_dir
     start = choose_start(cfg, work_dir, resume)
@@ -46,6 +52,7 @@ def train(
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('the config must have auto_scale_lr = dict(base_batch_size=...) for `auto_scale_lr`')
         cfg.auto_scale_lr.enable = True
+    drop_worker_options(cfg)
     prepare_launcher(cfg, launcher)
 
     checkpoint = read_start(start)
@@ -57,10 +64,24 @@ def train(
         require_backbone(model, checkpoint)
     for weights, prefix in pretrained:
         require_backbone(model, weights, prefix)
+    _check_data(cfg, runner)
     runner.logger.info(start.reason)
     runner.train()
     written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
     return written[-1] if written else start.path if start.resumes else None
+
+
+def _check_data(cfg: Config, runner: Runner) -> None:
+    """Find what would end the training after a while, or let it train nothing."""
+    num_classes = get_num_classes(cfg)
+    if num_classes is not None:
+        check_topk(cfg, 'val_evaluator', num_classes)
+        check_training_classes(runner.train_dataloader.dataset, num_classes)
+    if isinstance(runner.train_loop, EpochBasedTrainLoop) and not len(runner.train_dataloader):
+        raise DataError(
+            f'the {len(runner.train_dataloader.dataset)} training images do not fill one batch, so nothing would be '
+            'trained; set a smaller train_dataloader.batch_size'
+        )
 
 
 def _use_mixed_precision(cfg: Config) -> None:

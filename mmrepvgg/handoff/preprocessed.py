@@ -1,6 +1,5 @@
 """A config's test images, preprocessed, as files that any machine can read."""
 
-import copy
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,13 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from ..data.layout import check_classes
+from ..checkpoints.writing import require_writable
+from ..data.images import UnreadableImageError
+from ..data.samples import Samples
 from ..progress import track
 from .listing import DTYPES, FORMATS, ListedImage, make_names, write_list
+
+_ERROR_NAME = f'{UnreadableImageError.__module__}.{UnreadableImageError.__name__}: '
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,9 @@ def write_inputs(
 
     Raises:
         FileExistsError: If ``folder`` holds something.
-        ValueError: If an image can't be read, or sizes differ.
-        OSError: If the disk is too small.
+        DataError: If the images are of other classes than the model.
+        ValueError: If an image can't be read or has no label, or sizes differ.
+        OSError: If ``folder`` can't be written, or the disk is too small.
     """
     if file_format not in FORMATS:
         raise ValueError(f'file_format must be one of {FORMATS}, got {file_format!r}')
@@ -77,18 +82,21 @@ def write_inputs(
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not an empty folder; move it away or name another one')
+    require_writable(folder / 'list.csv')
 
-    dataloader = _build_dataloader(cfg, batch_size)
-    check_classes(dataloader.dataset, cfg.model.head.num_classes)
-    infos = [dataloader.dataset.get_data_info(index) for index in range(len(dataloader.dataset))]
+    samples = Samples(cfg, 'test')
+    infos = [samples.get_info(index) for index in range(len(samples))]
     paths = [str(info['img_path']) for info in infos]
+    if any(info.get('gt_label') is None for info in infos):
+        raise ValueError('the test images of the config must have labels, by which outputs are scored; some have none')
     names = make_names(paths)
+    num_files = -(-len(samples) // batch_size)
     temporary = folder.with_name(f'.{folder.name}.{os.getpid()}')
     try:
         (temporary / 'inputs').mkdir(parents=True)
         images: list[ListedImage] = []
-        batches = _iterate_batches(dataloader, None if dtype == 'uint8' else _build_preprocessor(cfg), paths)
-        for number, inputs in enumerate(track(batches, 'writing the inputs', total=len(dataloader))):
+        batches = _iterate_batches(cfg, samples, batch_size, normalised=dtype != 'uint8')
+        for number, inputs in enumerate(track(batches, 'writing the inputs', total=num_files)):
             first = len(images)
             file = f'inputs/{names[first] if batch_size == 1 else f"batch_{number:06d}"}.{file_format}'
             images += [
@@ -99,7 +107,7 @@ def write_inputs(
             if fill and len(array) < batch_size:
                 array = np.concatenate([array, np.zeros((batch_size - len(array), *array.shape[1:]), array.dtype)])
             if not number:
-                _check_space(temporary, array.nbytes * len(dataloader))
+                _check_space(temporary, array.nbytes * num_files)
                 shape = array.shape
             if file_format == 'npz':
                 entries: dict[str, Any] = {entry: array}
@@ -121,20 +129,34 @@ def write_inputs(
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return WrittenInputs(len(images), len(dataloader), shape)
+    return WrittenInputs(len(images), num_files, shape)
 
 
-def _build_dataloader(cfg: Config, batch_size: int) -> Any:
-    if cfg.get('test_dataloader') is None:
-        raise ValueError('the config must have a test_dataloader, whose images are written')
-    loader = copy.deepcopy(cfg.test_dataloader)
-    loader.update(batch_size=batch_size, drop_last=False, sampler=dict(type='DefaultSampler', shuffle=False))
-    loader.persistent_workers = False  # there is one pass
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        dataloader = Runner.build_dataloader(loader, seed=0)
-    if not len(dataloader.dataset):
-        raise ValueError('test_dataloader holds no image')
-    return dataloader
+def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalised: bool) -> Iterator[Tensor]:
+    """Inputs ``(N, C, H, W)`` in their order, all of one size."""
+    num_workers = cfg.test_dataloader.get('num_workers', 0)
+    batches = iter(DataLoader(samples, batch_size, num_workers=num_workers, collate_fn=pseudo_collate))
+    preprocess = _build_preprocessor(cfg)
+    shape: torch.Size | None = None
+    position = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except UnreadableImageError as error:
+            # of a worker it has the whole traceback; the last line is the reason
+            raise UnreadableImageError(str(error).strip().splitlines()[-1].removeprefix(_ERROR_NAME)) from error
+        if batch is None:
+            return
+        for image in batch['inputs']:
+            shape = shape or image.shape
+            if image.shape != shape:
+                raise ValueError(
+                    f'all inputs must have one size, got {tuple(image.shape)} for '
+                    f'{samples.get_info(position)["img_path"]} after {tuple(shape)}; end the test pipeline with a '
+                    'resize or crop to a fixed size'
+                )
+            position += 1
+        yield preprocess(batch)['inputs'] if normalised else torch.stack(batch['inputs'])
 
 
 def _build_preprocessor(cfg: Config) -> nn.Module:
@@ -144,35 +166,10 @@ def _build_preprocessor(cfg: Config) -> nn.Module:
         return MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **preprocessor}).eval()
 
 
-def _iterate_batches(dataloader: Any, preprocessor: nn.Module | None, paths: list[str]) -> Iterator[Tensor]:
-    """Inputs (N, C, H, W), checked to be of one size and of the images of ``paths``, in their order."""
-    shape: torch.Size | None = None
-    position = 0
-    try:
-        for batch in dataloader:
-            for sample, image in zip(batch['data_samples'], batch['inputs'], strict=True):
-                shape = shape or image.shape
-                if image.shape != shape:
-                    raise ValueError(
-                        f'all inputs must have one size, got {tuple(image.shape)} for {paths[position]} after '
-                        f'{tuple(shape)}; end the test pipeline with a resize or crop to a fixed size'
-                    )
-                # a data set may put another image in the place of one that it can't read
-                if sample.get('img_path', paths[position]) != paths[position]:
-                    raise ValueError(f'{paths[position]} can not be read')
-                position += 1
-            yield preprocessor(batch)['inputs'] if preprocessor else torch.stack(list(batch['inputs']))
-    except Exception as error:
-        if 'DataLoader worker' not in str(error):
-            raise
-        # the worker's whole traceback; its last line is the reason
-        raise ValueError(f'an image can not be read: {str(error).strip().splitlines()[-1]}') from error
-
-
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
             f'the inputs take {needed / 1e9:.1f} GB, and {folder.parent} has {free / 1e9:.1f} GB free; choose another '
-            'disk, or --dtype float16 or uint8, which take a half or a quarter'
+            "disk, or `dtype` 'float16' or 'uint8', which take a half or a quarter"
         )

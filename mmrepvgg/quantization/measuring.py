@@ -50,7 +50,12 @@ class FileInputs:
         expected = (metadata.channels, *metadata.input_size)
         try:
             for images, labels in iterate_samples(
-                self.cfg, self.split, self.num_samples, seed=self.seed, batch_size=BATCH_SIZE
+                self.cfg,
+                self.split,
+                self.num_samples,
+                trained=metadata.classes,
+                seed=self.seed,
+                batch_size=BATCH_SIZE,
             ):
                 if tuple(images.shape[1:]) != expected:
                     raise ExportError(f'the {self.split} images must be {expected}, got {tuple(images.shape[1:])}')

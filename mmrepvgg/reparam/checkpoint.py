@@ -14,7 +14,8 @@ from .. import __version__
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing
-from ..data.inputs import iterate_images, make_noise
+from ..data.images import iterate_images
+from ..data.noise import make_noise
 from ..models.blocks import RepVGGBlock
 from ..models.building import build_model
 from ..models.complexity import count_params

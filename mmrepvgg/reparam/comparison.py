@@ -1,5 +1,6 @@
 """The two forms of a model side by side: size, cost, accuracy, speed and agreement."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
-from torch import Tensor
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
+from ..data.classes import get_class_names
+from ..data.samples import Samples
+from ..measures.accuracy import Tally
+from ..measures.difference import Difference
 from ..measures.timing import summarise, time_interleaved
 from ..models.building import build_model
 from ..models.complexity import count_macs, count_params
@@ -66,42 +68,37 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
     Raises:
         CheckpointError: If a checkpoint can't be read safely or does not fit.
         CheckpointFormError: If a checkpoint is in the wrong form.
+        ValueError: If the test images can't be read, have no labels, or are of other classes than the model.
     """
+    checkpoints = [read_checkpoint(path) for path in (train_checkpoint, deploy_checkpoint)]
     models: list[Any] = [build_model(cfg, deploy) for deploy in (False, True)]
-    for model, path in zip(models, (train_checkpoint, deploy_checkpoint), strict=True):
-        load_weights(model, read_checkpoint(path))
+    for model, checkpoint in zip(models, checkpoints, strict=True):
+        load_weights(model, checkpoint)
 
-    logits: tuple[list[Tensor], list[Tensor]] = ([], [])
-    labels: list[int] = []
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        dataloader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    for batch in track(dataloader, 'comparing the forms'):
-        data = models[0].data_preprocessor(batch)
-        labels += [sample.gt_label.item() for sample in data['data_samples']]
-        for model, outputs in zip(models, logits, strict=True):
-            outputs.append(model(data['inputs']))
-    train_logits, deploy_logits = (torch.cat(outputs) for outputs in logits)
-    image = data['inputs'][:1]
+    right, agreeing, difference = (Tally(), Tally()), Tally(), Difference()
+    samples = Samples(cfg, 'test', get_class_names(checkpoints[0].meta))
+    batch_size = cfg.test_dataloader.get('batch_size', 1)
+    batches = samples.iterate(batch_size=batch_size)
+    for images, labels in track(batches, 'comparing the forms', math.ceil(len(samples) / batch_size)):
+        if labels is None:
+            raise ValueError('the test images of the config must have labels, by which accuracy is measured')
+        inputs = models[0].data_preprocessor(dict(inputs=images))['inputs']
+        train_logits, deploy_logits = (model(inputs) for model in models)
+        for tally, logits in zip(right, (train_logits, deploy_logits), strict=True):
+            tally.add(logits, labels)
+        agreeing.add(deploy_logits, train_logits)
+        difference.add(train_logits, deploy_logits)
 
+    image = inputs[:1]
     times = time_interleaved([partial(model, image) for model in models], repeats=30, warm_up=5)
-    latencies = [summarise(taken).median for taken in times]
-    truth = torch.tensor(labels)
-    forms = [
-        Form(
-            name=name,
-            params=count_params(model),
-            macs=count_macs(model, image),
-            accuracy=100 * (outputs.argmax(1) == truth).double().mean().item(),
-            latency=latency,
-        )
-        for name, model, outputs, latency in zip(
-            ('train', 'deploy'), models, (train_logits, deploy_logits), latencies, strict=True
-        )
-    ]
+    train_form, deploy_form = (
+        Form(name, count_params(model), count_macs(model, image), tally.percent, summarise(taken).median)
+        for name, model, tally, taken in zip(('train', 'deploy'), models, right, times, strict=True)
+    )
     return Comparison(
-        forms=(forms[0], forms[1]),
-        num_images=len(truth),
-        num_different=int((train_logits.argmax(1) != deploy_logits.argmax(1)).sum()),
-        max_difference=(train_logits - deploy_logits).abs().max().item(),
-        max_logit=train_logits.abs().max().item(),
+        forms=(train_form, deploy_form),
+        num_images=agreeing.num_images,
+        num_different=agreeing.num_images - agreeing.num_equal,
+        max_difference=difference.largest,
+        max_logit=difference.largest_output,
     )

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ..checkpoints.writing import require_writable
-from ..data.inputs import iterate_images
+from ..data.images import iterate_images
 from ..measures.difference import Difference
 from ..models.fake_quant import find_quantizers
 from .exported_model import ExportedModel

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from .. import __version__
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
-from ..data.inputs import find_input_size
+from ..data.classes import get_class_names
+from ..data.images import find_input_size
+from ..data.wrappers import get_dataset, iterate_datasets
 from ..models.backbone import RepVGG
 from ..models.building import build_model
 from ..reparam.switch import reparameterize
@@ -109,11 +111,13 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
 
 def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
     """The names in the checkpoint, else those of the data set's class (ImageNet's), else none."""
-    names = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
+    names = get_class_names(checkpoint.meta)
     if names:
         # a head may have more classes than were trained
-        return (*map(str, names[:num_classes]), *map(str, range(len(names), num_classes)))
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        dataset = DATASETS.get(cfg.test_dataloader.dataset.type)
+        return (*names[:num_classes], *map(str, range(len(names), num_classes)))
+    dataset = next(iterate_datasets(get_dataset(cfg, 'test')))['type']
+    if isinstance(dataset, str):
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+            dataset = DATASETS.get(dataset)
     names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
     return tuple(map(str, names)) if len(names) == num_classes else ()

@@ -1,0 +1,156 @@
+"""The classes of a data set and those of a model: their number, their names, their order.
+
+Class folders are numbered in the order of their names, hidden and empty ones too. Where one is missing or added, the
+labels of all behind it are of other classes, and an accuracy is wrong without an error.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.models.heads import MultiLabelClsHead
+from mmpretrain.registry import MODELS
+
+from .layout import DataError, get_num_classes
+
+_NUMBERING = 'class folders are numbered in the order of their names, hidden and empty ones too'
+
+
+def get_class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in a checkpoint's ``meta``; none if it has none. mmcls 0.x wrote ``CLASSES``."""
+    names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or ()
+    return tuple(map(str, names))
+
+
+def require_single_label(cfg: Config) -> None:
+    """Refuse a classifier that gives an image several labels.
+
+    Raises:
+        ValueError: Names its head.
+    """
+    head_type = ((cfg.get('model') or {}).get('head') or {}).get('type')
+    head = MODELS.get(head_type) if isinstance(head_type, str) else head_type
+    if isinstance(head, type) and issubclass(head, MultiLabelClsHead):
+        raise ValueError(
+            f'this needs a model with one label an image, got one with several ({head.__name__}); test it with the '
+            "config's own test_evaluator, without `metrics` and `out`"
+        )
+
+
+def check_config_classes(cfg: Config, dataset: Any, trained: Sequence[str] = ()) -> None:
+    """:func:`check_classes` for the model of a config, which must give an image one label."""
+    require_single_label(cfg)
+    num_classes = get_num_classes(cfg)
+    if num_classes is not None:
+        check_classes(dataset, num_classes, trained)
+
+
+def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None = None) -> None:
+    """Check that the labels of test data can be those of a model.
+
+    Args:
+        dataset: Built; one that names no classes is let pass.
+        num_classes: That the model has.
+        trained: Names of those it was trained on, if they are known.
+
+    Raises:
+        DataError: If there are more or fewer classes than the model has, or others, or the same in another order. The
+            first of the trained ones may be alone: their labels are right. Names of which none is in the other list
+            (identifiers and words, two languages) can't be compared, and are only logged.
+    """
+    trained = tuple(trained or ())
+    _check_folders(dataset)
+    names = _get_names(dataset)
+    if not names:
+        return
+    if len(names) != num_classes and (len(names) > num_classes or names != trained[: len(names)]):
+        raise DataError(
+            f'the test data has {len(names)} classes ({", ".join(names[:3])}, ...) and the model {num_classes}: '
+            f"{_NUMBERING}, so these labels are not the model's; give data with a folder for each of the model's "
+            'classes (an empty one will do)'
+        )
+    known = [some for some in (names, *map(_get_folders, _iterate_parts(dataset))) if some]
+    if not trained or any(_are_same(some, trained) for some in known):
+        return
+    if overlapping := [some for some in known if set(some) & set(trained)]:
+        raise DataError(
+            'the test data has other classes than those that the model was trained on: '
+            f'{_describe_difference(overlapping[0], trained, ("in the data", "in the model"))}; {_NUMBERING}. Give '
+            'data with the folders of the training'
+        )
+    # identifiers and words, or two languages
+    print_log(
+        f'the test data and the model have no name of a class in common ({", ".join(names[:3])}, ... and '
+        f'{", ".join(trained[:3])}, ...): they are taken for two names of each class',
+        'current',
+        level=logging.WARNING,
+    )
+
+
+def check_training_classes(dataset: Any, num_classes: int) -> None:
+    """Check that the labels of training data fit into a model. Fewer classes than it has are only logged.
+
+    Raises:
+        DataError: If there are more, or if the data set names its folders in another order.
+    """
+    _check_folders(dataset)
+    names = _get_names(dataset)
+    if not names or len(names) == num_classes:
+        return
+    message = (
+        f'the training data has {len(names)} classes ({", ".join(names[:3])}, ...) and the model {num_classes}: '
+        f'{_NUMBERING}; set model.head.num_classes={len(names)}, or give other data'
+    )
+    if len(names) > num_classes:
+        raise DataError(message)
+    print_log(message, 'current', level=logging.WARNING)
+
+
+def _check_folders(dataset: Any) -> None:
+    """Folders 1, 10, 2 are the classes 0, 1, 2, and may not be named 1, 2, 10 by ``metainfo``."""
+    for part in _iterate_parts(dataset):
+        names, folders = _get_names(part), _get_folders(part)
+        # names that no folder has are descriptions, as ImageNet's are
+        if names != folders and set(names) & set(folders):
+            raise DataError(
+                f'the classes that the config names are not the folders of {part.img_prefix}: '
+                f'{_describe_difference(folders, names, ("by its folder", "in the config"))}; {_NUMBERING}. Leave '
+                'out metainfo=dict(classes=[...]) of the data set, or give the names in that order'
+            )
+
+
+def _iterate_parts(dataset: Any) -> Iterator[Any]:
+    """The data sets that read images: what is in a wrapper, or ``dataset`` itself."""
+    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
+    if not inner:
+        yield dataset
+    for part in inner:
+        yield from _iterate_parts(part)
+
+
+def _get_names(dataset: Any) -> tuple[str, ...]:
+    return tuple(map(str, (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()))
+
+
+def _get_folders(dataset: Any) -> tuple[str, ...]:
+    """The folders of the classes in their order; none where the labels come from a list."""
+    return tuple(getattr(dataset, 'folder_to_idx', ()))
+
+
+def _are_same(names: Sequence[str], trained: Sequence[str]) -> bool:
+    """Whether ``trained`` begins with ``names``; of ImageNet-1k's lists of synonyms the first words count."""
+    if len(names) == len(trained) == len(IMAGENET_CATEGORIES):
+        names, trained = ([name.split(',')[0] for name in some] for some in (names, trained))
+    return tuple(names) == tuple(trained[: len(names)])
+
+
+def _describe_difference(first: Sequence[str], second: Sequence[str], where: tuple[str, str]) -> str:
+    pairs = enumerate(zip(first, second, strict=False))
+    told = [f'class {i} is {a!r} {where[0]} and {b!r} {where[1]}' for i, (a, b) in pairs if a != b][:1]
+    for names, others, place in ((first, second, where[0]), (second, first, where[1])):
+        if alone := [name for name in names if name not in others]:
+            told.append(f'only {place}: {", ".join(alone[:5])}{", ..." if len(alone) > 5 else ""}')
+    return '; '.join(told if len(told) > 1 else [*told, 'the same names in another order'])

@@ -1,0 +1,57 @@
+"""The settings of data sets, also of those that wrap others: ConcatDataset, RepeatDataset, KFoldDataset and their like.
+
+Reads configs only: torch is not imported.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..models.config_types import get_type_name
+
+# Wrappers that show images several times; where images are drawn without repetition, they are left out.
+_REPEATING = ('RepeatDataset', 'ClassBalancedDataset')
+
+
+def iterate_datasets(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The settings of the data sets that read images: what is in a wrapper, or ``settings`` themselves."""
+    if 'datasets' in settings:
+        for part in settings['datasets']:
+            yield from iterate_datasets(part)
+    elif 'dataset' in settings:
+        yield from iterate_datasets(settings['dataset'])
+    else:
+        yield settings
+
+
+def replace_pipeline(settings: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:
+    """A data set's settings with another pipeline, and every image in it once."""
+    if 'datasets' in settings:
+        return dict(settings, datasets=[replace_pipeline(part, pipeline) for part in settings['datasets']])
+    if 'dataset' in settings:
+        inner = replace_pipeline(settings['dataset'], pipeline)
+        return inner if get_type_name(settings.get('type')) in _REPEATING else dict(settings, dataset=inner)
+    return dict(settings, pipeline=pipeline)
+
+
+def get_dataset(cfg: Mapping[str, Any], split: str) -> Mapping[str, Any]:
+    """The settings of a split's data set.
+
+    Args:
+        cfg: The config.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    if cfg.get(f'{split}_dataloader') is None:
+        raise ValueError(f'the config must have a {split}_dataloader: its data set is needed here')
+    return cfg[f'{split}_dataloader']['dataset']
+
+
+def get_test_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
+    """The steps with which test images are read.
+
+    Raises:
+        ValueError: If the config has no test data.
+    """
+    return list(next(iterate_datasets(get_dataset(cfg, 'test')))['pipeline'])
