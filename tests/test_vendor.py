@@ -510,6 +510,27 @@ class TestTexts:
         (tmp_path / 'top.txt').write_text(''.join(lines * 2))
         assert problems_of(score(listing, tmp_path / 'top.txt'))[0] == ('duplicated', 'a')
 
+    @pytest.mark.parametrize(
+        'line',
+        [
+            # in time quadratic in the length of the line these would take hours
+            ': ' * 10**6,
+            'c' + ' ' * 10**6 + ': top-0',
+            'c/' * 10**6 + ' 0 1',
+            # what int() and the reader of CSV refuse
+            f'c {"1" * 5000}',
+            f'c: top-0 id: {"1" * 5000}',
+            f'c: top-{"1" * 5000} id: 1',
+            f'"{"c" * 200_000}",0,1',
+        ],
+    )
+    def test_one_crafted_line_is_one_problem(self, listing, tmp_path, line):
+        (tmp_path / 'top.txt').write_text(f'a 0 1\nb 1 0\n{line}\nd 3 0\ne 1 4\nf 5 0\n')
+        result = score(listing, tmp_path / 'top.txt')
+        assert result.num_scored == 5
+        assert len(result.problems) <= 2
+        assert all(len(problem.name) + len(problem.reason) < 500 for problem in result.problems)
+
     def test_a_file_that_is_no_text(self, listing, tmp_path):
         (tmp_path / 'top.bin').write_bytes(bytes(range(256)))
         assert problems_of(score(listing, tmp_path / 'top.bin'))[-1] == ('malformed', 'top.bin')
@@ -531,6 +552,7 @@ class TestLists:
             ('name,file,row,label\nx,x.npz,0,10\n', 'labels must be 0 to 9, got 10 for x'),
             ('name,file,row,label\nx,x.npz,0,1\nx,y.npz,0,1\n', 'every name once, and x is there 2 times'),
             ('name,file,row,label\n', 'lists no image'),
+            (f'name,file,row,label\n"{"x" * 200_000}",x.npz,0,1\n', 'field larger than field limit'),
         ],
     )
     def test_damaged_lists(self, inputs, tmp_path, text, message):
@@ -539,10 +561,18 @@ class TestLists:
         with pytest.raises(ListError, match=message):
             read_list(tmp_path)
 
-    def test_damaged_information(self, inputs, tmp_path):
+    @pytest.mark.parametrize(
+        ('text', 'message'),
+        [
+            ('{}', 'KeyError'),
+            ('{"num_classes": "many", "batch_size": 1, "filled": false}', 'ValueError'),
+            ('{"num_classes": 10, "batch_size": 0, "filled": false}', 'must be at least 1'),
+        ],
+    )
+    def test_damaged_information(self, inputs, tmp_path, text, message):
         shutil.copy(inputs / 'list.csv', tmp_path)
-        (tmp_path / 'info.json').write_text('{}')
-        with pytest.raises(ListError, match='info.json is damaged: KeyError'):
+        (tmp_path / 'info.json').write_text(text)
+        with pytest.raises(ListError, match=f'info.json is damaged: .*{message}'):
             read_list(tmp_path)
 
 

@@ -58,6 +58,8 @@ class InputList:
         self.batch_size = batch_size
         self.filled = filled
         self._indices = {image.name: index for index, image in enumerate(images)}
+        # as many folders as a name may have in it
+        self._depth = max((image.name.count('__') for image in images), default=0)
         self._rows: dict[str, list[int]] = {}
         for index in sorted(range(len(images)), key=lambda index: images[index].row):
             self._rows.setdefault(PurePath(images[index].file).stem, []).append(index)
@@ -71,6 +73,7 @@ class InputList:
         if name in self._indices:
             return self._indices[name]
         *folders, last = name.replace('\\', '/').split('/')
+        folders = folders[len(folders) - self._depth :] if len(folders) > self._depth else folders
         stem, suffix = os.path.splitext(last)
         # the longest first: of the images cat/1.png and 1.png, val/cat/1.png is the former
         for start in range(len(folders) + 1):
@@ -131,19 +134,17 @@ def read_list(folder: str | Path) -> InputList:
     for name in (LIST_NAME, INFO_NAME):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f'{folder / name} does not exist; give the folder that tools/export_inputs.py wrote '
+                f'{folder / name} does not exist; give the folder that `write_inputs` wrote '
                 f'({LIST_NAME} and {INFO_NAME} are enough)'
             )
-    images = []
     with open(folder / LIST_NAME, newline='', encoding='utf-8-sig', errors='surrogateescape') as file:
         reader = csv.DictReader(file)
         if not {'name', 'file', 'row', 'label'} <= set(reader.fieldnames or ()):
             raise ListError(f'{folder / LIST_NAME} must have the columns {",".join(COLUMNS)}, got {reader.fieldnames}')
-        for line in reader:
-            try:
-                images.append(ListedImage(line['name'], line['file'], int(line['row']), int(line['label'])))
-            except (TypeError, ValueError) as error:
-                raise ListError(f'{folder / LIST_NAME}, line {reader.line_num}: {error}') from error
+        try:
+            images = [ListedImage(row['name'], row['file'], int(row['row']), int(row['label'])) for row in reader]
+        except (TypeError, ValueError, csv.Error) as error:
+            raise ListError(f'{folder / LIST_NAME}, line {reader.line_num}: {error}') from error
     if not images:
         raise ListError(f'{folder / LIST_NAME} lists no image')
     if len({image.name for image in images}) != len(images):
@@ -151,7 +152,9 @@ def read_list(folder: str | Path) -> InputList:
         raise ListError(f'{folder / LIST_NAME} must have every name once, and {name} is there {count} times')
     try:
         info = json.loads((folder / INFO_NAME).read_text())
-        listing = InputList(images, info['num_classes'], info['batch_size'], info['filled'])
+        listing = InputList(images, int(info['num_classes']), int(info['batch_size']), bool(info['filled']))
+        if min(listing.num_classes, listing.batch_size) < 1:
+            raise ValueError('num_classes and batch_size must be at least 1')
     except (ValueError, KeyError, TypeError) as error:
         raise ListError(f'{folder / INFO_NAME} is damaged: {type(error).__name__}: {error}') from error
     if wrong := [image for image in images if not 0 <= image.label < listing.num_classes]:

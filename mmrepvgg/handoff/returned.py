@@ -41,6 +41,7 @@ def place(name: str, source: object, listing: InputList, **content: Any) -> Retu
     index = listing.find_image(name)
     if index is None:
         content.update(reason='no listed image has this name', is_extra=True)
+        name = name[:200]
     return Returned(name, str(source), index, **content)
 
 

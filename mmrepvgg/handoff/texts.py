@@ -11,11 +11,13 @@ from pathlib import Path
 from .listing import InputList
 from .returned import MalformedError, Returned, place
 
-# 'val/n01/x.JPEG: Relay top-0 id: 65, prob: 0.98, class name: sea snake': one line a rank
-_RANK_LINE = re.compile(
-    r'(?P<name>.+?)\s*:\s.*?\btop-(?P<rank>\d+)\s+id:\s*(?P<label>-?\d+)\b(?:.*?\bprob:\s*(?P<score>[^\s,]+))?'
-)
-_LABEL = re.compile(r'(?P<label>-?\d+)(?::(?P<score>\S+))?')
+# 'val/n01/x.JPEG: Relay top-0 id: 65, prob: 0.98, class name: sea snake': one line a rank. Searched for part by part:
+# one pattern for all of it takes time quadratic in the length of a line.
+_NAME_END = re.compile(r':\s')
+_RANK = re.compile(r'\btop-(\d{1,9})\s+id:\s*(-?\d{1,9})\b')
+_SCORE = re.compile(r'\bprob:\s*([^\s,]+)')
+
+_LABEL = re.compile(r'(?P<label>-?\d{1,9})(?::(?P<score>\S+))?')
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,15 @@ def read_text(path: Path, listing: InputList) -> Iterator[Returned]:
             for number, line in enumerate(file, 1):
                 if not line.strip() or line.startswith('#'):
                     continue
-                if match := _RANK_LINE.match(line):
-                    ranked = int(match['rank']), _Class(int(match['label']), match['score'])
-                    ranks.setdefault(match['name'], []).append(ranked)
+                if ranked := _parse_rank(line):
+                    name, rank = ranked
+                    ranks.setdefault(name, []).append(rank)
                     continue
                 name, classes = _parse_line(line, listing)
                 if classes:
                     answers.append(_Answer(name, f'{path}:{number}', classes))
                 else:
-                    reason = f'must be an image and its classes, best first, got {line.strip()[:60]!r}'
+                    reason = f'must be an image and its classes, best first, got {_shorten(line.strip())}'
                     yield Returned(name, f'{path}:{number}', listing.find_image(name), reason=reason)
     except UnicodeDecodeError:
         yield Returned(path.name, str(path), reason='must be a text in UTF-8, .npz or .npy')
@@ -71,11 +73,25 @@ def read_text(path: Path, listing: InputList) -> Iterator[Returned]:
             yield place(answer.name, answer.source, listing, labels=labels)
 
 
+def _parse_rank(line: str) -> tuple[str, tuple[int, _Class]] | None:
+    """The image's name, the rank and the class of a line that is one of a rank."""
+    end = _NAME_END.search(line, 1)
+    match = end and _RANK.search(line, end.end())
+    if not end or not match:
+        return None
+    score = _SCORE.search(line, match.end())
+    return line[: end.start()].rstrip(), (int(match[1]), _Class(int(match[2]), score[1] if score else None))
+
+
 def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
     """The image's name and its classes; none if the line is malformed."""
     separator = '\t' if '\t' in line else ','
     if separator in line:
-        parts = [part.strip() for part in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+        try:
+            (row,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
+        except csv.Error:  # a field that is too long
+            return line[:60], []
+        parts = [part.strip() for part in row]
         # 'cat.jpg 3, 5, 8'
         name, _, first = parts[0].rpartition(' ')
         if name and _LABEL.fullmatch(first) and listing.find_image(parts[0]) is None:
@@ -100,7 +116,7 @@ def _order_ranks(pairs: Sequence[tuple[int, _Class]], first: int) -> list[list[_
     repeats = ranks.count(ranks[0])
     expected = [rank for rank in range(first, first + len(ranks) // repeats) for _ in range(repeats)]
     if first > 1 or ranks != expected:
-        raise MalformedError(f'ranks must be {first if first < 2 else 0} and the ones after it, got {ranks}')
+        raise MalformedError(f'ranks must be {first if first < 2 else 0} and the ones after it, got {_shorten(ranks)}')
     classes = [found for _, found in sorted(pairs, key=lambda pair: pair[0])]
     return [classes[repeat::repeats] for repeat in range(repeats)]
 
@@ -115,12 +131,12 @@ def _check(classes: Sequence[_Class], usual: int, num_classes: int) -> tuple[int
     if len(labels) != usual:
         raise MalformedError(f'must have {usual} classes as the others, got {len(labels)}')
     if not all(0 <= label < num_classes for label in labels):
-        raise MalformedError(f'classes must be 0 to {num_classes - 1}, got {labels}')
+        raise MalformedError(f'classes must be 0 to {num_classes - 1}, got {_shorten(labels)}')
     if len(set(labels)) != len(labels):
-        raise MalformedError(f'classes must differ, got {labels}')
+        raise MalformedError(f'classes must differ, got {_shorten(labels)}')
     scores = [_parse_score(found.score) for found in classes if found.score is not None]
     if scores != sorted(scores, reverse=True):
-        raise MalformedError(f'classes must be the best first, got the scores {scores}')
+        raise MalformedError(f'classes must be the best first, got the scores {_shorten(scores)}')
     return labels
 
 
@@ -130,5 +146,10 @@ def _parse_score(text: str) -> float:
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise MalformedError(f'scores must be finite numbers, got {text!r}')
+        raise MalformedError(f'scores must be finite numbers, got {_shorten(text)}')
     return score
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
