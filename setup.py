@@ -70,8 +70,6 @@ setup(
             'nncf>=2.15',
             'scipy',
         ],
-        # reads MindSpore's checkpoints
-        'protobuf': ['protobuf>=4.21'],
         'dev': [
             'safetensors>=0.4',
             'onnx>=1.17',
@@ -79,7 +77,6 @@ setup(
             'onnxruntime>=1.20',
             'openvino>=2025.0',
             'nncf>=2.15',
-            'protobuf>=4.21',
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',

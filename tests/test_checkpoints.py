@@ -13,6 +13,7 @@ from torch import nn
 from mmrepvgg import RepVGG
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
+from mmrepvgg.checkpoints.safe_globals import allow_runner_checkpoints
 from mmrepvgg.checkpoints.writing import replacing
 from mmrepvgg.models.forms import CheckpointFormError
 
@@ -52,6 +53,7 @@ def test_a_runner_checkpoint_with_its_history_and_numpy_objects(tmp_path):
     checkpoint = read_checkpoint(file)
     assert_same(checkpoint.state_dict, WEIGHTS)
     assert checkpoint.meta == meta
+    allow_runner_checkpoints()
     loaded = torch.load(file, weights_only=True)['message_hub']['log_scalars']['loss']
     assert loaded.mean() == 1.5
     assert loaded.statistics('max') == 2.0
@@ -88,6 +90,7 @@ def test_every_schedule_can_be_resumed(tmp_path, name):
         tmp_path / 'epoch_3.pth',
     )
     assert_same(read_checkpoint(tmp_path / 'epoch_3.pth').state_dict, WEIGHTS)
+    allow_runner_checkpoints()
     loaded = torch.load(tmp_path / 'epoch_3.pth', weights_only=True)
     resumed = make()
     resumed.optimizer.load_state_dict(loaded['optimizer'])
@@ -121,7 +124,7 @@ def test_averaged_weights(tmp_path, content):
 
 def test_averaged_weights_that_are_not_there(tmp_path):
     torch.save({'state_dict': WEIGHTS}, tmp_path / 'weights.pth')
-    with pytest.raises(CheckpointError, match=r'holds no EMA weights: .* got state_dict; leave out --ema'):
+    with pytest.raises(CheckpointError, match=r'holds no EMA weights: .* got state_dict; read it without `ema`'):
         read_checkpoint(tmp_path / 'weights.pth', ema=True)
 
 

@@ -198,7 +198,7 @@ BAD_WEIGHTS = {
     'wrong shape': ({'stage2.0.rbr_1x1.bn.bias': torch.ones(3)}, r'norm\.bias \(3,\) instead of \(16,\)'),
     'flat kernel': ({'stage2.0.rbr_dense.conv.weight': torch.ones(3)}, 'must have 4 dimensions'),
     'impossible groups': ({'stage1.0.rbr_dense.conv.weight': torch.ones(8, 3, 3, 3)}, 'does not fit the 8 channels'),
-    'transposed head': ({'linear.weight': torch.ones(24, 5)}, 'give --source paddleclas'),
+    'transposed head': ({'linear.weight': torch.ones(24, 5)}, 'give `system` paddleclas'),
     'bias alone': ({'linear.weight': None}, r'no such thing in a RepVGG of these shapes: head\.fc\.bias'),
     'both forms': ({'stage1.0.rbr_reparam.weight': torch.ones(8, 8, 3, 3)}, 'in train form or in deploy form'),
     'leading zero': ({'stage1.00.rbr_dense.conv.weight': torch.ones(8, 8, 3, 3)}, r'stage1\.00'),
@@ -236,11 +236,11 @@ def test_unknown_systems(official, tmp_path):
     torch.save({'conv1.weight': torch.ones(1)}, tmp_path / 'resnet.pth')
     with pytest.raises(CheckpointError, match=r'no system is known with such keys: conv1\.weight'):
         read_translated(tmp_path / 'resnet.pth')
-    with pytest.raises(ValueError, match=r"source must be auto or one of official, .*, got 'keras'"):
+    with pytest.raises(ValueError, match=r"`system` must be auto or one of official, .*, got 'keras'"):
         read_translated(tmp_path / 'resnet.pth', 'keras')
-    with pytest.raises(ValueError, match="target must be one of mmrepvgg, official, timm, got 'keras'"):
+    with pytest.raises(ValueError, match="`target` must be one of mmrepvgg, official, timm, got 'keras'"):
         convert_checkpoint(tmp_path / 'resnet.pth', tmp_path / 'x.pth', target='keras')
-    with pytest.raises(ValueError, match=r'destination must end in one of \.pth, '):
+    with pytest.raises(ValueError, match=r'`destination` must end in one of \.pth, '):
         convert_checkpoint(tmp_path / 'resnet.pth', tmp_path / 'x.onnx')
 
 
@@ -248,6 +248,6 @@ def test_the_wrong_system_is_refused(official, tmp_path):
     torch.save(official, tmp_path / 'source.pth')
     with pytest.raises(
         CheckpointError,
-        match='keys are none of timm; 103 are as in the official RepVGG repository: give --source official',
+        match='keys are none of timm; 103 are as in the official RepVGG repository: give `system` official',
     ):
         read_translated(tmp_path / 'source.pth', 'timm')

@@ -144,7 +144,7 @@ def test_nothing_in_a_file_is_run(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'reference', ['builtins.eval', 'numpy.load', 'builtins.getattr', 'numpy.core.multiarray.scalar', 'torch.load']
+    'reference', ['builtins.eval', 'numpy.load', 'builtins.getattr', 'numpy.frombuffer', 'torch.load']
 )
 def test_only_arrays_may_be_named(reference, tmp_path):
     module, _, name = reference.rpartition('.')
@@ -177,7 +177,7 @@ def test_arrays_that_lie(tmp_path):
     with pytest.raises(CheckpointError, match=r'arrays must be of one of the types .*O8'):
         read_paddle(tmp_path / 'object.pdparams')
     (tmp_path / 'big.pdparams').write_bytes(pickle.dumps({'a': np.zeros(3, '>f4')}, 2))
-    with pytest.raises(CheckpointError, match='only little-endian arrays'):
+    with pytest.raises(CheckpointError, match=r"little-endian numbers, got a dtype with the state '>'"):
         read_paddle(tmp_path / 'big.pdparams')
     position = next(p for op, arg, p in pickletools.genops(honest) if op.name == 'BININT1' and arg == 3)
     (tmp_path / 'shape.pdparams').write_bytes(honest[: position + 1] + b'\x09' + honest[position + 2 :])
@@ -220,7 +220,7 @@ def test_crafted_mindspore_tensors(tmp_path):
         return read_mindspore(tmp_path / 'x.ckpt')
 
     assert torch.equal(write([2], b'Float32', b'\0\0\x80?' * 2)['linear.bias'], torch.ones(2))
-    with pytest.raises(CheckpointError, match=r'damaged: linear\.bias \(3,\) of Float32 has 8 bytes'):
+    with pytest.raises(CheckpointError, match=r'damaged or incomplete: linear\.bias \(3,\) of Float32 has 8 bytes'):
         write([3], b'Float32', bytes(8))
     with pytest.raises(CheckpointError, match=r'linear\.bias must be of one of the types Float16, .*, got str'):
         write([3], b'str', b'abc')
@@ -247,18 +247,13 @@ def test_unknown_format(tmp_path):
         read_translated(tmp_path / 'none.pth')
 
 
-@pytest.mark.parametrize(
-    ('package', 'name'), [('google.protobuf', 'mindcv_train.ckpt'), ('safetensors', 'x.safetensors')]
-)
-def test_missing_package(package, name, tmp_path, monkeypatch):
-    source = FIXTURES / name
-    if not source.exists():
-        source = tmp_path / name
-        convert_checkpoint(FIXTURES / 'paddle_train.pdparams', source)
-    for module in [module for module in sys.modules if module.startswith(package)]:
+def test_missing_package(tmp_path, monkeypatch):
+    source = tmp_path / 'x.safetensors'
+    convert_checkpoint(FIXTURES / 'paddle_train.pdparams', source)
+    for module in [module for module in sys.modules if module.startswith('safetensors')]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError, match=rf'pip install {package.split(".")[-1]}'):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    with pytest.raises(ModuleNotFoundError, match='pip install safetensors'):
         read_translated(source)
 
 

@@ -1,5 +1,6 @@
 """A checkpoint file of one system -> a checkpoint file of another."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from .formats import detect_format, load_any, save
+from .formats import detect_format, load_any
 from .keymaps import SYSTEMS, TARGETS
 from .reading import CheckpointError, find_weights, hash_file
+from .safetensors_files import write_safetensors
 from .structure import Structure, infer_structure
-from .translate import COUNTERS, Recognition, from_ours, recognise, to_ours
-from .writing import WRITABLE_SUFFIXES, replacing
+from .translate import Recognition, from_ours, recognise, to_ours
+from .writing import WRITABLE_SUFFIXES, replacing, require_writable
 
 AUX_HEADS = 'training-only heads, as asked'
 _AUX_PREFIX = 'head.aux_heads.'
@@ -69,15 +71,14 @@ def read_translated(
     """
     path = Path(path)
     if system != 'auto' and system not in SYSTEMS:
-        raise ValueError(f'source must be auto or one of {", ".join(SYSTEMS)}, got {system!r}')
+        raise ValueError(f'`system` must be auto or one of {", ".join(SYSTEMS)}, got {system!r}')
     file_format = detect_format(path)
     content = load_any(path, file_format)
     entry, found, meta = find_weights(path, content, ema)
-    weights = _strip_wrapper({str(key): value for key, value in found.items()})
-    tensor_keys = [key for key, value in weights.items() if isinstance(value, Tensor)]
+    keys = [key for key, value in found.items() if isinstance(value, Tensor)]
     try:
-        recognition = recognise(tensor_keys, file_format) if system == 'auto' else Recognition(system, 'as given')
-        ours, dropped = to_ours(weights, recognition.system)
+        recognition = recognise(keys, file_format) if system == 'auto' else Recognition(system, 'as given')
+        ours, dropped = to_ours(found, recognition.system)
         if drop_aux_heads and (heads := [key for key in ours if key.startswith(_AUX_PREFIX)]):
             dropped[AUX_HEADS] = heads
             ours = {key: value for key, value in ours.items() if key not in set(heads)}
@@ -106,23 +107,25 @@ def convert_checkpoint(
 
     Raises:
         ValueError: If ``target``, ``system`` or the destination's suffix is unknown.
+        IsADirectoryError, PermissionError: If the destination can't be written.
         CheckpointError: If the source can't be read or translated, or the target has no such network.
     """
     destination = Path(destination)
     if target not in TARGETS:
-        raise ValueError(f'target must be one of {", ".join(TARGETS)}, got {target!r}')
+        raise ValueError(f'`target` must be one of {", ".join(TARGETS)}, got {target!r}')
     if destination.suffix not in WRITABLE_SUFFIXES:
-        raise ValueError(f'destination must end in one of {", ".join(WRITABLE_SUFFIXES)}, got {str(destination)!r}')
+        raise ValueError(f'`destination` must end in one of {", ".join(WRITABLE_SUFFIXES)}, got {str(destination)!r}')
+    require_writable(destination)
     translation = read_translated(source, system, ema=ema, drop_aux_heads=drop_aux_heads)
     try:
         weights = translate_to(translation, target)
     except CheckpointError as error:
         raise CheckpointError(f'{source}: {error}') from error
     # own memory: a tensor that is a piece of a larger one would drag all of it into the file
-    weights = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
-    content: dict[str, Any] = dict(weights)
+    weights = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
+    meta = dict(translation.meta)
     if target == 'mmrepvgg':
-        record = dict(
+        meta['mmrepvgg'] = dict(
             form=translation.structure.form,
             arch=translation.structure.arch,
             source=Path(source).name,
@@ -130,9 +133,12 @@ def convert_checkpoint(
             source_system=translation.recognition.system,
             version=__version__,
         )
-        content = dict(state_dict=weights, meta=translation.meta | dict(mmrepvgg=record))
     with replacing(destination) as temporary:
-        save(content, weights, temporary)
+        if destination.suffix == '.safetensors':
+            record = {'mmrepvgg': json.dumps(meta['mmrepvgg'])} if target == 'mmrepvgg' else {}
+            write_safetensors(weights, temporary, record)
+        else:
+            torch.save(dict(state_dict=weights, meta=meta) if target == 'mmrepvgg' else weights, temporary)
     return translation
 
 
@@ -152,12 +158,3 @@ def translate_to(translation: Translation, target: str) -> dict[str, Tensor]:
             )
         target = 'repvggplus'
     return from_ours(translation.weights, target)
-
-
-def _strip_wrapper(weights: dict[str, Any]) -> dict[str, Any]:
-    """Without what DDP puts in front of every weight's name."""
-    prefix = 'module.'
-    tensors = [key for key, value in weights.items() if isinstance(value, Tensor) and not COUNTERS.covers(key)]
-    if not tensors or not all(key.startswith(prefix) for key in tensors):
-        return weights
-    return {key.removeprefix(prefix): value for key, value in weights.items()}

@@ -1,21 +1,14 @@
 """The file formats in which weights come, told apart by their first bytes and not by the name of the file."""
 
-import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from .mindspore import read_mindspore
 from .paddle import read_paddle
-from .reading import CheckpointError, load_file
-
-# What torch.save wrote before torch 1.6: a pickled number, then pickles.
-_LEGACY_TORCH = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
-_RECORD = 'mmrepvgg'
+from .reading import CheckpointError, load_file, require_file
+from .safetensors_files import read_safetensors
+from .torch_files import LEGACY_START, ZIP_START
 
 
 def detect_format(path: Path) -> str:
@@ -25,14 +18,11 @@ def detect_format(path: Path) -> str:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is none of these.
     """
-    if not path.exists():
-        raise FileNotFoundError(f'{path} does not exist')
-    if not path.is_file():
-        raise CheckpointError(f'{path} must be a file, and is a folder')
+    require_file(path)
     with path.open('rb') as file:
         start = file.read(32)
     # a Git LFS pointer is a matter for the reader of torch's files, which says how to fetch it
-    if zipfile.is_zipfile(path) or start.startswith((b'PK\x03\x04', _LEGACY_TORCH, b'version https://git-lfs')):
+    if start.startswith((ZIP_START, LEGACY_START, b'version https://git-lfs')):
         return 'torch'
     if start.startswith(b'\x80'):
         return 'paddle'
@@ -48,50 +38,19 @@ def detect_format(path: Path) -> str:
     )
 
 
-def load_any(path: Path, file_format: str) -> Mapping[str, Any]:
+def load_any(path: Path, file_format: str) -> dict[Any, Any]:
     """Read a file of a format that :func:`detect_format` named.
 
     Raises:
-        ModuleNotFoundError: If the format takes a package that is not installed.
+        ModuleNotFoundError: If the format is safetensors, and that is not installed.
         CheckpointError: If the file is damaged, or holds what may not be there.
     """
-    readers = {'safetensors': _read_safetensors, 'mindspore': read_mindspore, 'paddle': read_paddle}
-    content = readers.get(file_format, load_file)(path)
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f'{path} must hold a dict of weights, got {type(content).__name__}')
-    return content
+    return _READERS[file_format](path)
 
 
-def save(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write a checkpoint in the format of the file's suffix.
-
-    Args:
-        content: What a file of ``torch.save`` is to hold.
-        weights: What a safetensors file is to hold; ``content['meta']['mmrepvgg']`` becomes its metadata.
-        path: The file.
-    """
-    if path.suffix != '.safetensors':
-        torch.save(content, path)
-        return
-    metadata = {'format': 'pt'}
-    if record := content.get('meta', {}).get(_RECORD):
-        metadata[_RECORD] = json.dumps(record)
-    _import_safetensors(path).torch.save_file(dict(weights), path, metadata)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    safetensors = _import_safetensors(path)
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f'{path} is damaged or incomplete: {error}') from error
-
-
-def _import_safetensors(path: Path) -> Any:
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{path} is a safetensors file, and that takes a package: pip install safetensors'
-        ) from error
-    return safetensors
+_READERS: dict[str, Callable[[Path], dict[Any, Any]]] = {
+    'torch': load_file,
+    'safetensors': lambda path: read_safetensors(path)[0],
+    'mindspore': read_mindspore,
+    'paddle': read_paddle,
+}

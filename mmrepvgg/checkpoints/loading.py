@@ -48,8 +48,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     if missing and all(f'.{INPUT_QUANTIZER}.' in f'.{key}' for key in missing):
         raise CheckpointError(
             f'{checkpoint.path} is not of quantization-aware training, and the config is (backbone.quantization); '
-            'train it so first (python tools/train.py CONFIG --cfg-options load_from=CHECKPOINT), or give the config '
-            'with which it was trained'
+            'train it so first, with the checkpoint as load_from in the config and `train`, or give the config with '
+            'which it was trained'
         )
     if any(problems.values()):
         counts = ', '.join(f'{len(keys)} {kind} ({keys[0]}, ...)' for kind, keys in problems.items() if keys)

@@ -1,13 +1,20 @@
-"""MindSpore's ``.ckpt``: a protobuf message, read by its published schema (mindspore/ccsrc/utils/checkpoint.proto)."""
+"""MindSpore's ``.ckpt``: a protobuf message, read by its published schema (mindspore/ccsrc/utils/checkpoint.proto).
+
+message Checkpoint { repeated Value value = 1; }
+message Value { required string tag = 1; required TensorProto tensor = 2; }
+message TensorProto { repeated int64 dims = 1; required string tensor_type = 2; required bytes tensor_content = 3; }
+"""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .reading import CheckpointError
+from .numpy_stand_ins import is_shape
+from .reading import as_checkpoint_errors
 
 _DTYPES = {
     'Float16': torch.float16,
@@ -21,77 +28,102 @@ _DTYPES = {
     'Int64': torch.int64,
     'Bool': torch.bool,
 }
-# message: its fields as name, number, label and type; a type that is no scalar is a message above it
-_SCHEMA = {
-    'TensorProto': (
-        ('dims', 1, 'LABEL_REPEATED', 'TYPE_INT64'),
-        ('tensor_type', 2, 'LABEL_REQUIRED', 'TYPE_STRING'),
-        ('tensor_content', 3, 'LABEL_REQUIRED', 'TYPE_BYTES'),
-    ),
-    'Value': (
-        ('tag', 1, 'LABEL_REQUIRED', 'TYPE_STRING'),
-        ('tensor', 2, 'LABEL_REQUIRED', 'TensorProto'),
-    ),
-    'Checkpoint': (('value', 1, 'LABEL_REPEATED', 'Value'),),
-}
 # MindSpore may append a checksum to the message: this mark and ten bytes.
 _CRC_MARK, _CRC_SIZE = b'crc_num', 17
+# The wire types of protobuf.
+_VARINT, _BYTES = 0, 2
+_MAX_PARTS = 100_000
+
+
+class _Part(NamedTuple):
+    dims: list[int]
+    kind: str
+    content: memoryview
 
 
 def read_mindspore(path: Path) -> dict[str, Tensor]:
     """Read a file that ``mindspore.save_checkpoint`` wrote.
 
     Raises:
-        ModuleNotFoundError: If protobuf is not installed.
         CheckpointError: If the file is damaged or encrypted, or a tensor's type is unknown.
     """
-    message, decode_error = _make_message(path)
-    content = path.read_bytes()
-    if content[-_CRC_SIZE:].startswith(_CRC_MARK):
+    content = memoryview(path.read_bytes())
+    if content[-_CRC_SIZE:][: len(_CRC_MARK)] == _CRC_MARK:
         content = content[:-_CRC_SIZE]
-    try:
-        message.ParseFromString(content)
-    except decode_error as error:
-        raise CheckpointError(f'{path} is damaged or incomplete: it is no MindSpore checkpoint: {error}') from error
-    parts: dict[str, list[Any]] = {}
-    for value in message.value:
-        # tensors above 512 MB are cut into several values of the same name
-        parts.setdefault(value.tag, []).append(value.tensor)
-    return {name: _to_tensor(path, name, tensors) for name, tensors in parts.items()}
+    parts: dict[str, list[_Part]] = {}
+    with as_checkpoint_errors(path):
+        for count, (_, value) in enumerate(_split(content)):
+            if count == _MAX_PARTS:
+                raise ValueError(f'it has more than {_MAX_PARTS:,} tensors')
+            fields = _get_bytes(value, 1, 2)
+            # tensors above 512 MB are cut into several values of the same name
+            parts.setdefault(str(fields[1], 'utf-8'), []).append(_read_part(fields[2]))
+        return {name: _to_tensor(name, found) for name, found in parts.items()}
 
 
-def _make_message(path: Path) -> tuple[Any, type[Exception]]:
-    """An empty checkpoint, and what parsing it raises."""
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{path} is a MindSpore checkpoint, and that takes a package: pip install protobuf'
-        ) from error
-    field = descriptor_pb2.FieldDescriptorProto
-    schema = descriptor_pb2.FileDescriptorProto(name='mindspore_checkpoint.proto', package='mmrepvgg')
-    for message_name, rows in _SCHEMA.items():
-        message_type = schema.message_type.add(name=message_name)
-        for name, number, label, kind in rows:
-            row = message_type.field.add(name=name, number=number, label=label)
-            if kind in _SCHEMA:
-                row.type, row.type_name = field.TYPE_MESSAGE, f'.mmrepvgg.{kind}'
-            else:
-                row.type = field.Type.Value(kind)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(schema)
-    descriptor = pool.FindMessageTypeByName('mmrepvgg.Checkpoint')
-    return message_factory.GetMessageClass(descriptor)(), message.DecodeError
+def _read_part(message: memoryview) -> _Part:
+    dims: list[int] = []
+    for number, value in _split(message):
+        if number == 1:
+            dims += [value] if isinstance(value, int) else _read_varints(value)
+    fields = _get_bytes(message, 2, 3)
+    return _Part(dims, str(fields[2], 'utf-8'), fields[3])
 
 
-def _to_tensor(path: Path, name: str, parts: list[Any]) -> Tensor:
-    kind, dims = parts[0].tensor_type, list(parts[0].dims)
+def _get_bytes(message: int | memoryview, *required: int) -> dict[int, memoryview]:
+    if isinstance(message, int):
+        raise ValueError('it has a number in place of a tensor')
+    fields = {number: value for number, value in _split(message) if isinstance(value, memoryview)}
+    if missing := [number for number in required if number not in fields]:
+        raise ValueError(f'it has a tensor without field {missing[0]}')
+    return fields
+
+
+def _split(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a message: their numbers, and a whole number or bytes."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        if tag & 7 not in (_VARINT, _BYTES):
+            raise ValueError(f'it is no message of MindSpore at byte {position}')
+        value, position = _read_varint(message, position)
+        if tag & 7 == _VARINT:
+            yield tag >> 3, value
+        else:
+            if value > len(message) - position:
+                raise ValueError('it ends within a tensor')
+            yield tag >> 3, message[position : position + value]
+            position += value
+
+
+def _read_varints(message: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(message):
+        value, position = _read_varint(message, position)
+        yield value
+
+
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError('it has a number of more than ten bytes')
+
+
+def _to_tensor(name: str, parts: list[_Part]) -> Tensor:
+    dims, kind, _ = parts[0]
     if kind not in _DTYPES:
-        raise CheckpointError(f'{path}: {name} must be of one of the types {", ".join(_DTYPES)}, got {kind}')
+        raise ValueError(f'{name} must be of one of the types {", ".join(_DTYPES)}, got {kind[:40]}')
     shape = [] if dims == [0] else dims  # so it writes scalars
-    content = bytearray().join(part.tensor_content for part in parts)
-    if any(size < 0 for size in shape) or len(content) != math.prod(shape) * _DTYPES[kind].itemsize:
-        raise CheckpointError(f'{path} is damaged: {name} {tuple(shape)} of {kind} has {len(content)} bytes')
+    if not is_shape(tuple(shape)):
+        raise ValueError(f'{name} has an impossible shape')
+    content = bytearray().join(part.content for part in parts)
+    if len(content) != math.prod(shape) * _DTYPES[kind].itemsize:
+        raise ValueError(f'{name} {tuple(shape)} of {kind} has {len(content)} bytes')
     if not content:
         return torch.empty(shape, dtype=_DTYPES[kind])
     return torch.frombuffer(content, dtype=_DTYPES[kind]).view(shape)

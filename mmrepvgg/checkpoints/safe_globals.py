@@ -1,11 +1,10 @@
-"""What a Runner checkpoint may hold besides tensors, and nothing more.
+"""What mmengine's Runner may load with ``torch.load(..., weights_only=True)`` besides tensors.
 
-torch >= 2.6 loads with ``weights_only=True``, which refuses mmengine's ``HistoryBuffer`` and numpy's arrays; both
-are in every checkpoint that a Runner writes. The one-cycle schedule also stores which of its two functions anneals.
-Each entry here was needed; none can be made to run code.
+That refuses mmengine's ``HistoryBuffer`` and numpy's arrays, which are in every checkpoint that a Runner writes, and
+the functions of the one-cycle schedule. Stand-ins take their place. They check all that a file gives them, and leave
+mmengine's and numpy's own objects behind, so that a resumed training writes checkpoints that any program can read.
 """
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -13,54 +12,62 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
+from .numpy_stand_ins import NUMPY_STAND_INS, PlainArray, StandInError
+from .torch_files import RUNNER_METHODS
+
+
+class _History(HistoryBuffer):
+    """Stands in for ``HistoryBuffer``, and becomes one when it has its contents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise StandInError('a HistoryBuffer must have a dict as its state')
+        values, counts = (_require_row(state.get(key)) for key in ('_log_history', '_count_history'))
+        max_length = state.get('max_length')
+        if len(values) != len(counts) or type(max_length) is not int or max_length < 1:
+            raise StandInError('a HistoryBuffer must have as many counts as values, and a largest length')
+        # what the file says about the methods is left out: mmengine knows them
+        self._log_history, self._count_history, self.max_length = values, counts, max_length
+        self.__class__ = HistoryBuffer
+
 
 class _OneCycle:
-    """Stands in for mmengine's scheduler, which a file could otherwise create."""
+    """Stands in for the scheduler, which is named and never made."""
+
+    def __new__(cls, *arguments: Any) -> Any:
+        raise StandInError('a checkpoint can not make a scheduler')
 
 
-# Whose functions are pickled by name, where they are, and which they are.
-_FUNCTIONS: dict[type, tuple[type, tuple[str, ...]]] = {
-    HistoryBuffer: (HistoryBuffer, ('min', 'max', 'mean', 'current')),
-    _OneCycle: (OneCycleParamScheduler, ('_annealing_cos', '_annealing_linear')),
-}
-_DTYPE_CLASSES = (type(np.dtype('f8')), type(np.dtype('i8')))
+def _get_function(owner: Any, name: Any) -> Any:
+    """Stands in for ``getattr``, which would reach anything."""
+    history_methods, annealing = RUNNER_METHODS.values()
+    if owner is _History and name in history_methods:
+        return name  # not used: see _History
+    if owner is _OneCycle and name in annealing:
+        return getattr(OneCycleParamScheduler, name)
+    raise StandInError(f'a checkpoint may refer to the functions {", ".join(history_methods + annealing)} only')
+
+
+def _require_row(array: Any) -> np.ndarray:
+    if not isinstance(array, PlainArray) or array.ndim != 1 or array.dtype.kind not in 'biuf':
+        raise StandInError('a HistoryBuffer must hold two rows of numbers')
+    return np.array(array)  # of numpy's own class
 
 
 def allow_runner_checkpoints() -> None:
-    """Let ``torch.load(..., weights_only=True)`` read Runner checkpoints, for the rest of the process."""
-    numpy_modules = ('numpy._core.multiarray', 'numpy.core.multiarray')  # numpy 2's name and numpy 1's
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            *_DTYPE_CLASSES,
-            (_OneCycle, f'{OneCycleParamScheduler.__module__}.{OneCycleParamScheduler.__qualname__}'),
-            (_get_function, 'builtins.getattr'),
-            *((_reconstruct_array, f'{module}._reconstruct') for module in numpy_modules),
-            *((_make_scalar, f'{module}.scalar') for module in numpy_modules),
-        ]
-    )
+    """Let ``torch.load(..., weights_only=True)`` read a Runner's checkpoints, for the rest of the process."""
+    stand_ins = {
+        **NUMPY_STAND_INS,
+        **dict(zip(RUNNER_METHODS, (_History, _OneCycle), strict=True)),
+        'builtins.getattr': _get_function,
+        'builtins.bytes': _make_no_bytes,
+    }
+    torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()])
 
 
-def _get_function(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, which would reach anything."""
-    source, names = _FUNCTIONS.get(owner, (None, ())) if isinstance(owner, type) else (None, ())
-    if name not in names:
-        allowed = ', '.join(name for _, names in _FUNCTIONS.values() for name in names)
-        raise pickle.UnpicklingError(f'a checkpoint may refer to the functions {allowed}; got {name!r}')
-    return getattr(source, name)
-
-
-def _reconstruct_array(subtype: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
-    """Stands in for numpy's function, for plain arrays only; the contents follow by ``__setstate__``."""
-    if subtype is not np.ndarray:
-        raise pickle.UnpicklingError(f'a checkpoint may only hold plain numpy arrays, got {subtype!r}')
-    return np.ndarray(shape, np.dtype(typecode))
-
-
-def _make_scalar(dtype: np.dtype, value: bytes) -> np.generic:
-    """Stands in for numpy's function, for numbers only."""
-    if not isinstance(dtype, np.dtype) or dtype.kind not in 'biufc':
-        raise pickle.UnpicklingError(f'a checkpoint may only hold numeric numpy scalars, got {dtype!r}')
-    return np.frombuffer(value, dtype, count=1)[0]
+def _make_no_bytes() -> bytes:
+    """Stands in for ``bytes``, which protocol 2 calls for the contents of an empty array."""
+    return b''

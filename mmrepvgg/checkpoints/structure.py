@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ..models.archs import ARCHS, Arch
 from .keymaps import BLOCK_MODULES, NUM_AUX_HEADS, OTHER_MODULES
-from .reading import CheckpointError
-from .translate import list_keys
+from .reading import CheckpointError, list_keys
 
 BASE_CHANNELS = 64
 
@@ -242,7 +241,7 @@ def _compare(found: Shapes, expected: Shapes) -> None:
     if wrong:
         hint = ''
         if 'head.fc.weight' in found and found['head.fc.weight'] != expected['head.fc.weight']:
-            hint = '; PaddleClas keeps the weight of the head transposed: give --source paddleclas if it is from there'
+            hint = '; PaddleClas keeps the weight of the head transposed: if it is from there, give `system` paddleclas'
         raise CheckpointError(f'weights are of the wrong shape: {list_keys(wrong)}{hint}')
 
 

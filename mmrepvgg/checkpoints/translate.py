@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .keymaps import BLOCK_MODULES, OTHER_MODULES, SYSTEMS, DropRule, Place, System
-from .reading import CheckpointError
+from .reading import AVERAGING_COUNTERS, CheckpointError, list_keys
 
 NOT_A_TENSOR = 'no tensor'
-COUNTERS = DropRule('counters of an averaged model', ('steps', 'n_averaged'))
+COUNTERS = DropRule('counters of an averaged model', AVERAGING_COUNTERS)
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,6 @@ def from_ours(weights: Mapping[str, Tensor], system: str) -> dict[str, Tensor]:
     return _apply(KeyMap(SYSTEMS[system], inverse=True), weights, lambda: explain)
 
 
-def list_keys(keys: Iterable[str], limit: int = 20) -> str:
-    """Some keys for a message, and how many more there are."""
-    keys = [key if len(key) <= 200 else f'{key[:200]}...' for key in keys]
-    more = f' and {len(keys) - limit} more' if len(keys) > limit else ''
-    return ', '.join(keys[:limit]) + more
-
-
 def _apply(keymap: KeyMap, weights: Mapping[str, Tensor], explain: Callable[[], str]) -> dict[str, Tensor]:
     targets = {key: keymap.translate(key) for key in weights}
     if unknown := [key for key, target in targets.items() if target is None]:
@@ -170,7 +163,7 @@ def _explain_misfit(keys: Iterable[str], system: str) -> str:
     keys = list(keys)
     counts = {name: len(_select_known(keys, other)) for name, other in SYSTEMS.items()}
     best = max(counts, key=lambda name: counts[name])
-    better = f'; {counts[best]} are as in {SYSTEMS[best].title}: give --source {best}'
+    better = f'; {counts[best]} are as in {SYSTEMS[best].title}: give `system` {best}'
     return f'are none of {SYSTEMS[system].title}{better if counts[best] > counts[system] else ""}'
 
 

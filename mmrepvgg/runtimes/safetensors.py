@@ -41,8 +41,7 @@ class SafetensorsFormat(Format):
         model_cfg: Any = None,
         opset: int | None = None,
     ) -> None:
-        import safetensors.torch
-
+        from ..checkpoints.safetensors_files import write_safetensors
         from .network import DTYPES, ExportError
 
         slim = _drop_training(model_cfg)
@@ -53,28 +52,20 @@ class SafetensorsFormat(Format):
             )
         dtype = DTYPES[metadata.precision]
         weights = {key: value.to(dtype).contiguous() for key, value in model.state_dict().items()}
-        record = {'format': 'pt', ENTRY: metadata.to_json(), _MODEL: json.dumps(slim)}
-        # not save_file, whose files nobody but their owner may read
-        path.write_bytes(safetensors.torch.save(weights, record))
+        write_safetensors(weights, path, {ENTRY: metadata.to_json(), _MODEL: json.dumps(slim)})
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
-        import safetensors
-        import safetensors.torch
         from mmengine.config import Config
 
         from ..checkpoints.reading import CheckpointError
+        from ..checkpoints.safetensors_files import read_safetensors
         from ..models.building import build_model
         from .exported_model import ExportedModel, set_torch_threads
         from .metadata import ExportMetadata
         from .network import DeployedNetwork
 
         set_torch_threads(num_threads)
-        try:
-            with safetensors.safe_open(path, 'pt') as file:
-                record = file.metadata() or {}
-            weights = safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(f'{path} is damaged or incomplete: {error}') from error
+        weights, record = read_safetensors(path)
         metadata = ExportMetadata.from_json(record.get(ENTRY), path)
         model_cfg = json.loads(record.get(_MODEL, '{}'))
         # a registry imports and builds what it is asked for: ask for nothing that a file could make up

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TorchExportFormat(GraphFormat):
-    """A program: load only files that you trust."""
+    """A program. What a plain network needs is checked before torch reads it; the rest is refused."""
 
     name = 'torch.export'
     suffixes = ('.pt2',)
@@ -39,16 +39,16 @@ class TorchExportFormat(GraphFormat):
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         import torch
 
-        from ..checkpoints.archives import check_pt2
         from ..checkpoints.reading import CheckpointError
+        from ..checkpoints.torch_export_files import read_torch_export
         from .exported_model import ExportedModel, set_torch_threads
         from .metadata import ExportMetadata
 
         set_torch_threads(num_threads)
-        check_pt2(path)
+        checked = read_torch_export(path)
         extra = {f'{ENTRY}.json': ''}
         try:
-            program = torch.export.load(path, extra_files=extra)
+            program = torch.export.load(checked, extra_files=extra)
         except Exception as error:  # of any class
             raise CheckpointError(f'{path} is damaged, or of another version of torch: {error}') from error
         return ExportedModel(path, program.module(), ExportMetadata.from_json(extra[f'{ENTRY}.json'], path))

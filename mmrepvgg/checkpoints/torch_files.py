@@ -1,0 +1,205 @@
+"""Files of ``torch.save``, read without ``torch.load``: as dense tensors and plain data, or not at all.
+
+``torch.load(weights_only=True)`` calls everything in its allow-list with any arguments, and makes tensors of memory
+that no file has filled. Here a tensor is a view of a storage that stands in the file.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .numpy_stand_ins import StandInError, is_shape
+from .plain_pickles import Inert, PlainUnpickler
+from .zips import open_zip
+
+ZIP_START = b'PK\x03\x04'
+# Before torch 1.6: a pickled number, then more pickles, then the storages.
+LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+
+# The classes of mmengine that a Runner's checkpoint names, and which of their methods it refers to.
+RUNNER_METHODS = {
+    'mmengine.logging.history_buffer.HistoryBuffer': ('min', 'max', 'mean', 'current'),
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': ('_annealing_cos', '_annealing_linear'),
+}
+_IGNORED = ('collections.Counter', 'torch.Size', 'torch.device', 'builtins.set', 'builtins.complex')
+_STORAGES = {
+    **dict(FloatStorage=torch.float32, DoubleStorage=torch.float64, HalfStorage=torch.float16),
+    **dict(LongStorage=torch.int64, IntStorage=torch.int32, ShortStorage=torch.int16, CharStorage=torch.int8),
+    **dict(BFloat16Storage=torch.bfloat16, ByteStorage=torch.uint8, BoolStorage=torch.bool),
+    **dict(ComplexFloatStorage=torch.complex64, ComplexDoubleStorage=torch.complex128),
+}
+_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+# All tensors of a file together take at most so many times its size: some storages have several views.
+_MAX_SHARE = 4
+_CHUNK = 1 << 20
+
+
+def read_torch(path: Path) -> Any:
+    """Read what ``torch.save`` wrote.
+
+    Raises:
+        StandInError: If it holds anything but dense tensors and plain data.
+        Exception: Of any class, if the file is damaged.
+    """
+    with path.open('rb') as file:
+        is_zip = file.read(4) == ZIP_START
+        size = file.seek(0, 2)
+        file.seek(0)
+        return _read_zip(file, size) if is_zip else _read_legacy(file, size)
+
+
+def _read_zip(file: BinaryIO, size: int) -> Any:
+    with open_zip(file) as archive:
+        folder = archive.namelist()[0].partition('/')[0]
+        if f'{folder}/constants.pkl' in archive.namelist():
+            raise StandInError('it is a program of TorchScript')
+        if f'{folder}/byteorder' in archive.namelist() and archive.read(f'{folder}/byteorder') != b'little':
+            raise StandInError('it is of a machine with another byte order')
+
+        def read(key: str, num_bytes: int) -> bytearray:
+            member = archive.getinfo(f'{folder}/data/{key}')
+            if member.file_size != num_bytes:
+                raise ValueError(f'{member.filename} must have {num_bytes} bytes, got {member.file_size}')
+            with archive.open(member) as stream:
+                return _read_exactly(stream, bytearray(num_bytes))
+
+        pickled = archive.read(f'{folder}/data.pkl')
+        return _unpickler(_TensorMaker(read, size), len(pickled)).load(io.BytesIO(pickled))
+
+
+def _read_legacy(file: BinaryIO, size: int) -> Any:
+    if file.read(len(LEGACY_START)) != LEGACY_START:
+        raise ValueError('it does not start as files of torch.save do')
+    storages: dict[str, bytearray] = {}
+    left = size
+
+    def allocate(key: str, num_bytes: int) -> bytearray:
+        nonlocal left
+        left -= num_bytes
+        if left < 0:
+            raise EOFError(f'its tensors need more than the {size} bytes of the file')
+        storages[key] = bytearray(num_bytes)
+        return storages[key]
+
+    maker = _TensorMaker(allocate, size)
+    unpickler = _unpickler(maker, size)
+    for _ in ('protocol', 'system'):
+        unpickler.load(file)
+    content = unpickler.load(file)
+    # what the tensors were made of is filled now
+    for key in unpickler.load(file):
+        num_elements = int.from_bytes(file.read(8), 'little')
+        data = storages.pop(key)
+        if num_elements * maker.get_item_size(key) != len(data):
+            raise ValueError(f'storage {key} is of another size than its tensors')
+        _read_exactly(file, data)
+    if storages:
+        raise EOFError(f'{len(storages)} storages are missing')
+    return content
+
+
+def _read_exactly(stream: Any, data: bytearray) -> bytearray:
+    view = memoryview(data)
+    for start in range(0, len(data), _CHUNK):
+        part = view[start : start + _CHUNK]
+        if stream.readinto(part) != len(part):
+            raise EOFError('a storage ends too early')
+    return data
+
+
+def _unpickler(maker: '_TensorMaker', size: int) -> PlainUnpickler:
+    stand_ins = {
+        **_DTYPES,
+        **{f'torch.{name}': dtype for name, dtype in _STORAGES.items()},
+        'torch.storage.UntypedStorage': torch.uint8,
+        **dict.fromkeys((*_IGNORED, *RUNNER_METHODS), Inert),
+        'builtins.getattr': _refer_to_method,
+        'torch._utils._rebuild_tensor': maker.make,
+        'torch._utils._rebuild_tensor_v2': maker.make_v2,
+        'torch._utils._rebuild_tensor_v3': maker.make_v3,
+        'torch._utils._rebuild_parameter': maker.take_data,
+        'torch._utils._rebuild_parameter_with_state': maker.take_data,
+    }
+    return PlainUnpickler(stand_ins, size, maker.load_storage)
+
+
+def _refer_to_method(owner: Any, name: Any) -> Inert:
+    """Stands in for ``getattr``, by which the methods of mmengine's classes are pickled."""
+    methods = [method for names in RUNNER_METHODS.values() for method in names]
+    if owner is not Inert or name not in methods:
+        raise StandInError(f'it refers to a method other than {", ".join(methods)}')
+    return Inert()
+
+
+class _Storage(NamedTuple):
+    data: Tensor  # uint8
+    dtype: torch.dtype
+
+
+class _TensorMaker:
+    """Makes the tensors of one file.
+
+    Args:
+        read: Gives the bytes of a storage by its key and their number.
+        size: Of the file in bytes.
+    """
+
+    def __init__(self, read: Callable[[str, int], bytearray], size: int):
+        self._read = read
+        self._storages: dict[str, _Storage] = {}
+        self._bytes_left = _MAX_SHARE * size
+
+    def load_storage(self, identifier: Any) -> _Storage:
+        kind, dtype, key, _, num_elements, *view = identifier
+        if kind != 'storage' or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            raise StandInError('it refers to something other than a storage')
+        if any(each is not None for each in view):
+            raise StandInError('it has storages that are views of others, as torch wrote before 0.4')
+        if not is_shape((num_elements,)):
+            raise ValueError('a storage must have a number of elements')
+        if key not in self._storages:
+            data = self._read(key, num_elements * dtype.itemsize)
+            tensor = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+            self._storages[key] = _Storage(tensor, dtype)
+        return self._storages[key]._replace(dtype=dtype)
+
+    def get_item_size(self, key: str) -> int:
+        return self._storages[key].dtype.itemsize
+
+    def make(self, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
+        if not isinstance(storage, _Storage) or not is_shape((offset,)) or not is_shape(size) or not is_shape(stride):
+            raise StandInError('a tensor must have a storage, an offset, a shape and strides')
+        dtype = dtype or storage.dtype
+        num_elements = math.prod(size)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        self._bytes_left -= num_elements * dtype.itemsize
+        if (num_elements and (last + 1) * dtype.itemsize > len(storage.data)) or self._bytes_left < 0:
+            raise StandInError(f'a tensor of shape {size} is larger than what the file has for it')
+        if not num_elements:
+            return torch.empty(size, dtype=dtype)
+        return storage.data.view(dtype).as_strided(size, stride, offset)
+
+    def make_v2(
+        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+    ) -> Tensor:
+        if metadata:
+            raise StandInError('it has a tensor with a conjugate or negative bit')
+        return self.make(storage, offset, size, stride)
+
+    def make_v3(
+        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *rest: Any
+    ) -> Tensor:
+        if not isinstance(dtype, torch.dtype):
+            raise StandInError('a tensor must have a type')
+        return self.make(storage, offset, size, stride, dtype)
+
+    def take_data(self, data: Any, *rest: Any) -> Tensor:
+        """A parameter becomes a tensor."""
+        if not isinstance(data, Tensor):
+            raise StandInError('a parameter must be made from a tensor')
+        return data
