@@ -53,18 +53,3 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def require_writable(*paths: str | Path | None) -> None:
-    """Say that a result can't be written before the work is done; None is no result.
-
-    Raises:
-        IsADirectoryError: If one is a folder.
-        PermissionError: If one can't be written.
-    """
-    for path in (Path(path) for path in paths if path is not None):
-        if path.is_dir():
-            raise IsADirectoryError(f'{path} is a folder; give the name of a file')
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise PermissionError(f'{path} can not be written: {folder} is no folder that can be written to')
