@@ -2,12 +2,12 @@ import json
 
 import pytest
 import torch
-from mmrepvgg.runtimes.loaders import load_exported
 from published import NUM_PARAMS
 
 from mmrepvgg import RepVGG, RepVGGBlock, build_classifier
 from mmrepvgg.models.archs import ARCHS, Arch, get_arch
 from mmrepvgg.runtimes.export import export_model
+from mmrepvgg.runtimes.loading import load_exported
 
 
 @pytest.mark.parametrize('deploy', [False, True])
