@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmrepvgg.cli import load_config
+from mmrepvgg import load_config
 
 from mmrepvgg.data.images import list_images
 from mmrepvgg.data.layout import DataError, check_data

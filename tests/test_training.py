@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmrepvgg.cli import load_config
+from mmrepvgg import load_config
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.data.digits import prepare_digits
