@@ -9,7 +9,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.models.heads import MultiLabelClsHead
 
 from mmrepvgg import ImageNet
-from mmrepvgg.data.classes import check_classes, check_training_classes, get_class_names, require_single_label
+from mmrepvgg.data.classes import check_classes, check_training_classes, get_trained_classes, require_single_label
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.layout import DataError, check_data
 
@@ -245,11 +245,11 @@ class TestClasses:
 
     @pytest.mark.parametrize('meta', [dict(dataset_meta=dict(classes=['a', 1])), dict(CLASSES=('a', '1')), {}])
     def test_names_in_a_checkpoint(self, meta):
-        assert get_class_names(meta) == (('a', '1') if meta else ())
-        assert get_class_names(dict(dataset_meta=None)) == ()
+        assert get_trained_classes(meta) == (('a', '1') if meta else ())
+        assert get_trained_classes(dict(dataset_meta=None)) == ()
 
     @pytest.mark.parametrize('head_type', ['MultiLabelLinearClsHead', 'mmpretrain.CSRAClsHead', MultiLabelClsHead])
     def test_several_labels_an_image(self, head_type):
-        with pytest.raises(ValueError, match='one label an image, got one with several'):
+        with pytest.raises(ValueError, match='must give an image one label'):
             require_single_label(Config(dict(model=dict(head=dict(type=head_type)))))
         require_single_label(Config(dict(model=dict(head=dict(type='mmrepvgg.AuxiliaryClsHead')))))

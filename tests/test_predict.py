@@ -91,6 +91,10 @@ class TestPredictor:
             assert [ranked.name for ranked in prediction.classes] == [CLASSES[i] for i in best.indices]
         assert len({round(prediction.classes[0].score, 4) for prediction in found}) > 40, 'or any order would pass'
 
+    def test_files_may_be_named_by_text(self, workspace, cfg, digits):
+        predictor = Predictor(cfg, workspace / 'model.pth', topk=1)
+        assert predictor.predict([str(digits[0])]) == predictor.predict(digits[:1])
+
     def test_an_exported_file_says_the_same(self, workspace, cfg, digits):
         ours, exported = (
             Predictor(cfg, workspace / name, topk=1, batch_size=n).predict(digits[:20])
@@ -115,7 +119,7 @@ class TestPredictor:
         assert sorted(number for number, _ in calls) == [0, 1, 2, 3, 4]
 
     def test_wrong_numbers(self, workspace, cfg):
-        with pytest.raises(ValueError, match='topk and batch_size must be at least 1, got 0 and 16'):
+        with pytest.raises(ValueError, match='`topk` and `batch_size` must be at least 1, got 0 and 16'):
             Predictor(cfg, workspace / 'model.pth', topk=0)
 
     @pytest.mark.parametrize(
@@ -212,7 +216,7 @@ class TestReports:
         assert json.loads((tmp_path / 'out.json').read_text())[0]['image'] == str(image)
 
     def test_another_ending(self, tmp_path):
-        with pytest.raises(ValueError, match=r'path must end in \.json or \.csv, got .*out\.xml'):
+        with pytest.raises(ValueError, match=r'`path` must end in \.json or \.csv, got .*out\.xml'):
             write_predictions(tmp_path / 'out.xml', RESULTS)
 
 
@@ -239,6 +243,12 @@ class TestPictures:
         assert [target.name for target in PictureWriter(tmp_path, images).targets] == ['x.png', 'x_2.png']
         with pytest.raises(ValueError, match=r'a/x\.png is one of the images and would be replaced'):
             PictureWriter('a', images)
+
+    def test_a_folder_that_can_not_be_written_is_noticed_at_once(self, tmp_path):
+        (tmp_path / 'file').write_text('mine')
+        for folder in ('file', 'file/shown'):
+            with pytest.raises(PermissionError, match='file is no folder that can be written to'):
+                PictureWriter(tmp_path / folder, [(Path('x.png'), Path('x.png'))])
 
     def test_what_lies_beside_the_images_is_not_replaced(self, tmp_path):
         (tmp_path / 'x.png').write_text('mine')

@@ -12,7 +12,9 @@ from mmrepvgg import load_config
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.data.digits import prepare_digits
+from mmrepvgg.data.images import UnreadableImageError
 from mmrepvgg.data.layout import DataError
+from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.engine import training
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.models.building import build_model
@@ -39,7 +41,7 @@ def cfg(data) -> Config:
     """One epoch of two iterations in which the kernels stay as they are."""
     cfg = load_config(str(DIGITS))
     cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
-    for split, indices in (('train', 64), ('val', 20)):
+    for split, indices in (('train', 64), ('val', 20), ('test', 20)):
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=32, num_workers=0)  # and persistent_workers, which torch refuses without workers
         loader.dataset.update(data_root=str(data), indices=indices)
@@ -196,3 +198,31 @@ class TestClassesOfAnotherTraining:
             quantize_model(cfg, tmp_path / 'trained.pth', tmp_path / 'net.onnx')
         with pytest.raises(DataError, match=self.MESSAGE):
             analyze(cfg, tmp_path / 'trained.pth', split='test')
+
+
+def test_a_damaged_image_is_named_by_the_comparison(cfg, data, tmp_path):
+    save(cfg, tmp_path / 'trained.pth', seed=0)
+    reparameterize_checkpoint(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
+    shutil.copytree(data / 'val', tmp_path / 'data/val')
+    damaged = sorted((tmp_path / 'data/val/0').iterdir())[0]
+    damaged.write_bytes(b'')
+    cfg.test_dataloader.dataset.data_root = str(tmp_path / 'data')
+    with pytest.raises(UnreadableImageError, match=f'{damaged} can not be read: .*empty'):
+        compare_forms(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
+
+
+def test_a_report_that_can_not_be_written_is_noticed_before_the_test(cfg, tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(PermissionError, match='can not be written: .*file is no folder'):
+        evaluate(cfg, 'no.pth', str(tmp_path / 'test'), out=tmp_path / 'file/report.json')
+    with pytest.raises(IsADirectoryError, match='give the name of a file'):
+        evaluate(cfg, 'no.pth', str(tmp_path / 'test'), out=tmp_path)
+
+
+def test_several_labels_an_image_have_no_such_metrics(cfg, tmp_path):
+    cfg.model.head = dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=128)
+    for options in (dict(metrics=['accuracy']), dict(out=tmp_path / 'out.json'), dict(exported=True)):
+        with pytest.raises(ValueError, match='one label, and a MultiLabelLinearClsHead gives several'):
+            evaluate(cfg, 'no.pth', str(tmp_path / 'test'), **options)
+    with pytest.raises(ValueError, match='one label, and a'):
+        next(iterate_samples(cfg, 'test'))

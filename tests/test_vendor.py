@@ -164,13 +164,19 @@ class TestWriting:
             write_inputs(cfg, tmp_path)
         assert [file.name for file in tmp_path.iterdir()] == ['mine.txt']
 
+    def test_a_folder_that_can_not_be_written_is_noticed_before_the_images_are_read(self, cfg, tmp_path):
+        (tmp_path / 'file').write_text('mine')
+        cfg = load_config(str(DIGITS))  # its images are not there
+        with pytest.raises(PermissionError, match='can not be written: .*file is no folder'):
+            write_inputs(cfg, tmp_path / 'file/inputs')
+
     @pytest.mark.parametrize(
         ('options', 'message'),
         [
-            (dict(file_format='bin'), r"file_format must be one of \('npz', 'npy'\), got 'bin'"),
-            (dict(dtype='int8'), "dtype must be one of .*, got 'int8'"),
-            (dict(batch_size=0), 'batch_size must be at least 1, got 0'),
-            (dict(entry='file'), "entry must be another name, got 'file'"),
+            (dict(file_format='bin'), r"`file_format` must be one of \('npz', 'npy'\), got 'bin'"),
+            (dict(dtype='int8'), "`dtype` must be one of .*, got 'int8'"),
+            (dict(batch_size=0), '`batch_size` must be at least 1, got 0'),
+            (dict(entry='file'), "`entry` must be another name, got 'file'"),
         ],
     )
     def test_wrong_options(self, cfg, tmp_path, options, message):
@@ -335,7 +341,9 @@ class TestProblems:
         np.savez(folder / 'a.npz', output=np.eye(6)[:1], features=np.zeros((1, 99)))
         result = score(listing, folder)
         assert problems_of(result) == [('malformed', 'a')]
-        assert 'must have one entry (or name the right one: --entry), got output, features' in result.problems[0].reason
+        assert (
+            'must have one entry (or name the right one by `entry`), got output, features' in result.problems[0].reason
+        )
         assert score(listing, folder, entry='output').num_scored == 6
 
     @pytest.mark.parametrize('array', [np.array(['x']), np.zeros((1, 6), bool), np.zeros((2, 3)), np.zeros((6, 6))])

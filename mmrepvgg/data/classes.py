@@ -19,7 +19,7 @@ from .layout import DataError, get_num_classes
 _NUMBERING = 'class folders are numbered in the order of their names, hidden and empty ones too'
 
 
-def get_class_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
+def get_trained_classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes in a checkpoint's ``meta``; none if it has none. mmcls 0.x wrote ``CLASSES``."""
     names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or ()
     return tuple(map(str, names))
@@ -35,8 +35,8 @@ def require_single_label(cfg: Config) -> None:
     head = MODELS.get(head_type) if isinstance(head_type, str) else head_type
     if isinstance(head, type) and issubclass(head, MultiLabelClsHead):
         raise ValueError(
-            f'this needs a model with one label an image, got one with several ({head.__name__}); test it with the '
-            "config's own test_evaluator, without `metrics` and `out`"
+            f'the model must give an image one label, and a {head.__name__} gives several; only `evaluate` takes it, '
+            "without `metrics` and `out`: by the config's own test_evaluator"
         )
 
 

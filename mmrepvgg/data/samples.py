@@ -31,7 +31,7 @@ class Samples(Dataset):
 
     def __init__(self, cfg: Config, split: str, trained: Sequence[str] = ()):
         if split not in SPLITS:
-            raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
+            raise ValueError(f'`split` must be one of {", ".join(SPLITS)}, got {split!r}')
         settings = replace_pipeline(get_dataset(cfg, split), get_test_pipeline(cfg))
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             self._dataset: Any = DATASETS.build(settings)

@@ -13,7 +13,7 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
     if launcher == 'none' or torch.cuda.is_available():
         return
     if launcher != 'pytorch':
-        raise ValueError(f'without a GPU, launcher must be pytorch (torchrun), got {launcher}')
+        raise ValueError(f'without a GPU, `launcher` must be pytorch (torchrun), got {launcher}')
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)

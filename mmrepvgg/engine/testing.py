@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import replacing, require_writable
-from ..data.classes import check_classes, get_class_names, require_single_label
+from ..data.classes import check_classes, get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
 from .distributed import prepare_launcher
@@ -88,7 +88,7 @@ def evaluate(
         load_weights(model, weights)
     if num_classes is not None:
         meta = weights.meta if weights is not None else dict(dataset_meta=model._dataset_meta)
-        check_classes(runner.test_loop.dataloader.dataset, num_classes, get_class_names(meta))
+        check_classes(runner.test_loop.dataloader.dataset, num_classes, get_trained_classes(meta))
     results = {name: _to_plain(value) for name, value in runner.test().items()}
     if out is not None and is_main_process():
         records = [m for m in runner.test_loop.evaluator.metrics if isinstance(m, PredictionRecord)]

@@ -66,7 +66,7 @@ def _choose_entry(content: Any, entry: str | None) -> str:
         return entry
     if entry is None and len(keys) == 1:
         return keys[0]
-    wanted = 'one entry (or name the right one: --entry)' if entry is None else f'an entry {entry}'
+    wanted = 'one entry (or name the right one by `entry`)' if entry is None else f'an entry {entry}'
     raise MalformedError(f'must have {wanted}, got {", ".join(keys[:5]) or "none"}')
 
 

@@ -72,13 +72,13 @@ def write_inputs(
         OSError: If ``folder`` can't be written, or the disk is too small.
     """
     if file_format not in FORMATS:
-        raise ValueError(f'file_format must be one of {FORMATS}, got {file_format!r}')
+        raise ValueError(f'`file_format` must be one of {FORMATS}, got {file_format!r}')
     if dtype not in DTYPES:
-        raise ValueError(f'dtype must be one of {DTYPES}, got {dtype!r}')
+        raise ValueError(f'`dtype` must be one of {DTYPES}, got {dtype!r}')
     if batch_size < 1:
-        raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+        raise ValueError(f'`batch_size` must be at least 1, got {batch_size}')
     if entry in ('file', 'allow_pickle'):
-        raise ValueError(f'entry must be another name, got {entry!r}, which numpy takes for an argument of its own')
+        raise ValueError(f'`entry` must be another name, got {entry!r}, which numpy takes for an argument of its own')
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not an empty folder; move it away or name another one')

@@ -30,7 +30,7 @@ def write_predictions(path: str | Path, predictions: 'Sequence[Prediction]') -> 
     """
     writers = {'.json': _write_json, '.csv': _write_csv}
     if Path(path).suffix not in writers:
-        raise ValueError(f'path must end in {" or ".join(writers)}, got {path}')
+        raise ValueError(f'`path` must end in {" or ".join(writers)}, got {path}')
     with replacing(path) as temporary:
         writers[Path(path).suffix](temporary, predictions)
 

@@ -9,6 +9,7 @@ import torch
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 
+from ..checkpoints.writing import require_writable
 from .predictor import Prediction
 
 # In pixels. The text is as large as the picture allows: small images are enlarged, large ones only cost time.
@@ -29,9 +30,11 @@ class PictureWriter:
 
     Raises:
         ValueError: If a copy would replace one of the images, or what is beside them.
+        PermissionError: If ``folder`` can't be written.
     """
 
     def __init__(self, folder: str | Path, images: Iterable[tuple[Path, Path]]):
+        require_writable(Path(folder, 'picture.png'))
         self.targets: list[Path] = []
         self.failures: dict[Path, str] = {}
         sources = set()

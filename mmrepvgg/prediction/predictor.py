@@ -53,7 +53,7 @@ class Predictor:
 
     Args:
         cfg: The config, whose test pipeline reads the images.
-        weights: A checkpoint in either form, or a file of tools/export.py.
+        weights: A checkpoint in either form, or a file of ``export_model``.
         topk: How many classes to give; all of a model that has fewer.
         batch_size: How many images to take at once.
 
@@ -63,7 +63,7 @@ class Predictor:
 
     def __init__(self, cfg: Config, weights: str | Path, topk: int = 5, batch_size: int = 16):
         if topk < 1 or batch_size < 1:
-            raise ValueError(f'topk and batch_size must be at least 1, got {topk} and {batch_size}')
+            raise ValueError(f'`topk` and `batch_size` must be at least 1, got {topk} and {batch_size}')
         self.topk = topk
         self.batch_size = batch_size
         self._read = ImageReader(cfg)
@@ -73,7 +73,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(
-        self, paths: Sequence[Path], callback: Callable[[int, Prediction], None] | None = None
+        self, paths: Sequence[str | Path], callback: Callable[[int, Prediction], None] | None = None
     ) -> list[Prediction]:
         """Predict images, and show the progress on stderr.
 
@@ -84,6 +84,7 @@ class Predictor:
         Returns:
             list[Prediction]: One for each of ``paths``, in their order; unreadable images are among them.
         """
+        files = [Path(path) for path in paths]
         predictions: dict[int, Prediction] = {}
 
         def keep(number: int, prediction: Prediction) -> None:
@@ -92,7 +93,7 @@ class Predictor:
                 callback(number, prediction)
 
         def read() -> Iterator[tuple[int, dict[str, Any]]]:
-            for number, path in enumerate(track(paths, 'predicting')):
+            for number, path in enumerate(track(files, 'predicting')):
                 try:
                     yield number, self._read(path)
                 except UnreadableImageError as error:
@@ -103,10 +104,10 @@ class Predictor:
             names = get_class_names(self._model, len(outputs[0].pred_score))
             for (number, _), output in zip(batch, outputs, strict=True):
                 if output.pred_score.isfinite().all():
-                    keep(number, Prediction(paths[number], self._rank(output.pred_score, names)))
+                    keep(number, Prediction(files[number], self._rank(output.pred_score, names)))
                 else:
-                    keep(number, Prediction(paths[number], error='the model gives scores that are not finite'))
-        return [predictions[number] for number in range(len(paths))]
+                    keep(number, Prediction(files[number], error='the model gives scores that are not finite'))
+        return [predictions[number] for number in range(len(files))]
 
     def _rank(self, scores: Tensor, names: Sequence[str]) -> tuple[RankedClass, ...]:
         best = scores.float().topk(min(self.topk, len(scores)))

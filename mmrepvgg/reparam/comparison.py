@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
-from ..data.classes import get_class_names
+from ..data.classes import get_trained_classes
 from ..data.samples import Samples
 from ..measures.accuracy import Tally
 from ..measures.difference import Difference
@@ -76,7 +76,7 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
         load_weights(model, checkpoint)
 
     right, agreeing, difference = (Tally(), Tally()), Tally(), Difference()
-    samples = Samples(cfg, 'test', get_class_names(checkpoints[0].meta))
+    samples = Samples(cfg, 'test', get_trained_classes(checkpoints[0].meta))
     batch_size = cfg.test_dataloader.get('batch_size', 1)
     batches = samples.iterate(batch_size=batch_size)
     for images, labels in track(batches, 'comparing the forms', math.ceil(len(samples) / batch_size)):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
-from ..data.classes import get_class_names
+from ..data.classes import get_trained_classes
 from ..models.building import build_model
 from ..models.fake_quant import set_fake_quantization
 from .loading import load_exported
@@ -152,7 +152,7 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
         load_weights(model, checkpoint)
         # a checkpoint of quantization-aware training says what its int8 file will say
         set_fake_quantization(model, enabled=True)
-        names = get_class_names(checkpoint.meta)
+        names = get_trained_classes(checkpoint.meta)
         model._dataset_meta = {'classes': names} if names else {}
     model._config = cfg
     return model.eval()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
-from ..data.classes import get_class_names
+from ..data.classes import get_trained_classes
 from ..data.images import find_input_size
 from ..data.wrappers import get_dataset, iterate_datasets
 from ..models.backbone import RepVGG
@@ -111,7 +111,7 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
 
 def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
     """The names in the checkpoint, else those of the data set's class (ImageNet's), else none."""
-    names = get_class_names(checkpoint.meta)
+    names = get_trained_classes(checkpoint.meta)
     if names:
         # a head may have more classes than were trained
         return (*names[:num_classes], *map(str, range(len(names), num_classes)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.loading import load_weights
 from ...checkpoints.reading import read_checkpoint
-from ...data.classes import get_class_names
+from ...data.classes import get_trained_classes
 from ...data.samples import iterate_samples
 from ...measures.accuracy import measure_percent
 from ...models.backbone import RepVGG
@@ -77,7 +77,7 @@ def analyze(
             'nothing to predict; write and measure it with `quantize_model`'
         )
     calibration = list(iterate_samples(cfg, calibration_split, num_calibration, seed=seed, batch_size=batch_size))
-    trained = get_class_names(weights.meta)
+    trained = get_trained_classes(weights.meta)
     samples = list(iterate_samples(cfg, split, num_samples, trained=trained, seed=seed, batch_size=batch_size))
     return analyze_model(model, [images for images, _ in calibration], samples)
 
