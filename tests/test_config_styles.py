@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmrepvgg import load_config
 
+from mmrepvgg import load_config
 from mmrepvgg.data.images import list_images
 from mmrepvgg.data.layout import DataError, check_data
 from mmrepvgg.data.samples import iterate_samples

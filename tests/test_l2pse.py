@@ -269,6 +269,7 @@ def test_runner_trains_tests_and_the_result_converts(image_folder, tmp_path):
         for step in loader.dataset.pipeline:
             step.update({key: 64 for key in ('scale', 'crop_size') if key in step})
     cfg.train_cfg.max_epochs = 1
+    cfg.param_scheduler = cfg.param_scheduler[0]  # the warm-up alone
     cfg.default_hooks.logger.interval = 1
     checkpoint = train(cfg, str(tmp_path / 'work'))
     weights = read_checkpoint(checkpoint).state_dict

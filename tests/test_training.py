@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmrepvgg import load_config
 
+from mmrepvgg import load_config
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.images import UnreadableImageError
@@ -47,7 +47,6 @@ def cfg(data) -> Config:
         loader.dataset.update(data_root=str(data), indices=indices)
     cfg.optim_wrapper.optimizer.lr = 0.0
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    cfg.param_scheduler.update(T_max=1, end=1)
     cfg.default_hooks.checkpoint.interval = 1
     return cfg
 
@@ -226,3 +225,15 @@ def test_several_labels_an_image_have_no_such_metrics(cfg, tmp_path):
             evaluate(cfg, 'no.pth', str(tmp_path / 'test'), **options)
     with pytest.raises(ValueError, match='one label, and a'):
         next(iterate_samples(cfg, 'test'))
+
+
+def test_a_training_that_ends_within_its_warm_up(cfg, tmp_path):
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
+        dict(type='CosineAnnealingLR', by_epoch=True, begin=5, convert_to_iter_based=True),
+    ]
+    with pytest.raises(
+        ValueError, match=r'max_epochs must be above 5, where the warm-up .* ends, got 1; for a shorter'
+    ):
+        train(cfg, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -52,6 +52,7 @@ def train(
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('the config must have auto_scale_lr = dict(base_batch_size=...) for `auto_scale_lr`')
         cfg.auto_scale_lr.enable = True
+    _check_warm_up(cfg)
     drop_worker_options(cfg)
     prepare_launcher(cfg, launcher)
 
@@ -69,6 +70,19 @@ def train(
     runner.train()
     written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
     return written[-1] if written else start.path if start.resumes else None
+
+
+def _check_warm_up(cfg: Config) -> None:
+    """A schedule without an ``end`` lasts for the training, which must then be longer than what comes before."""
+    schedulers = cfg.get('param_scheduler') or []
+    epochs = cfg.get('train_cfg', {}).get('max_epochs')
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        begin = scheduler.get('begin', 0)
+        if epochs and scheduler.get('by_epoch', True) and 'end' not in scheduler and begin >= epochs:
+            raise ValueError(
+                f'train_cfg.max_epochs must be above {begin}, where the warm-up of param_scheduler ends, got {epochs}; '
+                'for a shorter training set an earlier end of the warm-up and the same begin of what follows'
+            )
 
 
 def _check_data(cfg: Config, runner: Runner) -> None:
