@@ -212,7 +212,7 @@ def test_a_damaged_image_is_named_by_the_comparison(cfg, data, tmp_path):
 
 def test_a_report_that_can_not_be_written_is_noticed_before_the_test(cfg, tmp_path):
     (tmp_path / 'file').write_text('mine')
-    with pytest.raises(PermissionError, match='can not be written: .*file is no folder'):
+    with pytest.raises(PermissionError, match='can not be written: no file can be made in .*file'):
         evaluate(cfg, 'no.pth', str(tmp_path / 'test'), out=tmp_path / 'file/report.json')
     with pytest.raises(IsADirectoryError, match='give the name of a file'):
         evaluate(cfg, 'no.pth', str(tmp_path / 'test'), out=tmp_path)

@@ -167,7 +167,7 @@ class TestWriting:
     def test_a_folder_that_can_not_be_written_is_noticed_before_the_images_are_read(self, cfg, tmp_path):
         (tmp_path / 'file').write_text('mine')
         cfg = load_config(str(DIGITS))  # its images are not there
-        with pytest.raises(PermissionError, match='can not be written: .*file is no folder'):
+        with pytest.raises(PermissionError, match='can not be written: no file can be made in .*file'):
             write_inputs(cfg, tmp_path / 'file/inputs')
 
     @pytest.mark.parametrize(
