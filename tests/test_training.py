@@ -130,9 +130,9 @@ class TestStart:
 
 
 class TestAnswer:
-    def test_no_epoch_writes_no_checkpoint(self, cfg, tmp_path):
+    def test_no_checkpoint_hook_writes_no_checkpoint(self, cfg, tmp_path):
         train(cfg, tmp_path / 'work')
-        cfg.train_cfg.max_epochs = 0
+        cfg.default_hooks.checkpoint = None
         assert train(cfg, tmp_path / 'work') is None
 
     def test_a_training_that_is_done_is_that_of_before(self, cfg, tmp_path):

@@ -38,4 +38,4 @@ def run(args: argparse.Namespace) -> None:
         auto_scale_lr=args.auto_scale_lr,
         launcher=args.launcher,
     )
-    print(f'trained: {checkpoint}')
+    print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}')

@@ -35,7 +35,7 @@ def train(
 
     Returns:
         The last checkpoint that this training wrote; if it wrote none, the one from which it was resumed. None if
-        there is neither: the config has no epoch or no checkpoint hook.
+        there is neither: the config has no checkpoint hook.
 
     Raises:
         CheckpointError: If a checkpoint to start from can't be read safely or lacks weights of the backbone.
@@ -52,7 +52,7 @@ def train(
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('the config must have auto_scale_lr = dict(base_batch_size=...) for `auto_scale_lr`')
         cfg.auto_scale_lr.enable = True
-    _check_warm_up(cfg)
+    _check_epochs(cfg)
     drop_worker_options(cfg)
     prepare_launcher(cfg, launcher)
 
@@ -72,13 +72,17 @@ def train(
     return written[-1] if written else start.path if start.resumes else None
 
 
-def _check_warm_up(cfg: Config) -> None:
+def _check_epochs(cfg: Config) -> None:
     """A schedule without an ``end`` lasts for the training, which must then be longer than what comes before."""
     schedulers = cfg.get('param_scheduler') or []
     epochs = cfg.get('train_cfg', {}).get('max_epochs')
+    if epochs is None:
+        return
+    if epochs < 1:
+        raise ValueError(f'train_cfg.max_epochs must be at least 1, got {epochs}')
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
         begin = scheduler.get('begin', 0)
-        if epochs and scheduler.get('by_epoch', True) and 'end' not in scheduler and begin >= epochs:
+        if scheduler.get('by_epoch', True) and 'end' not in scheduler and begin >= epochs:
             raise ValueError(
                 f'train_cfg.max_epochs must be above {begin}, where the warm-up of param_scheduler ends, got {epochs}; '
                 'for a shorter training set an earlier end of the warm-up and the same begin of what follows'
