@@ -14,7 +14,7 @@ from mmrepvgg import RepVGG
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
 from mmrepvgg.checkpoints.safe_globals import allow_runner_checkpoints
-from mmrepvgg.checkpoints.writing import replacing
+from mmrepvgg.checkpoints.writing import replacing, require_writable
 from mmrepvgg.models.forms import CheckpointFormError
 
 WEIGHTS = {'layer.weight': torch.arange(6.0).reshape(2, 3), 'layer.bias': torch.ones(2)}
@@ -227,6 +227,19 @@ def test_replacing_is_all_or_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob('*')) == ['file.bin', 'link.bin', 'new']
     with pytest.raises(IsADirectoryError, match='is a folder'), replacing(tmp_path):
         pass
+
+
+def test_what_can_not_be_written_is_refused_and_nothing_is_left(tmp_path):
+    (tmp_path / 'file').write_bytes(b'content')
+    (tmp_path / 'link').symlink_to(tmp_path / 'file')
+    (tmp_path / 'astray').symlink_to('/proc/none')
+    require_writable(None, tmp_path / 'file', tmp_path / 'link', tmp_path / 'new' / 'deeper' / 'file')
+    for name in ('file/below', 'file/below/more', 'astray', '/proc/file'):
+        with pytest.raises(PermissionError, match=rf'{name} can not be written: no file can be made in'):
+            require_writable(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match='is a folder; give the name of a file'):
+        require_writable(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['astray', 'file', 'link']
 
 
 class TestLoading:

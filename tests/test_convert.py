@@ -251,3 +251,19 @@ def test_the_wrong_system_is_refused(official, tmp_path):
         match='keys are none of timm; 103 are as in the official RepVGG repository: give `system` official',
     ):
         read_translated(tmp_path / 'source.pth', 'timm')
+
+
+@pytest.mark.parametrize('name', ['source.pth/ours.pth', 'folder.pth', '/proc/ours.pth'])
+def test_a_destination_that_can_not_be_written_is_refused_before_all_else(name, tmp_path):
+    (tmp_path / 'source.pth').write_bytes(b'not read')
+    (tmp_path / 'folder.pth').mkdir()
+    with pytest.raises(
+        OSError, match=r'can not be written: no file can be made in|is a folder; give the name of a file'
+    ):
+        convert_checkpoint(tmp_path / 'source.pth', tmp_path / name)
+
+
+def test_a_safetensors_file_has_the_mode_of_any_new_file(official, tmp_path):
+    torch.save(official, tmp_path / 'source.pth')
+    convert_checkpoint(tmp_path / 'source.pth', tmp_path / 'ours.safetensors')
+    assert (tmp_path / 'ours.safetensors').stat().st_mode == (tmp_path / 'source.pth').stat().st_mode

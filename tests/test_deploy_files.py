@@ -184,9 +184,35 @@ def test_what_cannot_be_converted_leaves_the_destination_as_it_was(cfg, model, t
 
 def test_a_difference_above_the_tolerance_is_refused(cfg, model, tmp_path):
     source = save(tmp_path / 'src.pth', model.state_dict())
-    with pytest.raises(CheckpointError, match=r'more than the tolerance of 1e-12; .*--tolerance allows more'):
+    with pytest.raises(CheckpointError, match=r'more than the tolerance of 1e-12; .*allow more with `tolerance`'):
         reparameterize_checkpoint(cfg, source, tmp_path / 'dst.pth', tolerance=1e-12)
     assert not (tmp_path / 'dst.pth').exists()
+
+
+def test_what_is_put_in_place_was_read_back(cfg, model, tmp_path, monkeypatch):
+    """On a disk that changes a bit of the last file that is written."""
+    source = save(tmp_path / 'src.pth', model.state_dict())
+    whole_save = torch.save
+
+    def save_with_a_fault(content, path):
+        if 'max_relative_difference' in content['meta']['mmrepvgg']:
+            weights = content['state_dict']
+            content = content | dict(state_dict=weights | {'head.fc.bias': weights['head.fc.bias'] + 1e-3})
+        whole_save(content, path)
+
+    monkeypatch.setattr(torch, 'save', save_with_a_fault)
+    with pytest.raises(CheckpointError, match='could not be read back as it was written; nothing was put in place'):
+        reparameterize_checkpoint(cfg, source, tmp_path / 'dst.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['src.pth']
+
+
+@pytest.mark.parametrize('name', ['src.pth/dst.pth', '.', '/proc/dst.pth'])
+def test_a_destination_that_can_not_be_written_is_refused_before_all_else(cfg, tmp_path, name):
+    (tmp_path / 'src.pth').write_bytes(b'not read')
+    with pytest.raises(
+        OSError, match=r'can not be written: no file can be made in|is a folder; give the name of a file'
+    ):
+        reparameterize_checkpoint(cfg, tmp_path / 'src.pth', tmp_path / name)
 
 
 def test_weights_written_by_mmengines_ema_hook_are_the_averaged_ones(cfg, model, randomise, tmp_path):

@@ -14,6 +14,20 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Training-only heads of which the checkpoint has nothing are dropped from the model: it is whole without them.
 
     Raises:
+        CheckpointFormError, CheckpointError: From :func:`check_weights`.
+    """
+    for head in check_weights(model, checkpoint):
+        head.switch_to_deploy()
+    model.load_state_dict(checkpoint.state_dict)
+
+
+def check_weights(model: nn.Module, checkpoint: Checkpoint) -> list[AuxiliaryClsHead]:
+    """Check that a checkpoint has what a model needs, and nothing else.
+
+    Returns:
+        list[AuxiliaryClsHead]: The heads with a training-only part of which the checkpoint has nothing.
+
+    Raises:
         CheckpointFormError: If the checkpoint is in the other form than the model.
         CheckpointError: If keys are missing or left over, shapes differ, or a value is not finite or a variance
             negative.
@@ -66,9 +80,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             )
         if key.endswith('.running_var') and (value < 0).any():
             raise CheckpointError(f'{checkpoint.path}: {key} has negative values, which no variance has')
-    for head in absent.values():
-        head.switch_to_deploy()
-    model.load_state_dict(found)
+    return list(absent.values())
 
 
 def _find_absent_heads(model: nn.Module, checkpoint: Checkpoint) -> dict[str, AuxiliaryClsHead]:

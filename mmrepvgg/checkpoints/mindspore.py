@@ -8,7 +8,6 @@ message TensorProto { repeated int64 dims = 1; required string tensor_type = 2; 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,15 +29,10 @@ _DTYPES = {
 }
 # MindSpore may append a checksum to the message: this mark and ten bytes.
 _CRC_MARK, _CRC_SIZE = b'crc_num', 17
-# The wire types of protobuf.
-_VARINT, _BYTES = 0, 2
-_MAX_PARTS = 100_000
+_MAX_PARTS, _MAX_FIELDS, _MAX_DIMS_SIZE = 100_000, 100, 320
 
-
-class _Part(NamedTuple):
-    dims: list[int]
-    kind: str
-    content: memoryview
+# A message's fields by their numbers: whole numbers and bytes.
+Fields = dict[int, list[int | memoryview]]
 
 
 def read_mindspore(path: Path) -> dict[str, Tensor]:
@@ -50,50 +44,69 @@ def read_mindspore(path: Path) -> dict[str, Tensor]:
     content = memoryview(path.read_bytes())
     if content[-_CRC_SIZE:][: len(_CRC_MARK)] == _CRC_MARK:
         content = content[:-_CRC_SIZE]
-    parts: dict[str, list[_Part]] = {}
+    parts: dict[str, list[Fields]] = {}
     with as_checkpoint_errors(path):
         for count, (_, value) in enumerate(_split(content)):
             if count == _MAX_PARTS:
                 raise ValueError(f'it has more than {_MAX_PARTS:,} tensors')
-            fields = _get_bytes(value, 1, 2)
+            fields = _read_fields(value)
             # tensors above 512 MB are cut into several values of the same name
-            parts.setdefault(str(fields[1], 'utf-8'), []).append(_read_part(fields[2]))
+            parts.setdefault(_get_text(fields, 1), []).append(_read_fields(_get_bytes(fields, 2)))
         return {name: _to_tensor(name, found) for name, found in parts.items()}
 
 
-def _read_part(message: memoryview) -> _Part:
-    dims: list[int] = []
-    for number, value in _split(message):
-        if number == 1:
-            dims += [value] if isinstance(value, int) else _read_varints(value)
-    fields = _get_bytes(message, 2, 3)
-    return _Part(dims, str(fields[2], 'utf-8'), fields[3])
+def _to_tensor(name: str, parts: list[Fields]) -> Tensor:
+    kind = _get_text(parts[0], 2)
+    if kind not in _DTYPES:
+        raise ValueError(f'{name} must be of one of the types {", ".join(_DTYPES)}, got {kind[:40]}')
+    shape: list[int] = []
+    for value in parts[0].get(1, []):
+        shape += [value] if isinstance(value, int) else _read_varints(value[:_MAX_DIMS_SIZE])
+    if shape == [0]:  # so it writes scalars
+        shape = []
+    content = bytearray().join(_get_bytes(part, 3) for part in parts)
+    if not is_shape(tuple(shape)) or len(content) != math.prod(shape) * _DTYPES[kind].itemsize:
+        raise ValueError(f'{name} {tuple(shape[:8])} of {kind} has {len(content)} bytes')
+    if not content:
+        return torch.empty(shape, dtype=_DTYPES[kind])
+    return torch.frombuffer(content, dtype=_DTYPES[kind]).view(shape)
 
 
-def _get_bytes(message: int | memoryview, *required: int) -> dict[int, memoryview]:
+def _get_text(fields: Fields, number: int) -> str:
+    return str(_get_bytes(fields, number), 'utf-8')
+
+
+def _get_bytes(fields: Fields, number: int) -> memoryview:
+    value = fields.get(number, [0])[-1]
+    if isinstance(value, int):
+        raise ValueError(f'it has a tensor without field {number}')
+    return value
+
+
+def _read_fields(message: int | memoryview) -> Fields:
     if isinstance(message, int):
         raise ValueError('it has a number in place of a tensor')
-    fields = {number: value for number, value in _split(message) if isinstance(value, memoryview)}
-    if missing := [number for number in required if number not in fields]:
-        raise ValueError(f'it has a tensor without field {missing[0]}')
+    fields: Fields = {}
+    for count, (number, value) in enumerate(_split(message)):
+        if count == _MAX_FIELDS:
+            raise ValueError('it has a tensor of too many dimensions')
+        fields.setdefault(number, []).append(value)
     return fields
 
 
 def _split(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: their numbers, and a whole number or bytes."""
+    """The fields of a message in protobuf's wire format."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)
-        if tag & 7 not in (_VARINT, _BYTES):
-            raise ValueError(f'it is no message of MindSpore at byte {position}')
         value, position = _read_varint(message, position)
-        if tag & 7 == _VARINT:
+        if tag & 7 == 0:
             yield tag >> 3, value
-        else:
-            if value > len(message) - position:
-                raise ValueError('it ends within a tensor')
+        elif tag & 7 == 2 and value <= len(message) - position:
             yield tag >> 3, message[position : position + value]
             position += value
+        else:
+            raise ValueError(f'it is no message of MindSpore at byte {position}')
 
 
 def _read_varints(message: memoryview) -> Iterator[int]:
@@ -112,18 +125,3 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
         if byte < 128:
             return value, position
     raise ValueError('it has a number of more than ten bytes')
-
-
-def _to_tensor(name: str, parts: list[_Part]) -> Tensor:
-    dims, kind, _ = parts[0]
-    if kind not in _DTYPES:
-        raise ValueError(f'{name} must be of one of the types {", ".join(_DTYPES)}, got {kind[:40]}')
-    shape = [] if dims == [0] else dims  # so it writes scalars
-    if not is_shape(tuple(shape)):
-        raise ValueError(f'{name} has an impossible shape')
-    content = bytearray().join(part.content for part in parts)
-    if len(content) != math.prod(shape) * _DTYPES[kind].itemsize:
-        raise ValueError(f'{name} {tuple(shape)} of {kind} has {len(content)} bytes')
-    if not content:
-        return torch.empty(shape, dtype=_DTYPES[kind])
-    return torch.frombuffer(content, dtype=_DTYPES[kind]).view(shape)

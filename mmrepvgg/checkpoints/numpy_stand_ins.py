@@ -103,8 +103,14 @@ def _describe(value: Any) -> str:
     return repr(value[:40]) if isinstance(value, str) else type(value).__name__
 
 
+def _make_no_bytes() -> bytes:
+    """Stands in for ``bytes``, which protocol 2 calls for the contents of an empty array."""
+    return b''
+
+
 # Names in pickles -> what they get.
 NUMPY_STAND_INS: dict[str, Any] = {
+    'builtins.bytes': _make_no_bytes,
     'numpy.dtype': PlainDtype,
     'numpy.ndarray': PlainArray,
     **{

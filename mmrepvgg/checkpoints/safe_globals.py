@@ -63,11 +63,5 @@ def allow_runner_checkpoints() -> None:
         **NUMPY_STAND_INS,
         **dict(zip(RUNNER_METHODS, (_History, _OneCycle), strict=True)),
         'builtins.getattr': _get_function,
-        'builtins.bytes': _make_no_bytes,
     }
     torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()])
-
-
-def _make_no_bytes() -> bytes:
-    """Stands in for ``bytes``, which protocol 2 calls for the contents of an empty array."""
-    return b''

@@ -34,8 +34,8 @@ _STORAGES = {
     **dict(ComplexFloatStorage=torch.complex64, ComplexDoubleStorage=torch.complex128),
 }
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
-# All tensors of a file together take at most so many times its size: some storages have several views.
-_MAX_SHARE = 4
+# Storages and tensors together take at most so many times the file's size: some storages have several views.
+_MAX_SHARE = 5
 _CHUNK = 1 << 20
 
 
@@ -61,12 +61,12 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
         if f'{folder}/byteorder' in archive.namelist() and archive.read(f'{folder}/byteorder') != b'little':
             raise StandInError('it is of a machine with another byte order')
 
-        def read(key: str, num_bytes: int) -> bytearray:
+        def read(key: str, num_elements: int, item_size: int) -> bytearray:
             member = archive.getinfo(f'{folder}/data/{key}')
-            if member.file_size != num_bytes:
-                raise ValueError(f'{member.filename} must have {num_bytes} bytes, got {member.file_size}')
+            if member.file_size != num_elements * item_size:
+                raise ValueError(f'{member.filename} is of another size than its tensors')
             with archive.open(member) as stream:
-                return _read_exactly(stream, bytearray(num_bytes))
+                return _read_exactly(stream, bytearray(member.file_size))
 
         pickled = archive.read(f'{folder}/data.pkl')
         return _unpickler(_TensorMaker(read, size), len(pickled)).load(io.BytesIO(pickled))
@@ -75,27 +75,20 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
 def _read_legacy(file: BinaryIO, size: int) -> Any:
     if file.read(len(LEGACY_START)) != LEGACY_START:
         raise ValueError('it does not start as files of torch.save do')
-    storages: dict[str, bytearray] = {}
-    left = size
+    storages: dict[str, tuple[int, bytearray]] = {}
 
-    def allocate(key: str, num_bytes: int) -> bytearray:
-        nonlocal left
-        left -= num_bytes
-        if left < 0:
-            raise EOFError(f'its tensors need more than the {size} bytes of the file')
-        storages[key] = bytearray(num_bytes)
-        return storages[key]
+    def allocate(key: str, num_elements: int, item_size: int) -> bytearray:
+        storages[key] = num_elements, bytearray(num_elements * item_size)
+        return storages[key][1]
 
-    maker = _TensorMaker(allocate, size)
-    unpickler = _unpickler(maker, size)
+    unpickler = _unpickler(_TensorMaker(allocate, size), size)
     for _ in ('protocol', 'system'):
         unpickler.load(file)
     content = unpickler.load(file)
     # what the tensors were made of is filled now
     for key in unpickler.load(file):
-        num_elements = int.from_bytes(file.read(8), 'little')
-        data = storages.pop(key)
-        if num_elements * maker.get_item_size(key) != len(data):
+        num_elements, data = storages.pop(key)
+        if int.from_bytes(file.read(8), 'little') != num_elements:
             raise ValueError(f'storage {key} is of another size than its tensors')
         _read_exactly(file, data)
     if storages:
@@ -119,11 +112,8 @@ def _unpickler(maker: '_TensorMaker', size: int) -> PlainUnpickler:
         'torch.storage.UntypedStorage': torch.uint8,
         **dict.fromkeys((*_IGNORED, *RUNNER_METHODS), Inert),
         'builtins.getattr': _refer_to_method,
-        'torch._utils._rebuild_tensor': maker.make,
-        'torch._utils._rebuild_tensor_v2': maker.make_v2,
-        'torch._utils._rebuild_tensor_v3': maker.make_v3,
-        'torch._utils._rebuild_parameter': maker.take_data,
-        'torch._utils._rebuild_parameter_with_state': maker.take_data,
+        **{f'torch._utils._rebuild_tensor{version}': maker.make for version in ('', '_v2', '_v3')},
+        **{f'torch._utils._rebuild_parameter{kind}': maker.take_data for kind in ('', '_with_state')},
     }
     return PlainUnpickler(stand_ins, size, maker.load_storage)
 
@@ -145,11 +135,11 @@ class _TensorMaker:
     """Makes the tensors of one file.
 
     Args:
-        read: Gives the bytes of a storage by its key and their number.
+        read: Gives a storage by its key, its number of elements and their size in bytes.
         size: Of the file in bytes.
     """
 
-    def __init__(self, read: Callable[[str, int], bytearray], size: int):
+    def __init__(self, read: Callable[[str, int, int], bytearray], size: int):
         self._read = read
         self._storages: dict[str, _Storage] = {}
         self._bytes_left = _MAX_SHARE * size
@@ -158,48 +148,36 @@ class _TensorMaker:
         kind, dtype, key, _, num_elements, *view = identifier
         if kind != 'storage' or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise StandInError('it refers to something other than a storage')
-        if any(each is not None for each in view):
-            raise StandInError('it has storages that are views of others, as torch wrote before 0.4')
-        if not is_shape((num_elements,)):
-            raise ValueError('a storage must have a number of elements')
+        if any(each is not None for each in view) or not is_shape((num_elements,)):
+            raise StandInError('it has a storage that is a part of another')  # as torch wrote before 0.4
         if key not in self._storages:
-            data = self._read(key, num_elements * dtype.itemsize)
+            self._take(num_elements * dtype.itemsize)
+            data = self._read(key, num_elements, dtype.itemsize)
             tensor = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
             self._storages[key] = _Storage(tensor, dtype)
         return self._storages[key]._replace(dtype=dtype)
 
-    def get_item_size(self, key: str) -> int:
-        return self._storages[key].dtype.itemsize
-
-    def make(self, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
+    def make(self, storage: Any, offset: Any, size: Any, stride: Any, *others: Any) -> Tensor:
+        """A tensor of as many elements as the storage has; the newest of torch's functions gives a dtype."""
         if not isinstance(storage, _Storage) or not is_shape((offset,)) or not is_shape(size) or not is_shape(stride):
             raise StandInError('a tensor must have a storage, an offset, a shape and strides')
-        dtype = dtype or storage.dtype
+        if any(type(other) is dict and other for other in others):
+            raise StandInError('it has a tensor with a conjugate or negative bit')
+        dtype = next((other for other in others if isinstance(other, torch.dtype)), storage.dtype)
         num_elements = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        self._bytes_left -= num_elements * dtype.itemsize
-        if (num_elements and (last + 1) * dtype.itemsize > len(storage.data)) or self._bytes_left < 0:
-            raise StandInError(f'a tensor of shape {size} is larger than what the file has for it')
         if not num_elements:
             return torch.empty(size, dtype=dtype)
+        if (last + 1) * dtype.itemsize > len(storage.data):
+            raise StandInError(f'a tensor of shape {size} is larger than what the file has for it')
+        self._take(num_elements * dtype.itemsize)
         return storage.data.view(dtype).as_strided(size, stride, offset)
 
-    def make_v2(
-        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
-    ) -> Tensor:
-        if metadata:
-            raise StandInError('it has a tensor with a conjugate or negative bit')
-        return self.make(storage, offset, size, stride)
+    def _take(self, num_bytes: int) -> None:
+        self._bytes_left -= num_bytes
+        if self._bytes_left < 0:
+            raise StandInError('its tensors are larger than the file')
 
-    def make_v3(
-        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *rest: Any
-    ) -> Tensor:
-        if not isinstance(dtype, torch.dtype):
-            raise StandInError('a tensor must have a type')
-        return self.make(storage, offset, size, stride, dtype)
-
-    def take_data(self, data: Any, *rest: Any) -> Tensor:
-        """A parameter becomes a tensor."""
-        if not isinstance(data, Tensor):
-            raise StandInError('a parameter must be made from a tensor')
+    def take_data(self, data: Any, *others: Any) -> Any:
+        """A parameter becomes the tensor that it is made from."""
         return data

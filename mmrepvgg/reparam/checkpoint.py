@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from .. import __version__
-from ..checkpoints.loading import load_weights
+from ..checkpoints.loading import check_weights, load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
-from ..checkpoints.writing import replacing
+from ..checkpoints.writing import replacing, require_writable
 from ..data.images import iterate_images
 from ..data.noise import make_noise
+from ..measures.difference import Difference
 from ..models.blocks import RepVGGBlock
 from ..models.building import build_model
 from ..models.complexity import count_params
@@ -57,11 +58,11 @@ def reparameterize_checkpoint(
     data: str | Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Conversion:
-    """Convert ``source`` to deploy form, compare the written file with it, and only then put it in place.
+    """Convert ``source`` to deploy form, compare the two forms, and put a file in place that is read back to check it.
 
     The model is switched in eval mode; the kernels are computed in float64 and written as float32. Training-only
-    heads (:class:`AuxiliaryClsHead`) are dropped. Both forms then run in float32 on the same inputs, the deploy form
-    from the file as written. Of quantization-aware training the unrounded weights are compared and written.
+    heads (:class:`AuxiliaryClsHead`) are dropped. Both forms run in float32 on the same inputs. Of quantization-aware
+    training the unrounded weights are compared and written.
 
     Args:
         cfg: The config with which the source was trained, or its deploy twin.
@@ -73,91 +74,94 @@ def reparameterize_checkpoint(
         tolerance: Largest allowed difference, relative to the largest output.
 
     Raises:
+        IsADirectoryError, PermissionError: If the destination can't be written.
         CheckpointError: If the source can't be read, does not fit, is in deploy form already, or the two forms
             differ by more than ``tolerance``.
     """
+    require_writable(destination)
     checkpoint = read_checkpoint(source, ema)
     if checkpoint.is_deploy_form:
         raise CheckpointError(
             f'{source} is in deploy form already (it has branch_reparam weights): there is nothing to convert; '
             'test it with the deploy config'
         )
-    whole = build_model(cfg, deploy=False)
-    trained, prefix = _select_part(whole, checkpoint)
+    model: Any = build_model(cfg, deploy=False)
+    is_whole, prefix = _find_part(model, checkpoint)
+    trained = model if is_whole else model.backbone
     load_weights(trained, _without_prefix(checkpoint, prefix))
+    dropped_heads = _find_aux_heads(checkpoint)
+    # the weights are the model's now, and need not be in memory twice
+    checkpoint = replace(checkpoint, state_dict={})
     deployed = reparameterize(trained)
-    if not all(value.isfinite().all() for value in deployed.state_dict().values()):
+    weights = {prefix + key: value.contiguous() for key, value in deployed.state_dict().items()}
+    if not all(value.isfinite().all() for value in weights.values()):
         raise CheckpointError(
             f'the kernels of {source} exceed the range of {torch.get_default_dtype()} when they are fused; nothing was '
             'written. Gains or weights that are far too large cause that'
         )
-
-    content = dict(
-        state_dict={prefix + key: value.contiguous() for key, value in deployed.state_dict().items()},
-        meta=dict(checkpoint.meta),
-    )
-    dropped_heads = _find_aux_heads(checkpoint)
-    record = content['meta']['mmrepvgg'] = dict(
-        form='deploy',
-        source=Path(source).name,
-        source_sha256=hash_file(source),
-        version=__version__,
-        dropped_heads=list(dropped_heads),
-    )
-    with replacing(destination) as temporary:
-        torch.save(content, temporary)
-        written = build_model(cfg, deploy=True)
-        deployed, _ = _select_part(written, checkpoint)
-        load_weights(deployed, _without_prefix(read_checkpoint(temporary), prefix))
-        inputs = _make_inputs(cfg, whole, data)
-        difference, num_inputs = measure_difference(trained, deployed, inputs)
-        if not difference <= tolerance:  # not >, which NaN would pass
-            raise CheckpointError(
-                f'the deploy form of {source} differs from the train form by {difference:.2e} of the largest output, '
-                f'more than the tolerance of {tolerance:.0e}; nothing was written. Weights that are not finite or '
-                'running variances near zero cause that; --tolerance allows more'
-            )
-        record.update(max_relative_difference=difference, num_inputs=num_inputs, tolerance=tolerance)
-        torch.save(content, temporary)
-    return Conversion(
+    difference = measure_difference(trained, deployed, _make_inputs(cfg, model, data))
+    if difference.exceeds(tolerance):
+        raise CheckpointError(
+            f'the deploy form of {source} differs from the train form by {difference.relative:.2e} of the largest '
+            f'output, more than the tolerance of {tolerance:.0e}; nothing was written. Weights that are not finite or '
+            'running variances near zero cause that; allow more with `tolerance`'
+        )
+    conversion = Conversion(
         checkpoint.entry,
-        difference,
-        num_inputs,
+        difference.relative,
+        difference.num_inputs,
         count_params(trained),
         count_params(deployed),
         dropped_heads,
         bool(find_quantizers(trained)),
     )
+    record = dict(
+        form='deploy',
+        source=Path(source).name,
+        source_sha256=hash_file(source),
+        version=__version__,
+        dropped_heads=list(dropped_heads),
+        max_relative_difference=difference.relative,
+        num_inputs=difference.num_inputs,
+        tolerance=tolerance,
+    )
+    del model, trained, deployed
+    with replacing(destination) as temporary:
+        torch.save(dict(state_dict=weights, meta=checkpoint.meta | dict(mmrepvgg=record)), temporary)
+        written = _read_back(temporary, weights)
+        with torch.device('meta'):
+            twin: Any = build_model(cfg, deploy=True)
+        check_weights(twin if is_whole else twin.backbone, _without_prefix(written, prefix))
+    return conversion
+
+
+def _read_back(path: Path, weights: dict[str, Tensor]) -> Checkpoint:
+    """Read a file that must hold ``weights`` bit for bit, which then leave the memory."""
+    written = read_checkpoint(path)
+    same = weights.keys() == written.state_dict.keys()
+    if not same or not all(torch.equal(value, written.state_dict[key]) for key, value in weights.items()):
+        raise CheckpointError(
+            'the deploy form could not be read back as it was written; nothing was put in place. The disk may be faulty'
+        )
+    weights.clear()
+    return written
 
 
 @torch.no_grad()
-def measure_difference(first: nn.Module, second: nn.Module, inputs: Iterable[Tensor]) -> tuple[float, int]:
-    """The largest difference of two models' outputs over all inputs, relative to the largest output of ``first``.
-
-    Returns:
-        tuple[float, int]: The difference (NaN if an output is not finite), and the number of inputs.
-    """
-    largest_difference = largest_output = 0.0
-    num_inputs = 0
+def measure_difference(expected: nn.Module, actual: nn.Module, inputs: Iterable[Tensor]) -> Difference:
+    """Compare the outputs of two models, of whatever nested tensors they are."""
+    difference = Difference()
     for batch in inputs:
-        num_inputs += len(batch)
-        for a, b in zip(_flatten(first(batch)), _flatten(second(batch)), strict=True):
-            if not (a.isfinite().all() and b.isfinite().all()):
-                return float('nan'), num_inputs
-            largest_difference = max(largest_difference, (a - b).abs().max().item())
-            largest_output = max(largest_output, a.abs().max().item())
-    return largest_difference / largest_output if largest_output else largest_difference, num_inputs
+        difference.add(_join(expected(batch)), _join(actual(batch)))
+    return difference
 
 
-def _select_part(model: Any, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
-    """The part of ``model`` that the checkpoint holds, and what its keys begin with."""
-    if not hasattr(model, 'backbone'):
-        return model, ''
-    if not any(key.startswith('backbone.') for key in checkpoint.state_dict):
-        return model.backbone, ''
-    if all(key.startswith('backbone.') for key in checkpoint.state_dict):
-        return model.backbone, 'backbone.'
-    return model, ''
+def _find_part(model: Any, checkpoint: Checkpoint) -> tuple[bool, str]:
+    """Whether the checkpoint holds all of ``model`` or its backbone alone, and what its keys begin with then."""
+    in_backbone = [key.startswith('backbone.') for key in checkpoint.state_dict]
+    if not hasattr(model, 'backbone') or (any(in_backbone) and not all(in_backbone)):
+        return True, ''
+    return False, 'backbone.' if any(in_backbone) else ''
 
 
 def _find_aux_heads(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -167,8 +171,9 @@ def _find_aux_heads(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _without_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
-    state_dict = {key.removeprefix(prefix): value for key, value in checkpoint.state_dict.items()}
-    return Checkpoint(checkpoint.path, state_dict, checkpoint.meta, checkpoint.entry)
+    return replace(
+        checkpoint, state_dict={key.removeprefix(prefix): value for key, value in checkpoint.state_dict.items()}
+    )
 
 
 def _make_inputs(cfg: Config, model: Any, data: str | Path | None) -> Iterator[Tensor]:
@@ -178,9 +183,8 @@ def _make_inputs(cfg: Config, model: Any, data: str | Path | None) -> Iterator[T
     return iter([make_noise(stem.in_channels)])
 
 
-def _flatten(outputs: Any) -> Iterator[Tensor]:
+def _join(outputs: Any) -> Tensor:
+    """Outputs ``(N, ...)``, also nested in lists, as one ``(N, numbers)``."""
     if isinstance(outputs, Tensor):
-        yield outputs
-    else:
-        for output in outputs:
-            yield from _flatten(output)
+        return outputs.flatten(1)
+    return torch.cat([_join(output) for output in outputs], 1)

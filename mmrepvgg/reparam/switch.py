@@ -29,14 +29,17 @@ def reparameterize(model: M, inplace: bool = False) -> M:
         ValueError: If there is no block of this project in it.
         FusionError: If a block can't be fused; then no block has changed.
     """
-    if not any(isinstance(module, RepVGGBlock) for module in model.modules()):
+    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    if not blocks:
         raise ValueError(
             f'{type(model).__name__} holds no RepVGGBlock of mmrepvgg; a model built with another implementation '
             "must be rebuilt with type='mmrepvgg.RepVGG' and its weights loaded into that"
         )
-    if not inplace:
-        model = copy.deepcopy(model)
-    switch_blocks(module for module in model.modules() if isinstance(module, RepVGGBlock))
+    if inplace:
+        switch_blocks(blocks)
+    else:
+        # one block is copied at a time, and the last ones, which are the largest, while there is most memory
+        model = copy.deepcopy(model, {id(block): _copy_switched(block) for block in reversed(blocks)})
     for module in model.modules():
         if isinstance(module, RepVGG):
             module.deploy = True
@@ -46,3 +49,9 @@ def reparameterize(model: M, inplace: bool = False) -> M:
             # It would broadcast the batch norms' statistics before each forward pass, and fail without them.
             module.broadcast_buffers = False
     return model
+
+
+def _copy_switched(block: RepVGGBlock) -> RepVGGBlock:
+    copied = copy.deepcopy(block)
+    copied.switch_to_deploy()
+    return copied
