@@ -1,9 +1,9 @@
 """Checkpoints in, files for runtimes out."""
 
 import hashlib
-import io
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -291,21 +291,61 @@ class TestLoading:
         with pytest.raises(CheckpointError, match=r'net\.bin is not the one that was written with .*net\.xml'):
             load_exported(tmp_path / 'net.xml')
 
+    def crafted_pt2(self, source, target, change):
+        """A copy in which ``change`` gives the content of each member by its name and its old content."""
+        with zipfile.ZipFile(source) as good, zipfile.ZipFile(target, 'w') as evil:
+            for member in good.namelist():
+                evil.writestr(member, change(member.partition('/')[2], good.read(member)))
+        return target
+
     def test_pickles_in_a_pt2_file_are_not_run(self, small_cfg, export_once, tmp_path):
         class Evil:
             def __reduce__(self):
                 return os.mkdir, (str(tmp_path / 'ran'),)
 
-        buffer = io.BytesIO()
-        torch.save(Evil(), buffer)
-        source, target = export_once(small_cfg, '.pt2')[1], tmp_path / 'net.pt2'
-        with zipfile.ZipFile(source) as good, zipfile.ZipFile(target, 'w') as evil:
-            for member in good.namelist():
-                content = good.read(member)
-                evil.writestr(member, buffer.getvalue() if member.endswith('sample_inputs/model.pt') else content)
-        with pytest.raises(CheckpointError, match=r'refused, and nothing in it was run: .*model\.pt holds more than'):
+        def add_pickle(name, content):
+            return pickle.dumps(Evil()) if name == 'data/sample_inputs/model.pt' else content
+
+        target = self.crafted_pt2(export_once(small_cfg, '.pt2')[1], tmp_path / 'net.pt2', add_pickle)
+        with pytest.raises(CheckpointError, match=r'refused, and nothing in it was run: .*model\.pt is a pickle'):
             load_exported(target)
         assert not (tmp_path / 'ran').exists()
+
+    @pytest.mark.parametrize(
+        ('old', 'new', 'message'),
+        [
+            ("Symbol('s", "__import__('os').mkdir('RAN') or Symbol('s", 'as expr_str, by which it could run code'),
+            ('"guards_code": []', '"guards_code": ["__import__(\'os\').mkdir(\'RAN\')"]', 'it has guards_code'),
+            ('"name": "images"', '"name": "images=__import__(\'os\').mkdir(\'RAN\')"', 'as name, by which'),
+            ('torch.ops.aten.relu', 'torch.ops.aten.from_file', 'as target, by which'),
+            ('torch.ops.aten.relu_.default', 'torch.load', 'as target, by which'),
+            ('builtins.tuple', 'os.system', 'as in_spec, by which'),
+        ],
+    )
+    def test_code_in_a_pt2_file_is_not_run(self, small_cfg, export_once, tmp_path, monkeypatch, old, new, message):
+        def replace(name, content):
+            if name != 'models/model.json':
+                return content
+            assert old.encode() in content
+            return content.replace(old.encode(), new.encode())
+
+        monkeypatch.chdir(tmp_path)
+        target = self.crafted_pt2(export_once(small_cfg, '.pt2')[1], tmp_path / 'net.pt2', replace)
+        with pytest.raises(CheckpointError, match=rf'refused, and nothing in it was run: .*{message}'):
+            load_exported(target)
+        assert not (tmp_path / 'RAN').exists()
+
+    @pytest.mark.filterwarnings('ignore:Duplicate name')
+    @pytest.mark.parametrize('name', ['models/model.json', 'models/MODEL.json'])
+    def test_two_members_of_one_name_in_a_pt2_file(self, small_cfg, export_once, tmp_path, name):
+        target = self.crafted_pt2(
+            export_once(small_cfg, '.pt2')[1], tmp_path / 'net.pt2', lambda name, content: content
+        )
+        with zipfile.ZipFile(target, 'a') as archive:
+            folder = archive.namelist()[0].partition('/')[0]
+            archive.writestr(f'{folder}/{name}', b'{}')
+        with pytest.raises(CheckpointError, match='several members of one name|in capital letters only'):
+            load_exported(target)
 
     @pytest.mark.parametrize('suffix', list_suffixes())
     def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import http.server
 import os
-import pickle
 import threading
 from pathlib import Path
 
@@ -118,7 +117,7 @@ def test_pretrained_refuses_a_file_that_is_not_its_hash(server, tmp_path):
 
 def test_pretrained_runs_nothing_that_a_file_says(server, tmp_path, monkeypatch):
     monkeypatch.setenv('MMREPVGG_TEST_EXPLOIT', str(tmp_path / 'exploited'))
-    (tmp_path / 'served' / 'tiny.pth').write_bytes(pickle.dumps(dict(state_dict=Exploit())))
+    torch.save(dict(state_dict=Exploit()), tmp_path / 'served' / 'tiny.pth')
     register(tmp_path, 'tiny-crafted', f'{server}/tiny.pth')
     with pytest.raises(CheckpointError, match='was refused, and nothing in it was run'):
         mmpretrain.get_model('tiny-crafted', pretrained=True)

@@ -4,6 +4,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from ..checkpoints.safe_globals import allow_runner_checkpoints
 from ..data.classes import check_training_classes
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
@@ -56,6 +57,7 @@ def train(
     drop_worker_options(cfg)
     prepare_launcher(cfg, launcher)
 
+    allow_runner_checkpoints()
     checkpoint = read_start(start)
     pretrained = read_pretrained(cfg.model)
     runner = Runner.from_cfg(cfg)
