@@ -44,7 +44,7 @@ def test_data_that_is_there_passes(tmp_path):
     [
         (
             [],
-            r'train_dataloader: .*train does not exist; expected .*/<class>/<image>; .*set train_dataloader\.dataset',
+            r'train_dataloader: .*train does not exist; expected .*/<class>/<image>; .*set `train_dataloader\.dataset',
         ),
         (['train/1.png', 'val/a/2.png'], 'train has no class folders'),
         (['train/a/1.png'], r'val_dataloader: .*val does not exist'),
@@ -238,7 +238,7 @@ class TestClasses:
     def test_training_on_more_classes_than_the_model_has(self, tmp_path):
         dataset = make_folders(tmp_path, ['.ipynb_checkpoints', 'a', 'b'])
         message = (
-            r'has 3 classes \(\.ipynb_checkpoints, a, b, \.\.\.\) and the model 2: .* set model\.head\.num_classes=3'
+            r'has 3 classes \(\.ipynb_checkpoints, a, b, \.\.\.\) and the model 2: .* set `model\.head\.num_classes=3`'
         )
         with pytest.raises(DataError, match=message):
             check_training_classes(dataset, 2)

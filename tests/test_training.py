@@ -146,7 +146,7 @@ class TestRefusals:
     def test_more_classes_than_the_model_has(self, cfg, tmp_path):
         cfg.model.head.num_classes = 5
         cfg.val_evaluator.topk = 1
-        with pytest.raises(DataError, match=r'has 10 classes .* the model 5: .* set model\.head\.num_classes=10'):
+        with pytest.raises(DataError, match=r'has 10 classes .* the model 5: .* set `model\.head\.num_classes=10`'):
             train(cfg, tmp_path / 'work')
 
     def test_fewer_classes_are_logged(self, cfg, tmp_path):

@@ -102,7 +102,7 @@ def check_training_classes(dataset: Any, num_classes: int) -> None:
         return
     message = (
         f'the training data has {len(names)} classes ({", ".join(names[:3])}, ...) and the model {num_classes}: '
-        f'{_NUMBERING}; set model.head.num_classes={len(names)}, or give other data'
+        f'{_NUMBERING}; set `model.head.num_classes={len(names)}`, or give other data'
     )
     if len(names) > num_classes:
         raise DataError(message)

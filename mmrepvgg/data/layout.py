@@ -42,10 +42,8 @@ def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
             annotations = _get_annotation_file(dataset)
             if annotations is not None:
                 _check_annotations(annotations, name, has_labels, num_classes)
-            elif has_labels:
-                classes[folder] = _list_classes(folder, name)
-            else:
-                _require_folder(folder, name)
+            elif found := _list_classes(folder, name, has_labels):
+                classes[folder] = found
     folders = list(classes)
     for folder in folders[1:]:
         if different := sorted(classes[folders[0]] ^ classes[folder]):
@@ -108,19 +106,18 @@ def _find_fault(line: str, has_labels: bool, num_classes: int | None) -> str:
     return ''
 
 
-def _require_folder(folder: str, dataloader: str, hint: str = '') -> None:
-    if not os.path.isdir(folder):
-        raise DataError(f'{dataloader}: {folder} does not exist; {hint or f"set {dataloader}.dataset.data_root"}')
-
-
-def _list_classes(folder: str, dataloader: str) -> set[str]:
+def _list_classes(folder: str, dataloader: str, has_labels: bool) -> set[str]:
+    """The class folders; none where images have no labels."""
     advice = (
-        f'expected {folder}/<class>/<image>; put the data (or a link to it) there, or set '
-        f'{dataloader}.dataset.data_root'
+        f'expected {folder}/{"<class>/" if has_labels else ""}<image>; put the data (or a link to it) there, or set '
+        f'`{dataloader}.dataset.data_root=PATH`'
     )
     if 'digits' in folder:
         advice = f'write it with `prepare_digits`: {folder}/<class>/<image>.png'
-    _require_folder(folder, dataloader, advice)
+    if not os.path.isdir(folder):
+        raise DataError(f'{dataloader}: {folder} does not exist; {advice}')
+    if not has_labels:
+        return set()
     with os.scandir(folder) as entries:
         classes = {entry.name for entry in entries if entry.is_dir()}
     if not classes:

@@ -44,7 +44,7 @@ def check_topk(cfg: Config, evaluator: str, num_classes: int) -> None:
         if max([topk] if isinstance(topk, int) else topk) > num_classes:
             raise ValueError(
                 f'topk of {evaluator} must be at most the number of classes, {num_classes}, got {topk}; set '
-                f'{evaluator}.topk=1'
+                f'`{evaluator}.topk=1`'
             )
 
 

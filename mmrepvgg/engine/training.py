@@ -71,7 +71,9 @@ def train(
     runner.logger.info(start.reason)
     runner.train()
     written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
-    return written[-1] if written else start.path if start.resumes else None
+    if written:
+        return written[-1]
+    return start.path if start.resumes else None
 
 
 def _check_epochs(cfg: Config) -> None:
