@@ -51,9 +51,11 @@ def translate(text: str, add_arguments: AddArguments) -> str:
     names. A setting, as in ```model.backbone.deploy=True```, becomes a value of ``--cfg-options``.
     """
     named = [command for command in COMMANDS.values() if f'`{command.function}`' in text]
-    arguments: dict[str, argparse.Action] = {}
-    for add in (add_arguments, *(command.load().add_arguments for command in named)):
-        arguments = _list_arguments(add) | arguments
+    own = _list_arguments(add_arguments)
+    arguments = dict(own)
+    for command in named:
+        arguments |= _list_arguments(command.load().add_arguments)
+    arguments |= {name: action for name, action in own.items() if action.option_strings}
     commands = {command.function: str(command) for command in named}
 
     def replace(match: re.Match[str]) -> str:
