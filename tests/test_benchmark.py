@@ -350,14 +350,28 @@ class TestTool:
 
     def test_a_whole_run(self, tmp_path):
         done = run_tool(
-            *['--networks', 'deploy', '--layouts', 'nchw', '--devices', 'cpu', '--threads', 1, '--batch-sizes', 1],
-            *['--input-size', SIZE, '--repeats', 2, '--warm-up', 1, '--out', 'out.json', '--plot', 'chart.png'],
+            *['--networks', 'deploy', '--layouts', 'nchw', '--devices', 'cpu', 'cuda', '--threads', 1],
+            *[
+                '--batch-sizes',
+                1,
+                '--input-size',
+                SIZE,
+                '--repeats',
+                2,
+                '--warm-up',
+                1,
+                '--out',
+                'out.json',
+                '--plot',
+                'chart.png',
+            ],
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert 'timing' not in done.stdout, 'no progress bars in what may be sent to a file'
         row = re.search(r'^\| A0 .*', done.stdout, re.MULTILINE)[0].split('|')
         assert [cell.strip() for cell in row[2:6]] == ['mmrepvgg, deploy form', 'PyTorch eager', 'nchw', 'fp32']
+        assert torch.cuda.is_available() or 'leave cuda out of --devices' in done.stdout
         content = json.loads((tmp_path / 'out.json').read_text())
         assert '--input-size 32' in content['command']
         assert (tmp_path / 'chart.png').read_bytes().startswith(b'\x89PNG')

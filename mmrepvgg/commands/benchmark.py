@@ -11,6 +11,7 @@ from ..benchmark.cases import DEVICES, LAYOUTS, NETWORKS, PRECISIONS, RUNTIMES, 
 from ..checkpoints.writing import require_writable
 from ..models.archs import ARCHS
 from .arguments import add_choices, add_output, positive_int
+from .errors import translate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     report = run_benchmark(
         cases, input_size=args.input_size, repeats=args.repeats, warm_up=args.warm_up, budget=args.budget
     )
-    print(format_report(report, args.command_line))
+    print(translate(format_report(report, args.command_line), add_arguments))
     if args.out:
         write_json(report, args.command_line, args.out)
         print(f'{args.out}: written')
