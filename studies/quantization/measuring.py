@@ -48,7 +48,7 @@ class Measurement:
             ``MAX_DROP`` points are lost; None for quantization-aware training, which has ranges of its own.
         kept: Those layers.
         predicted: What the analysis expects to be lost, in points, by granularity; empty after training for int8.
-        traits: Candidates for what decides, see :func:`describe_traits`; likewise.
+        traits: Candidates for what decides, as :func:`describe_traits` has them; likewise.
     """
 
     subject: Subject
@@ -103,7 +103,7 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
     model: Any = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
     set_fake_quantization(model, enabled=True)
-    simulated = measure_accuracy(cfg, model, model.data_preprocessor)
+    simulated = measure_accuracy(cfg, model)
 
     kinds = FILES
     if analysis is None:
@@ -124,9 +124,9 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
     return Measurement(
         subject=subject,
         epochs=cfg.train_cfg.max_epochs,
-        fp32=measure_accuracy(cfg, deployed, model.data_preprocessor),
+        fp32=measure_accuracy(cfg, model, deployed),
         simulated=simulated,
-        bf16=measure_accuracy(cfg, DeployedNetwork(deployed, 'bf16'), model.data_preprocessor),
+        bf16=measure_accuracy(cfg, model, DeployedNetwork(deployed, 'bf16')),
         files=files,
         fallback=_require(fallback.accuracy) if fallback else None,
         kept=fallback.float_layers if fallback else (),

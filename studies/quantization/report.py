@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from scipy.stats import spearmanr
 
 from mmrepvgg.quantization.analysis.verdict import find_level
+from mmrepvgg.tables import format_table
 
 from .files import FILES, LEGEND, PER_TENSOR, PREDICTED
 from .measuring import MAX_DROP, Measurement
-from .subjects import KINDS, RECIPES
+from .subjects import KINDS, RECIPES, Subject
 
 
 def format_study(measurements: Sequence[Measurement], min_accuracy: float | None) -> str:
@@ -28,41 +29,53 @@ def format_study(measurements: Sequence[Measurement], min_accuracy: float | None
 
 
 def _iterate_accuracies(measurements: Sequence[Measurement], min_accuracy: float) -> Iterator[str]:
+    def format_row(m: Measurement) -> list[object]:
+        values = [m.files.get(name) for name in FILES]
+        note = '' if m.fp32 >= min_accuracy or m.is_trained_for_int8 else ' *'
+        return [
+            *_name(m.subject),
+            m.epochs,
+            f'{m.fp32:.2f}{note}',
+            f'{m.bf16:.2f}',
+            *('-' if value is None else f'{value:.2f}' for value in values),
+            '-' if m.fallback is None else f'{m.fallback:.2f} ({len(m.kept)})',
+        ]
+
     yield (
         f'Top-1 in percent. {LEGEND}; fallback: ORT t, layers put back to float32 until at most {MAX_DROP} points are '
         'lost (number of layers).'
     )
     yield ''
-    yield from _start_table('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *FILES, 'fallback')
-    for m in measurements:
-        values = [m.files.get(name) for name in FILES]
-        note = '' if m.fp32 >= min_accuracy or m.is_trained_for_int8 else ' *'
-        yield _format_row(
-            *(KINDS[m.subject.kind].title, RECIPES[m.subject.recipe].title, m.subject.seed, m.epochs),
-            *(f'{m.fp32:.2f}{note}', f'{m.bf16:.2f}', *('-' if value is None else f'{value:.2f}' for value in values)),
-            '-' if m.fallback is None else f'{m.fallback:.2f} ({len(m.kept)})',
-        )
+    columns = ('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *FILES, 'fallback')
+    yield format_table(columns, map(format_row, measurements), left=2)
     if any(m.fp32 < min_accuracy and not m.is_trained_for_int8 for m in measurements):
         yield ''
         yield f'\\* below {min_accuracy:g}% in float32: not trained to the end.'
 
 
 def _iterate_losses(measurements: Sequence[Measurement]) -> Iterator[str]:
+    started = {(m.subject.recipe, m.subject.seed): m.fp32 for m in measurements if m.subject.kind == 'repvgg'}
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault((m.subject.kind, m.subject.recipe), []).append(m)
+
+    def format_row(group: Sequence[Measurement]) -> list[str]:
+        recipe = group[0].subject.recipe
+        before = [started.get((recipe, m.subject.seed), m.fp32) if m.is_trained_for_int8 else m.fp32 for m in group]
+        after = [[m.files.get(name) for m in group] for name in FILES]
+        after.append([m.fallback for m in group])
+        return [*_name(group[0].subject)[:2], *(_format_losses(before, row) for row in after)]
+
     yield (
         'Points of top-1 lost to float32, seed by seed; of quantization-aware training to the float32 RepVGG that it '
         'started from.'
     )
     yield ''
-    yield from _start_table('model', 'trained by', *FILES, 'fallback')
-    started = {(m.subject.recipe, m.subject.seed): m.fp32 for m in measurements if m.subject.kind == 'repvgg'}
-    groups: dict[tuple[str, str], list[Measurement]] = {}
-    for m in measurements:
-        groups.setdefault((m.subject.kind, m.subject.recipe), []).append(m)
-    for (kind, recipe), group in groups.items():
-        before = [started.get((recipe, m.subject.seed), m.fp32) if m.is_trained_for_int8 else m.fp32 for m in group]
-        after = [[m.files.get(name) for m in group] for name in FILES]
-        after.append([m.fallback for m in group])
-        yield _format_row(KINDS[kind].title, RECIPES[recipe].title, *(_format_losses(before, row) for row in after))
+    yield format_table(('model', 'trained by', *FILES, 'fallback'), map(format_row, groups.values()), left=2)
+
+
+def _name(subject: Subject) -> tuple[str, str, str]:
+    return KINDS[subject.kind].title, RECIPES[subject.recipe].title, str(subject.seed)
 
 
 def _format_losses(before: Sequence[float], after: Sequence[float | None]) -> str:
@@ -70,10 +83,7 @@ def _format_losses(before: Sequence[float], after: Sequence[float | None]) -> st
 
 
 def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
-    yield 'Points lost by ONNX Runtime, as tools/analyze_quantization.py predicts and as measured:'
-    yield ''
-    columns = (f'{granularity}, {what}' for granularity in PREDICTED for what in ('predicted', 'measured', 'agree'))
-    yield from _start_table('model', 'trained by', 'seed', *columns)
+    rows = []
     agreeing = total = 0
     for m in measurements:
         if m.is_trained_for_int8:
@@ -89,7 +99,11 @@ def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
                 f'{measured:.2f} {levels[1]}',
                 'yes' if len(set(levels)) == 1 else 'NO',
             ]
-        yield _format_row(KINDS[m.subject.kind].title, RECIPES[m.subject.recipe].title, m.subject.seed, *cells)
+        rows.append([*_name(m.subject), *cells])
+    yield 'Points lost by ONNX Runtime, as the analysis predicts and as measured:'
+    yield ''
+    columns = (f'{granularity}, {what}' for granularity in PREDICTED for what in ('predicted', 'measured', 'agree'))
+    yield format_table(('model', 'trained by', 'seed', *columns), rows, left=2)
     yield ''
     yield f'The verdict agrees with the measured drop in {agreeing} of {total} cases.'
 
@@ -101,24 +115,17 @@ def _iterate_traits(measurements: Sequence[Measurement]) -> Iterator[str]:
     drops = [m.drop(PER_TENSOR) for m in plain]
     lost = [m for m, drop in zip(plain, drops, strict=True) if find_level(drop) != 'safe']
     kept = [m for m in plain if m not in lost]
+
+    def format_row(trait: str) -> list[str]:
+        medians = [
+            f'{statistics.median(m.traits[trait] for m in group):.3g}' if group else '-' for group in (kept, lost)
+        ]
+        rho = spearmanr([m.traits[trait] for m in plain], drops).statistic if len(plain) > 2 else float('nan')
+        return [trait, *medians, f'{rho:.2f}']
+
     yield (
         f'What goes with the loss: medians over the {len(kept)} models that per-tensor int8 leaves safe and the '
         f'{len(lost)} others, and the rank correlation with the measured drop.'
     )
     yield ''
-    yield from _start_table('', 'safe', 'others', "Spearman's rho")
-    for trait in plain[0].traits:
-        medians = [
-            f'{statistics.median(m.traits[trait] for m in group):.3g}' if group else '-' for group in (kept, lost)
-        ]
-        rho = spearmanr([m.traits[trait] for m in plain], drops).statistic if len(plain) > 2 else float('nan')
-        yield _format_row(trait, *medians, f'{rho:.2f}')
-
-
-def _start_table(*columns: str) -> Iterator[str]:
-    yield _format_row(*columns)
-    yield _format_row(*('---' for _ in columns))
-
-
-def _format_row(*cells: object) -> str:
-    return f'| {" | ".join(map(str, cells))} |'
+    yield format_table(('', 'safe', 'others', "Spearman's rho"), map(format_row, plain[0].traits))

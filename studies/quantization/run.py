@@ -17,7 +17,7 @@ from mmrepvgg.progress import track
 
 from .measuring import RESULT, Measurement, measure_subject, read_measurement
 from .subjects import Subject
-from .training import Plan, train_subject
+from .training import Plan, is_trained, train_subject
 
 LOG = 'log.txt'
 
@@ -71,6 +71,8 @@ def _run_apart(task: _Task) -> str | None:
         What went wrong; None if nothing did.
     """
     folder = task.work_dir / task.subject.name
+    if (folder / RESULT).exists() and is_trained(task.base, task.subject, task.work_dir, task.plan):
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context('spawn').Process(target=_run_task, args=(task,))
     process.start()

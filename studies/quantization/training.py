@@ -21,6 +21,7 @@ from .accuracy import measure_accuracy
 from .subjects import KINDS, RECIPES, Recipe, Subject
 
 MAX_ATTEMPTS = 3
+RECORD = 'trained.json'
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def train_subject(base: Config, subject: Subject, work_dir: Path, plan: Plan) ->
         ValueError: If ``work_dir`` has a model that was trained otherwise.
     """
     folder = work_dir / subject.name
-    finished, origin = folder / 'trained.json', _identify(base, subject, plan)
+    finished, origin = folder / RECORD, _identify(base, subject, plan)
     if not finished.exists():
         epochs = subject.count_epochs(plan.max_epochs)
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -67,8 +68,14 @@ def train_subject(base: Config, subject: Subject, work_dir: Path, plan: Plan) ->
             temporary.write_text(json.dumps(record))
     record = json.loads(finished.read_text())
     if record['origin'] != origin:
-        raise ValueError(f'{folder} is of another config, data set or length of training; give another --work-dir')
+        raise ValueError(f'{folder} is of another config, data set or length of training; give another `work_dir`')
     return _make_config(base, subject, work_dir, plan, record['epochs']), folder / record['checkpoint']
+
+
+def is_trained(base: Config, subject: Subject, work_dir: Path, plan: Plan) -> bool:
+    """Whether ``work_dir`` has this model, trained in this way."""
+    finished = work_dir / subject.name / RECORD
+    return finished.exists() and json.loads(finished.read_text())['origin'] == _identify(base, subject, plan)
 
 
 def _identify(base: Config, subject: Subject, plan: Plan) -> str:
@@ -84,7 +91,7 @@ def _is_good(cfg: Config, checkpoint: str, plan: Plan) -> bool:
     load_weights(model, read_checkpoint(checkpoint))
     # what training showed: the unrounded weights of quantization-aware training may be worthless
     set_fake_quantization(model, enabled=True)
-    return measure_accuracy(cfg, model, model.data_preprocessor) >= plan.min_accuracy
+    return measure_accuracy(cfg, model) >= plan.min_accuracy
 
 
 def _make_config(base: Config, subject: Subject, work_dir: Path, plan: Plan, epochs: int) -> Config:
