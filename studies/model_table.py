@@ -12,6 +12,7 @@ import yaml
 
 from mmrepvgg.checkpoints.writing import replacing
 from mmrepvgg.commands.files import require_file
+from mmrepvgg.tables import format_table
 
 BEGIN = '<!-- model table: written by tools/update_model_table.py from metafile.yml -->'
 END = '<!-- end of model table -->'
@@ -45,9 +46,8 @@ def update_table(readme: str | Path, metafile: str | Path) -> bool:
 
 def render_table(models: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown table of ``models``, entries of a model-index file."""
-    head = ['model', 'parameters (M)', 'GMACs', 'epochs', *SOURCES, 'weights']
-    lines = [head, ['---'] * len(head), *map(_render_row, models)]
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+    head = ('model', 'parameters (M)', 'GMACs', 'epochs', *SOURCES, 'weights')
+    return format_table(head, map(_render_row, models), left=len(head)) + '\n'
 
 
 def _render_row(model: Mapping[str, Any]) -> list[str]:
