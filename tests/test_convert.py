@@ -198,7 +198,7 @@ BAD_WEIGHTS = {
     'wrong shape': ({'stage2.0.rbr_1x1.bn.bias': torch.ones(3)}, r'norm\.bias \(3,\) instead of \(16,\)'),
     'flat kernel': ({'stage2.0.rbr_dense.conv.weight': torch.ones(3)}, 'must have 4 dimensions'),
     'impossible groups': ({'stage1.0.rbr_dense.conv.weight': torch.ones(8, 3, 3, 3)}, 'does not fit the 8 channels'),
-    'transposed head': ({'linear.weight': torch.ones(24, 5)}, 'give `system` paddleclas'),
+    'transposed head': ({'linear.weight': torch.ones(24, 5)}, 'give `system=paddleclas`'),
     'bias alone': ({'linear.weight': None}, r'no such thing in a RepVGG of these shapes: head\.fc\.bias'),
     'both forms': ({'stage1.0.rbr_reparam.weight': torch.ones(8, 8, 3, 3)}, 'in train form or in deploy form'),
     'leading zero': ({'stage1.00.rbr_dense.conv.weight': torch.ones(8, 8, 3, 3)}, r'stage1\.00'),
@@ -248,7 +248,7 @@ def test_the_wrong_system_is_refused(official, tmp_path):
     torch.save(official, tmp_path / 'source.pth')
     with pytest.raises(
         CheckpointError,
-        match='keys are none of timm; 103 are as in the official RepVGG repository: give `system` official',
+        match='keys are none of timm; 103 are as in the official RepVGG repository: give `system=official`',
     ):
         read_translated(tmp_path / 'source.pth', 'timm')
 

@@ -561,7 +561,7 @@ def test_the_int8_file_is_what_training_showed(start, tmp_path):
 
 
 def test_an_ordinary_checkpoint_with_the_config_of_quantization_aware_training(start, tmp_path):
-    with pytest.raises(CheckpointError, match=r'is not of quantization-aware training, .* load_from=CHECKPOINT'):
+    with pytest.raises(CheckpointError, match=r'is not of quantization-aware training, .* with `load_from=CHECKPOINT`'):
         quantize_model(start, start.load_from, tmp_path / 'int8.onnx')
 
 

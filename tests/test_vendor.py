@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -335,6 +336,17 @@ class TestProblems:
         assert problems_of(result) == [('malformed', 'a'), ('malformed', 'b')]
         assert all('Python objects, which could run code' in problem.reason for problem in result.problems)
         assert not (tmp_path / 'proof').exists()
+
+    @pytest.mark.filterwarnings('ignore:Duplicate name')
+    def test_archives_that_unpack_to_more_than_they_are_or_to_one_of_two(self, listing, tmp_path):
+        folder = write_answers(tmp_path / 'out')
+        np.savez_compressed(folder / 'a.npz', output=np.zeros(1 << 25))
+        with zipfile.ZipFile(folder / 'b.npz', 'a') as archive:
+            archive.writestr('output.npy', archive.read('output.npy'))
+        result = score(listing, folder)
+        assert problems_of(result) == [('malformed', 'a'), ('malformed', 'b')]
+        assert 'too many for a file of' in result.problems[0].reason
+        assert 'several members of one name' in result.problems[1].reason
 
     def test_several_entries(self, listing, tmp_path):
         folder = write_answers(tmp_path / 'out')

@@ -62,8 +62,8 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint) -> list[AuxiliaryCls
     if missing and all(f'.{INPUT_QUANTIZER}.' in f'.{key}' for key in missing):
         raise CheckpointError(
             f'{checkpoint.path} is not of quantization-aware training, and the config is (backbone.quantization); '
-            'train it so first, with the checkpoint as load_from in the config and `train`, or give the config with '
-            'which it was trained'
+            'train it so first (`train`, with `load_from=CHECKPOINT` in the config), or give the config with which it '
+            'was trained'
         )
     if any(problems.values()):
         counts = ', '.join(f'{len(keys)} {kind} ({keys[0]}, ...)' for kind, keys in problems.items() if keys)

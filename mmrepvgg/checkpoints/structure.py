@@ -241,7 +241,7 @@ def _compare(found: Shapes, expected: Shapes) -> None:
     if wrong:
         hint = ''
         if 'head.fc.weight' in found and found['head.fc.weight'] != expected['head.fc.weight']:
-            hint = '; PaddleClas keeps the weight of the head transposed: if it is from there, give `system` paddleclas'
+            hint = '; PaddleClas keeps the weight of the head transposed: if it is from there, give `system=paddleclas`'
         raise CheckpointError(f'weights are of the wrong shape: {list_keys(wrong)}{hint}')
 
 

@@ -163,7 +163,7 @@ def _explain_misfit(keys: Iterable[str], system: str) -> str:
     keys = list(keys)
     counts = {name: len(_select_known(keys, other)) for name, other in SYSTEMS.items()}
     best = max(counts, key=lambda name: counts[name])
-    better = f'; {counts[best]} are as in {SYSTEMS[best].title}: give `system` {best}'
+    better = f'; {counts[best]} are as in {SYSTEMS[best].title}: give `system={best}`'
     return f'are none of {SYSTEMS[system].title}{better if counts[best] > counts[system] else ""}'
 
 

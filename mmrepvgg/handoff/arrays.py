@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.zips import open_zip
 from .listing import InputList
 from .returned import MalformedError, Returned, place, refuse
+
+# Bytes of one score at most. A compressed file may be far smaller than its scores.
+_MAX_ITEM_SIZE = 16
 
 
 def read_arrays(path: Path, name: str, listing: InputList, entry: str | None) -> Iterator[Returned]:
@@ -21,7 +25,7 @@ def read_arrays(path: Path, name: str, listing: InputList, entry: str | None) ->
     """
     rows = listing.find_rows(name)
     try:
-        content = _open(path)
+        content = _open(path, listing)
     # of damaged files numpy and zipfile raise what they happen to stumble over, a MemoryError among it
     except Exception as error:
         yield from refuse(rows, name, path, f'no readable array file ({_shorten(error)})', listing)
@@ -51,12 +55,14 @@ def read_arrays(path: Path, name: str, listing: InputList, entry: str | None) ->
             yield Returned(name, str(path), reason=reason, is_extra=True)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, listing: InputList) -> Any:
     with open(path, 'rb') as file:
         start = file.read(6)
     # numpy takes anything else for a pickle
     if start[:4] != b'PK\x03\x04' and start != b'\x93NUMPY':
         raise ValueError('it begins as neither .npy nor .npz does')
+    if start[:4] == b'PK\x03\x04':
+        open_zip(path, expected=_MAX_ITEM_SIZE * len(listing.images) * listing.num_classes).close()
     return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
