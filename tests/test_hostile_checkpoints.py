@@ -1,5 +1,9 @@
 """Checkpoints that try to reach memory, to run something or to take more than their size allows."""
 
+import argparse
+import collections
+import datetime
+import decimal
 import io
 import pickle
 import pickletools
@@ -156,6 +160,17 @@ def test_a_resumed_history_goes_on_and_is_saved_as_mmengines_own(tmp_path):
     again = torch.load(tmp_path / 'y.pth', weights_only=False)['message_hub']  # our own file
     assert again['log_scalars']['loss'].data[0].tolist() == [1.0, 2.0, 6.0]
     assert type(again['runtime_info']['confusion']) is np.ndarray
+
+
+def test_harmless_objects_beside_the_weights_are_left_out(tmp_path):
+    counts = collections.defaultdict(list, a=[1])
+    others = [datetime.datetime.now(), datetime.timedelta(1), Path('a/b'), decimal.Decimal('0.1'), counts, {1}, 1j]
+    content = dict(
+        state_dict=WEIGHTS, args=argparse.Namespace(lr=0.1, out=Path('c')), meta=dict(others=others, epoch=3)
+    )
+    for zipped in (True, False):
+        torch.save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
+        assert read_checkpoint(tmp_path / 'x.pth').meta == dict(epoch=3)
 
 
 # ------------------------------------------------------------------------------------------------- torch's files

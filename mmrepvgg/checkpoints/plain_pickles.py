@@ -31,6 +31,22 @@ class Inert:
         pass
 
 
+def _make_empty_dict(*factory: Any) -> dict[Any, Any]:
+    return {}
+
+
+# What stands beside the weights in many files, and what it gets.
+HARMLESS: dict[str, Any] = {
+    **dict.fromkeys(
+        ('argparse.Namespace', 'collections.Counter', 'decimal.Decimal', 'torch.Size', 'torch.device'), Inert
+    ),
+    **dict.fromkeys((f'builtins.{name}' for name in ('complex', 'dict', 'float', 'int', 'list', 'set')), Inert),
+    **dict.fromkeys((f'datetime.{name}' for name in ('date', 'datetime', 'timedelta', 'timezone')), Inert),
+    **dict.fromkeys((f'pathlib.{name}' for name in ('PosixPath', 'PurePosixPath', 'WindowsPath')), Inert),
+    'collections.defaultdict': _make_empty_dict,
+}
+
+
 class PlainDict(dict[Any, Any]):
     """Stands in for ``OrderedDict``, without its attributes."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .numpy_stand_ins import StandInError, is_shape
-from .plain_pickles import Inert, PlainUnpickler
+from .plain_pickles import HARMLESS, Inert, PlainUnpickler
 from .zips import open_zip
 
 ZIP_START = b'PK\x03\x04'
@@ -26,7 +26,6 @@ RUNNER_METHODS = {
     'mmengine.logging.history_buffer.HistoryBuffer': ('min', 'max', 'mean', 'current'),
     'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': ('_annealing_cos', '_annealing_linear'),
 }
-_IGNORED = ('collections.Counter', 'torch.Size', 'torch.device', 'builtins.set', 'builtins.complex')
 _STORAGES = {
     **dict(FloatStorage=torch.float32, DoubleStorage=torch.float64, HalfStorage=torch.float16),
     **dict(LongStorage=torch.int64, IntStorage=torch.int32, ShortStorage=torch.int16, CharStorage=torch.int8),
@@ -110,7 +109,8 @@ def _unpickler(maker: '_TensorMaker', size: int) -> PlainUnpickler:
         **_DTYPES,
         **{f'torch.{name}': dtype for name, dtype in _STORAGES.items()},
         'torch.storage.UntypedStorage': torch.uint8,
-        **dict.fromkeys((*_IGNORED, *RUNNER_METHODS), Inert),
+        **HARMLESS,
+        **dict.fromkeys(RUNNER_METHODS, Inert),
         'builtins.getattr': _refer_to_method,
         **{f'torch._utils._rebuild_tensor{version}': maker.make for version in ('', '_v2', '_v3')},
         **{f'torch._utils._rebuild_parameter{kind}': maker.take_data for kind in ('', '_with_state')},
