@@ -87,7 +87,7 @@ class PlainArray(np.ndarray):
 def _reconstruct(array_type: Any, *unused: Any) -> PlainArray:
     """Stands in for numpy's function of this name: an empty array, whose contents follow as its state."""
     if array_type is not PlainArray:
-        raise StandInError(f'only plain numpy arrays can be read, got {array_type!r:.80}')
+        raise StandInError(f'only plain numpy arrays can be read, got {_describe(array_type)}')
     return PlainArray()
 
 

@@ -31,29 +31,6 @@ class Inert:
         pass
 
 
-def _make_empty_dict(*factory: Any) -> dict[Any, Any]:
-    return {}
-
-
-# What stands beside the weights in many files, and what it gets.
-HARMLESS: dict[str, Any] = {
-    **dict.fromkeys(
-        ('argparse.Namespace', 'collections.Counter', 'decimal.Decimal', 'torch.Size', 'torch.device'), Inert
-    ),
-    **dict.fromkeys((f'builtins.{name}' for name in ('complex', 'dict', 'float', 'int', 'list', 'set')), Inert),
-    **dict.fromkeys((f'datetime.{name}' for name in ('date', 'datetime', 'timedelta', 'timezone')), Inert),
-    **dict.fromkeys((f'pathlib.{name}' for name in ('PosixPath', 'PurePosixPath', 'WindowsPath')), Inert),
-    'collections.defaultdict': _make_empty_dict,
-}
-
-
-class PlainDict(dict[Any, Any]):
-    """Stands in for ``OrderedDict``, without its attributes."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 class PlainUnpickler:
     """Interprets the pickles of one file. What they name is looked up in a table, and nothing else is ever called.
 
@@ -126,7 +103,8 @@ class PlainUnpickler:
                     stack.append(self._call(*pop(2)))
                 case 'BUILD':
                     state = stack.pop()
-                    _require(stack[-1], PlainArray, PlainDtype, PlainDict, Inert).__setstate__(state)
+                    if type(stack[-1]) is not dict:  # attributes of an OrderedDict, which nobody reads
+                        _require(stack[-1], PlainArray, PlainDtype, Inert).__setstate__(state)
                 case 'BINPERSID' if self._load_storage is not None:
                     stack.append(self._load_storage(stack.pop()))
                 case 'STOP':
@@ -162,9 +140,9 @@ class _Budget:
         if self._objects_left < 0:
             raise StandInError(f'it has more than {_MAX_OPCODES:,} parts')
 
-    def make_dict(self, items: Any = ()) -> PlainDict:
+    def make_dict(self, items: Any = ()) -> dict[Any, Any]:
         self.count(len(items))
-        result = PlainDict()
+        result: dict[Any, Any] = {}
         _fill(result, items.items() if isinstance(items, dict) else items)
         return result
 
@@ -178,7 +156,7 @@ class _Budget:
 
 
 def _fill(target: Any, items: Iterable[Any]) -> None:
-    _require(target, dict, PlainDict)
+    _require(target, dict)
     for key, value in items:
         # other keys take endless time to hash, crash Python, or have all the same hash
         for part in key if type(key) is tuple else (key,):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .numpy_stand_ins import StandInError, is_shape
-from .plain_pickles import HARMLESS, Inert, PlainUnpickler
+from .plain_pickles import Inert, PlainUnpickler
 from .zips import open_zip
 
 ZIP_START = b'PK\x03\x04'
@@ -26,6 +26,13 @@ RUNNER_METHODS = {
     'mmengine.logging.history_buffer.HistoryBuffer': ('min', 'max', 'mean', 'current'),
     'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': ('_annealing_cos', '_annealing_linear'),
 }
+# What stands beside the weights in many files, and nobody reads.
+_IGNORED = (
+    *('argparse.Namespace', 'collections.Counter', 'decimal.Decimal', 'torch.Size', 'torch.device'),
+    *(f'builtins.{name}' for name in ('complex', 'dict', 'float', 'int', 'list', 'set')),
+    *(f'datetime.{name}' for name in ('date', 'datetime', 'timedelta', 'timezone')),
+    *(f'pathlib.{name}' for name in ('PosixPath', 'PurePosixPath', 'WindowsPath')),
+)
 _STORAGES = {
     **dict(FloatStorage=torch.float32, DoubleStorage=torch.float64, HalfStorage=torch.float16),
     **dict(LongStorage=torch.int64, IntStorage=torch.int32, ShortStorage=torch.int16, CharStorage=torch.int8),
@@ -109,13 +116,17 @@ def _unpickler(maker: '_TensorMaker', size: int) -> PlainUnpickler:
         **_DTYPES,
         **{f'torch.{name}': dtype for name, dtype in _STORAGES.items()},
         'torch.storage.UntypedStorage': torch.uint8,
-        **HARMLESS,
-        **dict.fromkeys(RUNNER_METHODS, Inert),
+        **dict.fromkeys((*_IGNORED, *RUNNER_METHODS), Inert),
+        'collections.defaultdict': _make_empty_dict,
         'builtins.getattr': _refer_to_method,
         **{f'torch._utils._rebuild_tensor{version}': maker.make for version in ('', '_v2', '_v3')},
         **{f'torch._utils._rebuild_parameter{kind}': maker.take_data for kind in ('', '_with_state')},
     }
     return PlainUnpickler(stand_ins, size, maker.load_storage)
+
+
+def _make_empty_dict(*factory: Any) -> dict[Any, Any]:
+    return {}
 
 
 def _refer_to_method(owner: Any, name: Any) -> Inert:
