@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from ..data.samples import iterate_samples
+from ..data.samples import Samples
 from ..measures.accuracy import Tally
 from ..models.fake_quant import set_fake_quantization
 from ..runtimes.loading import load_exported
@@ -32,51 +32,64 @@ class FileInputs:
     """Images of a split as the inputs of a file, in batches, read anew each time.
 
     Attributes:
-        cfg: The config.
-        split: ``'train'`` or ``'test'``.
-        num_samples: How many at most; None: all.
+        samples: The data.
+        num_images: How many of them are drawn.
         seed: Of the draw.
+        needs_labels: Whether images without labels are refused.
         prepared: What the file is made of.
     """
 
-    cfg: Config
-    split: str
-    num_samples: int | None
+    samples: Samples
+    num_images: int
     seed: int
+    needs_labels: bool
     prepared: PreparedModel
+
+    def __len__(self) -> int:
+        return -(-self.num_images // BATCH_SIZE)
 
     def __iter__(self) -> Iterator[Batch]:
         metadata = self.prepared.metadata
         expected = (metadata.channels, *metadata.input_size)
-        try:
-            for images, labels in iterate_samples(
-                self.cfg,
-                self.split,
-                self.num_samples,
-                trained=metadata.classes,
-                seed=self.seed,
-                batch_size=BATCH_SIZE,
-            ):
-                if tuple(images.shape[1:]) != expected:
-                    raise ExportError(f'the {self.split} images must be {expected}, got {tuple(images.shape[1:])}')
-                if labels is None and self.split == 'test':
-                    raise ExportError(f'the test images of the config have no labels{_HINT}')
-                inputs = images if metadata.with_preprocess else normalise(self.prepared.model, images)
-                yield inputs.numpy(), labels
-        except FileNotFoundError as error:
-            hint = _HINT if self.split == 'test' else ''
-            raise ExportError(f"the {self.split} data of the config can't be read ({error}){hint}") from error
+        for images, labels in self.samples.iterate(self.num_images, seed=self.seed, batch_size=BATCH_SIZE):
+            if tuple(images.shape[1:]) != expected:
+                raise ExportError(f'the test pipeline must give images {expected}, got {tuple(images.shape[1:])}')
+            if labels is None and self.needs_labels:
+                raise ExportError(f'the test images of the config have no labels{_HINT}')
+            inputs = images if metadata.with_preprocess else normalise(self.prepared.model, images)
+            yield inputs.numpy(), labels
 
 
-def keep_in_memory(batches: Iterable[Batch]) -> Iterable[Batch]:
-    """A list of ``batches``, which is gone through in no time; ``batches`` themselves if there are too many."""
-    kept, size = [], 0
-    for batch in batches:
-        kept.append(batch)
-        size += batch[0].nbytes
-        if size > _MAX_BYTES:
-            return batches
-    return kept
+def open_inputs(cfg: Config, split: str, num_samples: int | None, seed: int, prepared: PreparedModel) -> FileInputs:
+    """The inputs of a file from a config's data.
+
+    Args:
+        cfg: The config.
+        split: ``'train'`` or ``'test'``.
+        num_samples: How many images at most; None: all.
+        seed: Of the draw.
+        prepared: What the file is made of.
+
+    Raises:
+        ValueError: If there are no such data, or no images in them.
+    """
+    is_test = split == 'test'
+    try:
+        samples = Samples(cfg, split, prepared.metadata.classes)
+    except FileNotFoundError as error:
+        hint = _HINT if is_test else ''
+        raise ExportError(f"the {split} data of the config can't be read ({error}){hint}") from error
+    num_images = len(samples) if num_samples is None else min(num_samples, len(samples))
+    return FileInputs(samples, num_images, seed, is_test, prepared)
+
+
+def read_once(inputs: FileInputs) -> Iterable[Batch]:
+    """All batches in memory; ``inputs`` themselves, which are read anew each time, if that takes too much.
+
+    What is wrong with the first images is told at once.
+    """
+    images, _ = next(iter(inputs))
+    return list(inputs) if images[0].nbytes * inputs.num_images <= _MAX_BYTES else inputs
 
 
 @torch.no_grad()

@@ -20,16 +20,7 @@ from ..runtimes.prepared import PreparedModel, prepare_model
 from ..runtimes.quantizer import Int8Model
 from ..runtimes.table import find_format
 from .fallback import limit_drop
-from .measuring import (
-    BATCH_SIZE,
-    Batch,
-    FileInputs,
-    compare,
-    keep_in_memory,
-    load_file,
-    measure_accuracy,
-    run_reference,
-)
+from .measuring import Batch, compare, load_file, measure_accuracy, open_inputs, read_once, run_reference
 from .plan import Plan, make_plan
 from .settings import QuantizationSettings
 from .trained import find_training
@@ -155,7 +146,7 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
     has_test = settings.eval_samples != 0
     test: Iterable[Batch] = ()
     if has_test:  # what is wrong with these data is told before the slow part
-        test = keep_in_memory(FileInputs(cfg, 'test', settings.eval_samples, settings.seed, prepared))
+        test = read_once(open_inputs(cfg, 'test', settings.eval_samples, settings.seed, prepared))
     network, num_clipped = prepared.deployed, None
     if settings.clip_scales is not None:
         network, num_clipped = _clip(prepared.model, settings.clip_scales)
@@ -165,8 +156,8 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
     plan.source.write(network, float_path, replace(any_batch, precision='fp32'))
     images = []
     if plan.ranges is None or not has_test:
-        train = FileInputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
-        images = [inputs for inputs, _ in track(train, 'reading images', -(-settings.num_samples // BATCH_SIZE))]
+        train = open_inputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
+        images = [inputs for inputs, _ in track(train, 'reading images')]
     int8 = _find_ranges(plan, float_path, images)
     fallback = None
     if settings.max_drop is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LAYERS = ('Convolution', 'GroupConvolution', 'MatMul')
 _INT8 = ('i8', 'u8')
+_ROUNDING = 'FakeQuantize'
 # What may lie between a rounded tensor and the layer that takes it.
 _POOLING = ('ReduceMean', 'Reshape')
 
@@ -130,11 +131,18 @@ def _restore(model: Any, original: Any, float_layers: Collection[str]) -> None:
 def _take_unrounded(target: Any) -> None:
     """Let an input of an operation take its tensor unrounded, and a pooling before it likewise."""
     source = target.get_source_output()
-    if source.get_node().get_type_name() == 'FakeQuantize':
-        target.replace_source_output(source.get_node().input_value(0))
+    node = source.get_node()
+    if node.get_type_name() == _ROUNDING:
+        target.replace_source_output(node.input_value(0))
         _take_unrounded(target)
-    elif source.get_node().get_type_name() in _POOLING and len(source.get_target_inputs()) == 1:
-        _take_unrounded(source.get_node().input(0))
+    elif node.get_type_name() in _POOLING and len(_list_takers(source)) == 1:
+        _take_unrounded(node.input(0))
+
+
+def _list_takers(output: Any) -> list[Any]:
+    """The operations that take a tensor, without roundings of it that nothing takes any more."""
+    nodes = [target.get_node() for target in output.get_target_inputs()]
+    return [node for node in nodes if node.get_type_name() != _ROUNDING or _list_takers(node.output(0))]
 
 
 def _iterate_layers(model: Any) -> Iterator[tuple[str, Any]]:
