@@ -1,6 +1,6 @@
 """QARepVGG-A1 on ImageNet-1k: RepVGG-A1 with blocks made for int8, weight decay 4e-5, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/qarepvgg-a1_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train qarepvgg-a1_8xb32 --launcher pytorch
 Top-1 to expect: about that of repvgg-a1_8xb32.py.
 """
 

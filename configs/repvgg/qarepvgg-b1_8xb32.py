@@ -1,6 +1,6 @@
 """QARepVGG-B1 on ImageNet-1k: RepVGG-B1 with blocks made for int8, weight decay 4e-5, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/qarepvgg-b1_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train qarepvgg-b1_8xb32 --launcher pytorch
 Top-1 to expect: about that of repvgg-b1_8xb32.py.
 """
 

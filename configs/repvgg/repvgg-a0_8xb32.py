@@ -1,8 +1,8 @@
 """RepVGG-A0 on ImageNet-1k, the paper's 120 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a0_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_8xb32 --launcher pytorch
 Top-1 to expect: 72.41 (paper, Table 4); 72.37 by mmpretrain's own training.
-On fewer GPUs add --auto-scale-lr: the learning rate must follow the total batch size.
+With another number of GPUs add --auto-scale-lr: the learning rate must follow the total batch size.
 """
 
 _base_ = [

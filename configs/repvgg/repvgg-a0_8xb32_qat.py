@@ -1,10 +1,10 @@
 """Quantization-aware training of a trained RepVGG-A0 on ImageNet-1k, 10 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a0_8xb32_qat.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_8xb32_qat --launcher pytorch
 Top-1 to expect: not measured. The float32 model has 72.41, standard per-tensor quantization leaves 52.2
-(QARepVGG paper, arXiv:2212.01593). Its authors' advice is this training of the equivalent kernels; the schedule is this
+(QARepVGG paper, arXiv:2212.01593). Its authors advise to train the equivalent kernels so. The schedule is this
 project's: a hundredth of the original rate, with a cosine to 0.
-Starts from the checkpoint of repvgg-a0_8xb32.py, or any other: --cfg-options load_from=CHECKPOINT
+It starts from the checkpoint of repvgg-a0_8xb32.py. For another one add --cfg-options load_from=CHECKPOINT
 """
 
 _base_ = './repvgg-a0_8xb32.py'

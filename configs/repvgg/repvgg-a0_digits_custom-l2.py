@@ -1,6 +1,6 @@
 """repvgg-a0_digits.py with custom L2 in place of the kernels' weight decay (docs/training.md).
 
-python tools/train.py configs/repvgg/repvgg-a0_digits_custom-l2.py
+mmrepvgg train repvgg-a0_digits_custom-l2
 Top-1 to expect: about that of repvgg-a0_digits.py.
 """
 

@@ -1,10 +1,9 @@
 """Fine-tuning of a converted RepVGG-A0 on digits, batch norms inserted behind its convolutions (docs/training.md).
 
 make demo    # writes the deploy checkpoint from which this starts
-python tools/train.py configs/repvgg/repvgg-a0_digits_insert-bn.py
-python tools/reparameterize_model.py configs/repvgg/repvgg-a0_digits_insert-bn.py \
-    work_dirs/repvgg-a0_digits_insert-bn/epoch_4.pth digits_deploy.pth
-python tools/test.py configs/repvgg/deploy/repvgg-a0_digits_deploy.py digits_deploy.pth --metrics accuracy
+mmrepvgg train repvgg-a0_digits_insert-bn
+mmrepvgg reparameterize repvgg-a0_digits_insert-bn work_dirs/repvgg-a0_digits_insert-bn/epoch_4.pth digits_deploy.pth
+mmrepvgg test repvgg-a0_digits_deploy digits_deploy.pth --metrics accuracy
 
 Top-1 to expect: about that of the converted model; docs/training.md says when this is worth it.
 """

@@ -1,11 +1,10 @@
 """Quantization-aware training of a trained RepVGG-A0 on digits: its int8 file is as accurate as the model was.
 
 make demo    # trains the model from which this starts
-python tools/train.py configs/repvgg/repvgg-a0_digits_qat.py
-python tools/test.py configs/repvgg/repvgg-a0_digits_qat.py work_dirs/repvgg-a0_digits_qat/epoch_5.pth \
-    --metrics accuracy    # of the int8 file, simulated
-Top-1 to expect: about that of the float32 model, in int8; docs/quantization.md has six such trainings. What the switch
-writes is for quantization: in float32 it may be less accurate.
+mmrepvgg train repvgg-a0_digits_qat
+mmrepvgg test repvgg-a0_digits_qat work_dirs/repvgg-a0_digits_qat/epoch_5.pth --metrics accuracy    # simulated int8
+Top-1 to expect: about that of the float32 model, in int8; docs/quantization.md has six such trainings. The
+weights are for mmrepvgg quantize: in float32 they may be less accurate.
 """
 
 _base_ = './repvgg-a0_digits.py'

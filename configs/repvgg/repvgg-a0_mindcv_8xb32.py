@@ -1,6 +1,6 @@
 """RepVGG-A0 on ImageNet-1k, MindCV's 400 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a0_mindcv_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_mindcv_8xb32 --launcher pytorch
 Top-1 to expect: 72.19 (MindCV).
 """
 

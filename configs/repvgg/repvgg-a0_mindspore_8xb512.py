@@ -1,6 +1,6 @@
 """RepVGG-A0 on ImageNet-1k, MindSpore's 180 epochs, 8 GPUs x 512 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a0_mindspore_8xb512.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_mindspore_8xb512 --launcher pytorch
 Top-1 to expect: MindSpore publishes none that is known here; 72.41 by the paper, with its own recipe.
 """
 

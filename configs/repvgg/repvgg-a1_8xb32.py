@@ -1,6 +1,6 @@
 """RepVGG-A1 on ImageNet-1k, the paper's 120 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a1_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a1_8xb32 --launcher pytorch
 Top-1 to expect: 74.46 (paper, Table 4); 74.23 by mmpretrain's own training.
 """
 

@@ -1,6 +1,6 @@
 """RepVGG-A1 on ImageNet-1k, MindCV's 240 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a1_mindcv_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a1_mindcv_8xb32 --launcher pytorch
 Top-1 to expect: 74.19 (MindCV).
 """
 

@@ -1,6 +1,6 @@
 """RepVGG-A1 on ImageNet-1k with MindSpore's recipe for A0, 180 epochs, 8 GPUs x 512 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-a1_mindspore_8xb512.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a1_mindspore_8xb512 --launcher pytorch
 Top-1 to expect: nobody publishes one for this recipe.
 """
 

@@ -1,6 +1,6 @@
 """RepVGG-B0 on ImageNet-1k, the paper's 120 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-b0_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-b0_8xb32 --launcher pytorch
 Top-1 to expect: 75.14 (paper, Table 4); 75.27 by mmpretrain's own training.
 """
 

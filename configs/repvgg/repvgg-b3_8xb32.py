@@ -1,6 +1,6 @@
 """RepVGG-B3 on ImageNet-1k, the paper's 200 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-b3_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-b3_8xb32 --launcher pytorch
 Top-1 to expect: 80.52 (paper, Table 5); 80.58 by mmpretrain's own training.
 AutoAugment, mixup of 0.2, label smoothing of 0.1, 5 epochs of warm-up.
 """

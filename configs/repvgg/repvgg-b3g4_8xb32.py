@@ -1,6 +1,6 @@
 """RepVGG-B3g4 on ImageNet-1k, the paper's 200 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-b3g4_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-b3g4_8xb32 --launcher pytorch
 Top-1 to expect: 80.21 (paper, Table 5); 80.26 by mmpretrain's own training.
 """
 

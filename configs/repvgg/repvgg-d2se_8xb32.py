@@ -1,6 +1,6 @@
 """RepVGG-D2se on ImageNet-1k, the paper's 200 epochs, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-d2se_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-d2se_8xb32 --launcher pytorch
 Top-1 to expect: 83.55 at 320 pixels, 81.82 at 224 (official README, trained at 224).
 """
 

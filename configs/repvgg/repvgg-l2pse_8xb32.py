@@ -1,6 +1,6 @@
 """RepVGG-L2pse on ImageNet-1k, 300 epochs at 256 pixels, 8 GPUs x 32 images.
 
-torchrun --nproc-per-node 8 tools/train.py configs/repvgg/repvgg-l2pse_8xb32.py --launcher pytorch
+torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-l2pse_8xb32 --launcher pytorch
 Top-1 to expect: 84.06 at 320 pixels (official README).
 """
 

@@ -1,4 +1,4 @@
-"""scikit-learn's digits, written by tools/prepare_digits.py: 1437 + 360 scans of 8x8 pixels, enlarged to 32x32."""
+"""scikit-learn's digits as mmrepvgg prepare-digits writes them: 1437 + 360 scans of 8x8 pixels, enlarged to 32x32."""
 
 data_preprocessor = dict(
     num_classes=10,

@@ -5,7 +5,7 @@ In a config of your own:
     _base_ = ['./repvgg-a0_8xb32.py', '../_base_/extras/amp.py']
     optim_wrapper = _base_.amp
 
-tools/train.py --amp does the same without a config.
+mmrepvgg train CONFIG --amp does the same without a config of your own.
 """
 
 amp = dict(type='mmrepvgg.AmpOptimWrapper')

@@ -1,7 +1,7 @@
 """The deploy form of qarepvgg-a0_digits.py.
 
-python tools/reparameterize_model.py configs/repvgg/qarepvgg-a0_digits.py SRC digits_deploy.pth
-python tools/test.py configs/repvgg/deploy/qarepvgg-a0_digits_deploy.py digits_deploy.pth --metrics accuracy
+mmrepvgg reparameterize qarepvgg-a0_digits SRC digits_deploy.pth
+mmrepvgg test qarepvgg-a0_digits_deploy digits_deploy.pth --metrics accuracy
 """
 
 _base_ = '../qarepvgg-a0_digits.py'

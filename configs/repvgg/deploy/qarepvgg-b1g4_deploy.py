@@ -1,7 +1,7 @@
 """The deploy form of qarepvgg-b1g4_8xb32.py, which is that of RepVGG-B1g4.
 
-python tools/reparameterize_model.py configs/repvgg/qarepvgg-b1g4_8xb32.py SRC qarepvgg-b1g4_deploy.pth
-python tools/test.py configs/repvgg/deploy/qarepvgg-b1g4_deploy.py qarepvgg-b1g4_deploy.pth --metrics accuracy
+mmrepvgg reparameterize qarepvgg-b1g4_8xb32 SRC qarepvgg-b1g4_deploy.pth
+mmrepvgg test qarepvgg-b1g4_deploy qarepvgg-b1g4_deploy.pth --metrics accuracy
 """
 
 _base_ = '../qarepvgg-b1g4_8xb32.py'

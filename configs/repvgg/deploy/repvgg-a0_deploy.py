@@ -1,7 +1,7 @@
 """The deploy form of repvgg-a0_8xb32.py.
 
-python tools/reparameterize_model.py configs/repvgg/repvgg-a0_8xb32.py SRC repvgg-a0_deploy.pth
-python tools/test.py configs/repvgg/deploy/repvgg-a0_deploy.py repvgg-a0_deploy.pth --metrics accuracy
+mmrepvgg reparameterize repvgg-a0_8xb32 SRC repvgg-a0_deploy.pth
+mmrepvgg test repvgg-a0_deploy repvgg-a0_deploy.pth --metrics accuracy
 """
 
 _base_ = '../repvgg-a0_8xb32.py'

@@ -1,7 +1,7 @@
 """The deploy form of repvgg-a2_8xb32.py.
 
-python tools/reparameterize_model.py configs/repvgg/repvgg-a2_8xb32.py SRC repvgg-a2_deploy.pth
-python tools/test.py configs/repvgg/deploy/repvgg-a2_deploy.py repvgg-a2_deploy.pth --metrics accuracy
+mmrepvgg reparameterize repvgg-a2_8xb32 SRC repvgg-a2_deploy.pth
+mmrepvgg test repvgg-a2_deploy repvgg-a2_deploy.pth --metrics accuracy
 """
 
 _base_ = '../repvgg-a2_8xb32.py'

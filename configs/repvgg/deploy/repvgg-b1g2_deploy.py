@@ -1,7 +1,7 @@
 """The deploy form of repvgg-b1g2_8xb32.py.
 
-python tools/reparameterize_model.py configs/repvgg/repvgg-b1g2_8xb32.py SRC repvgg-b1g2_deploy.pth
-python tools/test.py configs/repvgg/deploy/repvgg-b1g2_deploy.py repvgg-b1g2_deploy.pth --metrics accuracy
+mmrepvgg reparameterize repvgg-b1g2_8xb32 SRC repvgg-b1g2_deploy.pth
+mmrepvgg test repvgg-b1g2_deploy repvgg-b1g2_deploy.pth --metrics accuracy
 """
 
 _base_ = '../repvgg-b1g2_8xb32.py'

@@ -1,7 +1,7 @@
 """The deploy form of repvgg-b3_8xb32.py.
 
-python tools/reparameterize_model.py configs/repvgg/repvgg-b3_8xb32.py SRC repvgg-b3_deploy.pth
-python tools/test.py configs/repvgg/deploy/repvgg-b3_deploy.py repvgg-b3_deploy.pth --metrics accuracy
+mmrepvgg reparameterize repvgg-b3_8xb32 SRC repvgg-b3_deploy.pth
+mmrepvgg test repvgg-b3_deploy repvgg-b3_deploy.pth --metrics accuracy
 """
 
 _base_ = '../repvgg-b3_8xb32.py'
