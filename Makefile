@@ -5,24 +5,25 @@
 # make lint   check format, style and types there
 PYTHON ?= python3
 BIN := .venv/bin
+MMREPVGG := $(BIN)/python -m mmrepvgg
 WORK := work_dirs/repvgg-a0_digits
-CONFIG := configs/repvgg/repvgg-a0_digits.py
-DEPLOY_CONFIG := configs/repvgg/deploy/repvgg-a0_digits_deploy.py
+CONFIG := repvgg-a0_digits
+DEPLOY_CONFIG := repvgg-a0_digits_deploy
 # One process a core, each file's tests in one of them. With more threads than cores they would wait for each other.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo quantization-study test test-onedl lint format install clean
 
 demo: install
-	$(BIN)/python tools/prepare_digits.py data/digits
-	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(WORK)
-	$(BIN)/python tools/reparameterize_model.py $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth --data data/digits/val
-	$(BIN)/python tools/test.py $(CONFIG) $(WORK)/epoch_20.pth --metrics accuracy
-	$(BIN)/python tools/test.py $(DEPLOY_CONFIG) $(WORK)/deploy.pth --metrics accuracy
-	$(BIN)/python tools/compare_forms.py $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth
+	$(MMREPVGG) prepare-digits data/digits
+	$(MMREPVGG) train $(CONFIG) --work-dir $(WORK)
+	$(MMREPVGG) reparameterize $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth --data data/digits/val
+	$(MMREPVGG) test $(CONFIG) $(WORK)/epoch_20.pth --metrics accuracy
+	$(MMREPVGG) test $(DEPLOY_CONFIG) $(WORK)/deploy.pth --metrics accuracy
+	$(MMREPVGG) compare $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth
 
 quantization-study: install
-	$(BIN)/python tools/prepare_digits.py data/digits
+	$(MMREPVGG) prepare-digits data/digits
 	$(BIN)/python tools/quantization_study.py --jobs 2 --min-accuracy 97.5 \
 		--out work_dirs/quantization-study/tables.md
 
