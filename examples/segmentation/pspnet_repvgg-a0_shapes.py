@@ -2,10 +2,10 @@
 
 make .venv-onedl/installed
 .venv-onedl/bin/python tools/prepare_shapes.py
-.venv-onedl/bin/python tools/train.py examples/segmentation/pspnet_repvgg-a0_shapes.py
+.venv-onedl/bin/mmrepvgg train examples/segmentation/pspnet_repvgg-a0_shapes.py
 mIoU to expect: 27 from random weights. These few epochs show that everything works; for a useful model train longer.
-To start from a classifier: --cfg-options model.backbone.init_cfg.type=Pretrained \
-    model.backbone.init_cfg.checkpoint=CKPT model.backbone.init_cfg.prefix=backbone.
+To start from a classifier add --cfg-options model.backbone.init_cfg.type=Pretrained \
+    model.backbone.init_cfg.checkpoint=CKPT model.backbone.init_cfg.prefix=backbone
 """
 
 _base_ = '../../configs/_base_/default_runtime.py'
