@@ -66,7 +66,21 @@ class Samples(Dataset):
     def iterate(
         self, num_samples: int | None = None, *, seed: int = 0, batch_size: int = 16
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Draw images without repetition and read them; arguments, batches and errors as of :func:`iterate_samples`."""
+        """Draw images and read them.
+
+        Args:
+            num_samples: How many, drawn without repetition; None or more than there are: all.
+            seed: Of the draw. The same seed gives the same images in the same order.
+            batch_size: Images in a batch; the last one may be smaller.
+
+        Yields:
+            Images ``(N, C, H, W)`` as the pipeline packs them (uint8, before the data preprocessor), and labels
+            ``(N,)``, or None where an image has none or several.
+
+        Raises:
+            ValueError: If the pipeline gives images of different sizes.
+            UnreadableImageError: If an image can't be read; names it.
+        """
         indices = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:num_samples].tolist()
         for start in range(0, len(indices), batch_size):
             batch = [self[index] for index in indices[start : start + batch_size]]
@@ -81,30 +95,7 @@ class Samples(Dataset):
 
 
 def iterate_samples(
-    cfg: Config,
-    split: str,
-    num_samples: int | None = None,
-    *,
-    trained: Sequence[str] = (),
-    seed: int = 0,
-    batch_size: int = 16,
+    cfg: Config, split: str, num_samples: int | None = None, *, trained: Sequence[str] = (), **options: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Draw images of a split of a config's data and read them.
-
-    Args:
-        cfg: As of :class:`Samples`, like the next and ``trained``.
-        split: ``'train'`` or ``'test'``.
-        num_samples: How many, drawn without repetition; None or more than there are: all.
-        trained: Names of the classes that the model was trained on.
-        seed: Of the draw. The same seed gives the same images in the same order.
-        batch_size: Images in a batch; the last one may be smaller.
-
-    Yields:
-        Images ``(N, C, H, W)`` as the pipeline packs them (uint8, before the data preprocessor), and labels ``(N,)``,
-        or None where an image has none or several.
-
-    Raises:
-        ValueError: As :class:`Samples`, and if the pipeline gives images of different sizes.
-        UnreadableImageError: If an image can't be read; names it.
-    """
-    yield from Samples(cfg, split, trained).iterate(num_samples, seed=seed, batch_size=batch_size)
+    """Draw images of a split of a config's data: :meth:`Samples.iterate` of ``Samples(cfg, split, trained)``."""
+    yield from Samples(cfg, split, trained).iterate(num_samples, **options)
