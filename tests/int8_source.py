@@ -68,6 +68,12 @@ def spoil(deployed: nn.Module, layers: Iterable[str], factor: float) -> Any:
     return spoilt
 
 
+METADATA = ExportMetadata(
+    arch='', classes=(), num_classes=10, channels=3, input_size=(32, 32), batch_size=None, mean=(), std=(), to_rgb=True,
+    precision='int8', with_preprocess=False, softmax=False, source_sha256='', version='',
+)  # fmt: skip
+
+
 def write_float(row: Format, deployed: nn.Module, metadata: ExportMetadata, folder: Path) -> Path:
     path = folder / f'float{row.suffixes[0]}'
     row.write(copy.deepcopy(deployed), path, replace(metadata, precision='fp32', batch_size=None))

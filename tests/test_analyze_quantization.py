@@ -1,58 +1,40 @@
-"""The prediction of what int8 will do, against hand-computed numbers and against ONNX Runtime itself."""
+"""The prediction of what int8 will do, against ONNX Runtime itself, and as a command."""
 
 import copy
 import json
-import math
 import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from int8_source import METADATA, write_float
+from tool_runs import CONFIGS, ROOT, fail, run_tool, succeed
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrepvgg import load_config, reparameterize
 from mmrepvgg.checkpoints.reading import read_checkpoint
-from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.samples import iterate_samples
+from mmrepvgg.measures.accuracy import measure_percent
 from mmrepvgg.models.blocks import RepVGGBlock
 from mmrepvgg.models.building import build_model
 from mmrepvgg.models.fake_quant_settings import GRANULARITIES
-from mmrepvgg.models.int8 import find_uint8_grid
 from mmrepvgg.quantization.analysis.analyze import analyze, analyze_model
-from mmrepvgg.quantization.analysis.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
-from mmrepvgg.quantization.analysis.observe import Observer, describe_kernel, describe_norms, observe_activations
+from mmrepvgg.quantization.analysis.noise import measure_logits_noise
+from mmrepvgg.quantization.analysis.observe import observe_activations
 from mmrepvgg.quantization.analysis.points import find_layers, find_points
-from mmrepvgg.quantization.analysis.results import (
-    CLIP_SCALES,
-    Activations,
-    Analysis,
-    Kernel,
-    Layer,
-    Norm,
-    Outcome,
-)
-from mmrepvgg.quantization.analysis.simulation import quantize_activations, quantize_weight, simulate
-from mmrepvgg.quantization.analysis.verdict import (
-    explain,
-    find_blame,
-    find_level,
-    find_mark,
-    find_worst,
-    judge,
-    predict,
-)
+from mmrepvgg.quantization.analysis.results import CLIP_SCALES
+from mmrepvgg.quantization.analysis.simulation import simulate
+from mmrepvgg.quantization.analysis.verdict import judge
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
 from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.onnx import ONNX
+from mmrepvgg.runtimes.prepared import normalise
 
-ROOT = Path(__file__).parent.parent
-DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
+DIGITS = CONFIGS / 'repvgg-a0_digits.py'
 PLAIN = dict(num_blocks=[1, 2, 2, 1], width_factor=[0.5, 0.5, 1, 0.5])
 ARCHS = {
     'plain': PLAIN,
@@ -64,11 +46,11 @@ BAD_BLOCK, BAD_CHANNEL = 'backbone.stage_3.1', 5
 
 
 @pytest.fixture(scope='module')
-def workspace(tmp_path_factory):
+def workspace(digits, tmp_path_factory):
     """data/digits, and a config and two checkpoints whose heads fit the digits: good.pth and bad.pth."""
     folder = tmp_path_factory.mktemp('analysis')
     torch.manual_seed(0)
-    prepare_digits(folder / 'data' / 'digits')
+    (folder / 'data').symlink_to(digits / 'data')
     cfg = make_config(folder, PLAIN)
     cfg.dump(folder / 'config.py')
     model = fit(cfg, build_model(cfg, deploy=False))
@@ -108,10 +90,7 @@ def fit(cfg, model):
 
 
 def read_training(cfg, model):
-    return [
-        (model.data_preprocessor(dict(inputs=images))['inputs'], labels)
-        for images, labels in iterate_samples(cfg, 'train', 800, batch_size=200)
-    ]
+    return [(normalise(model, images), labels) for images, labels in iterate_samples(cfg, 'train', 800, batch_size=200)]
 
 
 def fit_head(model, batches):
@@ -140,18 +119,23 @@ def spoil(cfg, model):
     return model
 
 
-def quantize_onnx(cfg, source, folder, granularity, num_calibration):
-    """A real int8 file: normalised images to logits."""
-    settings = QuantizationSettings(granularity=granularity, num_samples=num_calibration)
-    path = folder / f'{source.stem}.{granularity}.onnx'
-    quantize_model(cfg, source, path, settings)
-    return load_exported(path)
+def quantize_onnx(deployed, calibration, folder):
+    """Real int8 files, by granularity: normalised images to logits."""
+    (quantizer,) = ONNX.quantizers
+    source = write_float(ONNX, deployed, METADATA, folder)
+    batches = [images.numpy() for images in calibration]
+    found = {}
+    for granularity in GRANULARITIES:
+        path = folder / f'{granularity}.onnx'
+        int8 = quantizer.calibrate(source, batches, granularity=granularity, calibration='minmax')
+        int8.write(path, METADATA)
+        found[granularity] = load_exported(path)
+    return found
 
 
 def read_normalised(cfg, model, split, num):
     batches = list(iterate_samples(cfg, split, num, batch_size=32))
-    images = [model.data_preprocessor(dict(inputs=images))['inputs'] for images, _ in batches]
-    return images, torch.cat([labels for _, labels in batches])
+    return [normalise(model, images) for images, _ in batches], torch.cat([labels for _, labels in batches])
 
 
 class TestAgainstOnnxRuntime:
@@ -160,26 +144,25 @@ class TestAgainstOnnxRuntime:
     def test_the_simulation_computes_the_same(self, workspace, tmp_path, arch):
         cfg = make_config(workspace, ARCHS[arch])
         model = fit(cfg, build_model(cfg, deploy=False))
-        torch.save(model.state_dict(), tmp_path / 'model.pth')
         deployed = reparameterize(model)
         calibration, _ = read_normalised(cfg, model, 'train', 64)
         images = torch.cat(read_normalised(cfg, model, 'test', 64)[0])
         ranges, expected = observe_activations(deployed, calibration), deployed(images)
         assert set(ranges) == set(find_points(deployed))
-        for granularity in GRANULARITIES:
-            actual = quantize_onnx(cfg, tmp_path / 'model.pth', tmp_path, granularity, 64)(images)
+        for granularity, run in quantize_onnx(deployed, calibration, tmp_path).items():
+            actual = run(images)
             with simulate(deployed, ranges, granularity):
                 simulated = deployed(images)
             own_noise = measure_logits_noise(expected, actual)
             assert measure_logits_noise(simulated, actual) > own_noise + 6
             assert measure_logits_noise(expected, simulated) == pytest.approx(own_noise, abs=0.5)
-            assert (simulated.argmax(1) == actual.argmax(1)).double().mean() > 0.9
+            assert measure_percent(simulated, actual) > 90
         assert torch.equal(deployed(images), expected), 'the model is as it was'
         with simulate(deployed, ranges, 'per-tensor', kept=list(find_layers(deployed))):
             assert torch.equal(deployed(images), expected), 'pooled tensors are kept with the layers behind them'
 
     @pytest.mark.parametrize(('name', 'levels'), [('good', ['safe', 'safe']), ('bad', ['collapses', 'safe'])])
-    def test_the_prediction_comes_true(self, workspace, name, levels):
+    def test_the_prediction_comes_true(self, workspace, tmp_path, name, levels):
         cfg, source = make_config(workspace, PLAIN), workspace / f'{name}.pth'
         analysis = analyze(cfg, source, num_samples=400, num_calibration=64, batch_size=60)
         verdict = judge(analysis)
@@ -189,9 +172,11 @@ class TestAgainstOnnxRuntime:
 
         model = load_classifier(cfg, source)
         images, labels = read_normalised(cfg, model, 'test', 400)
+        calibration, _ = read_normalised(cfg, model, 'train', 64)
+        files = quantize_onnx(reparameterize(model), calibration, tmp_path)
         for prediction in verdict.predictions:
-            run = quantize_onnx(cfg, source, workspace, prediction.granularity, 64)
-            accuracy = 100 * (torch.cat([run(batch) for batch in images]).argmax(1) == labels).double().mean().item()
+            run = files[prediction.granularity]
+            accuracy = measure_percent(torch.cat([run(batch) for batch in images]), labels)
             # the margins of this network are small: a rounding more or less turns a few of 360 images
             assert analysis.accuracy - accuracy == pytest.approx(prediction.drop, abs=1.5)
 
@@ -211,109 +196,7 @@ class TestAgainstOnnxRuntime:
             assert verdict.advice[0] == 'ship int8, per-tensor or per-channel'
 
 
-class TestStatistics:
-    def test_a_kernel_by_hand(self):
-        weight = torch.zeros(4, 2, 3, 3)
-        weight[:, 0, 1, 1] = torch.tensor([8.0, -2, 2, 1])
-        weight[0, 1, 0, 2] = -4
-        kernel = describe_kernel(weight)
-        # 72 weights, of which the squares' sum is 64 + 4 + 4 + 1 + 16 = 89, and the sum 5
-        assert kernel.max_over_std == pytest.approx(8 / math.sqrt(89 / 72 - (5 / 72) ** 2))
-        assert (kernel.abs_max, kernel.centre_over_rest, kernel.channel_spread) == (8, 2, 4)
-        assert (kernel.channel_maxima[0], kernel.channel_maxima[16], kernel.channel_maxima[-1]) == (1, 2, 8)
-        assert describe_kernel(weight[:, :, 1, 1]).centre_over_rest is None
-        assert describe_kernel(weight[:, :, :1, :1]).centre_over_rest is None
-
-    def test_channels_of_zeros_do_not_count(self):
-        weight = torch.zeros(5, 1, 1, 1)
-        weight[:2, 0, 0, 0] = torch.tensor([3.0, 1.0])
-        assert describe_kernel(weight).channel_spread == 1.5
-
-    def test_a_kernel_of_zeros(self):
-        kernel = describe_kernel(torch.zeros(2, 2, 3, 3))
-        assert (kernel.max_over_std, kernel.centre_over_rest, kernel.channel_spread) == (0, 0, 1)
-        assert measure_weight_noise(torch.zeros(2, 2, 3, 3)) == dict.fromkeys(GRANULARITIES, MAX_SNR)
-
-    def test_activations_over_batches(self):
-        observer = Observer()
-        values = torch.rand(3, 4, 50, 50, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
-        values[1, 2, 3, 3] = 60.0
-        for batch in values.split([1, 2]):
-            observer.update(batch)
-        found = observer.summarise()
-        assert (found.low, found.high) == (values.min().item(), 60)
-        exact = values.abs().flatten().sort().values[math.ceil(0.9999 * values.numel()) - 1].item()
-        assert exact <= found.percentile <= 1.016 * exact
-        assert found.outlier_ratio == 60 / found.percentile
-        assert found.channel_spread == pytest.approx(60 / values.abs().amax((0, 2, 3)).quantile(0.5).item())
-
-    def test_activations_that_are_all_zero(self):
-        observer = Observer()
-        observer.update(torch.zeros(1, 2))
-        assert observer.summarise() == Activations(0, 0, 0, 1)
-        assert observer.summarise().outlier_ratio == 1
-
-    @pytest.mark.parametrize('value', [math.nan, math.inf])
-    def test_activations_that_are_not_finite(self, value):
-        with pytest.raises(ValueError, match='activations of the model are not finite; its training has diverged'):
-            Observer().update(torch.tensor([[1.0, value]]))
-
-    def test_norms_by_hand(self):
-        block = RepVGGBlock(4, 4)
-        block.branch_1x1.norm.weight.data = torch.tensor([1.0, -3.0, 1.0, 1.0])
-        block.branch_norm.running_var[2] = 0
-        norms = {norm.branch: norm for norm in describe_norms(torch.nn.ModuleDict(dict(block=block)))['block']}
-        assert set(norms) == {'3x3', '1x1', 'identity'}
-        assert norms['1x1'].spread == pytest.approx(3)
-        assert norms['1x1'].scale == pytest.approx((1 + 1e-5) ** -0.5)
-        assert norms['identity'].largest_scale == pytest.approx(1e5**0.5)
-        assert (norms['identity'].smallest_variance, norms['identity'].num_dead) == (0, 1)
-        assert norms['3x3'].num_dead == 0
-        block.switch_to_deploy()
-        assert describe_norms(torch.nn.ModuleDict(dict(block=block))) == {}
-
-    def test_noise_of_outputs_is_that_of_the_lower_quartile(self):
-        generator = torch.Generator().manual_seed(0)
-        reference = torch.randn(2, 5, 8, 8, generator=generator, dtype=torch.float64) + 1000
-        reference[:, 4] = 7.0  # never varies
-        noise = torch.tensor([0.1, 0.1, 0.01, 0.01, 5.0])[:, None, None]
-        collected = OutputNoise()
-        for batch in reference.split(1):
-            collected.update(batch, {'per-tensor': batch + noise, 'per-channel': batch})
-        found = collected.summarise()
-        variances = reference.transpose(0, 1).flatten(1).var(1, unbiased=False)
-        expected = 10 * torch.log10(variances[:4] / torch.tensor([0.1, 0.1, 0.01, 0.01]).double().square())
-        assert found['per-tensor'] == pytest.approx(expected.quantile(0.25).item(), abs=1e-3)
-        assert found['per-channel'] == MAX_SNR
-
-    def test_what_all_classes_share_is_no_noise(self):
-        logits = torch.randn(4, 10)
-        assert measure_logits_noise(logits, logits + 3) > 90
-        assert measure_logits_noise(logits, logits + 0.1 * torch.randn(4, 10)) == pytest.approx(20, abs=3)
-
-
-class TestQuantizers:
-    @pytest.mark.parametrize(
-        ('low', 'high', 'grid'),
-        [(-1.0, 4.1, (0.02, 50)), (1.0, 5.1, (0.02, 0)), (-5.1, -1.0, (0.02, 255)), (0.0, 0.0, (1.0, 0))],
-    )
-    def test_grid_of_activations(self, low, high, grid):
-        scale, zero_point = find_uint8_grid(torch.tensor(low), torch.tensor(high))
-        assert (scale.item(), zero_point.item()) == pytest.approx(grid)
-
-    def test_activations_are_rounded_and_clipped(self):
-        x = torch.tensor([-9.0, -0.994, 0.0, 0.013, 9.0])
-        assert quantize_activations(x, Activations(-1.0, 4.1, 1, 1)).tolist() == pytest.approx([-1, -1, 0, 0.02, 4.1])
-
-    def test_weights(self):
-        weight = torch.tensor([[127.0, 1.4, -0.6], [1.27, -0.014, 0.0], [0.0, 0.0, 0.0]])
-        per_tensor = [[127, 1, -1], [1, 0, 0], [0, 0, 0]]
-        per_channel = [[127, 1, -1], [1.27, -0.01, 0], [0, 0, 0]]
-        for granularity, expected in (('per-tensor', per_tensor), ('per-channel', per_channel)):
-            assert torch.allclose(quantize_weight(weight, granularity), torch.tensor(expected).float())
-        with pytest.raises(ValueError, match="granularity must be one of per-tensor, per-channel, got 'per-layer'"):
-            quantize_weight(weight, 'per-layer')
-
+class TestAnalysis:
     @torch.no_grad()
     def test_parts_of_the_model(self, workspace):
         cfg = make_config(workspace, ARCHS['SE'])
@@ -334,106 +217,6 @@ class TestQuantizers:
         assert torch.equal(layers['backbone.stem'].weight, before)
         assert torch.equal(model(images), expected)
 
-
-def make_outcome(lost=0, gained=0, num=360, granularity='per-tensor', snr=30.0, **settings):
-    settings = dict(weights=True, activations=True, kept=()) | settings
-    agreeing = num - lost - gained
-    return Outcome(granularity, **settings, num_images=num, num_agreeing=agreeing, num_lost=lost, num_gained=gained,
-                   accuracy=90.0, logits_snr=snr)  # fmt: skip
-
-
-def make_layer(name='a', effect=30.0, spread=1.0, tall=5.0, outliers=1.0, norms=()):
-    snr = dict.fromkeys(GRANULARITIES, 30.0)
-    inputs = Activations(0, outliers, 1, 1)
-    return Layer(name, Kernel(1, tall, 3, spread, (1,)), inputs, snr, snr, effect, norms)
-
-
-class TestVerdict:
-    @pytest.mark.parametrize(
-        ('drop', 'level'), [(-2, 'safe'), (1.0, 'safe'), (1.01, 'at risk'), (10, 'at risk'), (70, 'collapses')]
-    )
-    def test_levels(self, drop, level):
-        assert find_level(drop) == level
-
-    def test_interval(self):
-        # Agresti and Min: (12.5 - 2.5) / 362, and the root of (15 - 100 / 362) / 362^2
-        found = predict(make_outcome(12, 2))
-        assert found.drop == pytest.approx(100 * 10 / 360)
-        assert found.low == pytest.approx(100 * (10 - 1.96 * math.sqrt(15 - 100 / 362)) / 362)
-        assert found.high == pytest.approx(100 * (10 + 1.96 * math.sqrt(15 - 100 / 362)) / 362)
-        assert (found.level, found.is_certain) == ('at risk', False)
-        assert predict(make_outcome(0, num=36000)).is_certain
-        assert not predict(make_outcome(0, num=36)).is_certain
-        assert predict(make_outcome(1, num=1)).high == 100
-
-    def test_blame(self):
-        def blame(weights, activations):
-            outcomes = (make_outcome(weights, activations=False), make_outcome(activations, weights=False))
-            return find_blame(Analysis((), outcomes, 90.0, 10, 360, 10))
-
-        assert (blame(90, 20), blame(20, 90), blame(50, 40)) == ('weights', 'activations', 'both')
-        assert blame(3, 0) == 'both', 'each alone is safe'
-
-    def test_worst_layers(self):
-        layers = tuple(make_layer(str(effect), effect) for effect in (30, 12, 3, 19, 5, 10, 11))
-        assert [layer.name for layer in find_worst(layers)] == ['3', '5', '10', '11', '12']
-        assert [find_mark(layer) for layer in layers] == ['', '!', '!!', '!', '!!', '!', '!']
-        assert [layer.name for layer in find_worst(layers[:2])] == ['12']
-        assert [layer.name for layer in find_worst(layers[:1])] == ['30'], 'the one worst, if none is marked'
-
-    @pytest.mark.parametrize(
-        ('layer', 'sentence'),
-        [
-            (make_layer(), 'a: no single cause stands out'),
-            (make_layer(spread=40), 'a: its largest output channel is 40 times the median one'),
-            (
-                make_layer(tall=200, norms=(Norm('3x3', 1, 1.5, 1, 0), Norm('identity', 4, 6, 1, 0))),
-                'a: its largest weight is 200 standard deviations (centre tap 3.0 times the rest), from the identity '
-                "branch: its batch norm's scales reach 6",
-            ),
-            (
-                make_layer(spread=40, norms=(Norm('1x1', 2, 300, 1e-9, 3),)),
-                "a: its largest output channel is 40 times the median one, from the 1x1 branch: its batch norm's "
-                'scales reach 300, 150 times their median (3 nearly dead channel(s), running variance down to 1e-09)',
-            ),
-            (make_layer(outliers=20), 'a: its input reaches 20 times what 99.99% of it stay below'),
-        ],
-    )
-    def test_causes(self, layer, sentence):
-        assert explain(layer) == sentence
-
-    def test_advice_where_per_channel_fails_too(self):
-        outcomes = (
-            make_outcome(90),
-            make_outcome(50, granularity='per-channel'),
-            make_outcome(80, activations=False),
-            make_outcome(5, weights=False),
-            make_outcome(18, kept=('a',)),
-        )
-        analysis = Analysis((make_layer(effect=3),), outcomes, 90.0, 10, 360, 128)
-        first, second, third = judge(analysis).advice
-        assert (
-            first
-            == 'per-channel weights will not do either: they lose about 13.9 points (per-tensor ones about 25.0 points)'
-        )
-        assert '`quantize_model` with `max_drop=0.5`' in second
-        assert 'with a in float32 the loss is about 5.0 points' in second
-        assert 'QARepVGG' in third
-        safe = replace(analysis, outcomes=(make_outcome(0), *outcomes[1:]))
-        assert judge(safe).advice[0] == 'ship int8, per-tensor'
-        untrained = replace(analysis, accuracy=12.0)
-        assert 'hardly more than by chance' in judge(untrained).advice[-1]
-
-    @pytest.mark.parametrize(
-        ('num_classes', 'accuracy', 'is_chance'), [(2, 99.0, False), (2, 55.0, True), (1, 100.0, False), (10, 19, True)]
-    )
-    def test_chance(self, num_classes, accuracy, is_chance):
-        outcomes = (make_outcome(0), make_outcome(0, granularity='per-channel'))
-        advice = judge(Analysis((), outcomes, accuracy, num_classes, 360, 128)).advice
-        assert any('hardly more than by chance' in line for line in advice) is is_chance
-
-
-class TestAnalysis:
     def test_without_labels(self, workspace):
         cfg = make_config(workspace, PLAIN)
         model = load_classifier(cfg, workspace / 'bad.pth')
@@ -538,23 +321,16 @@ class TestAnalysis:
                 analyze_model(model, calibration, samples)
 
 
-def run_tool(*args, cwd, **env):
-    command = [sys.executable, str(ROOT / 'tools' / 'analyze_quantization.py'), *map(str, args)]
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', **env}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env)
-
-
 class TestTool:
     def test_a_report_a_picture_and_json(self, workspace):
         options = ('--num-samples', '120', '--num-calibration', '32', '--out', 'out.json', '--plot', 'new/out.png')
-        done = run_tool('config.py', 'bad.pth', *options, cwd=workspace)
-        assert done.returncode == 0, done.stderr
-        assert 'bad.pth: train form, switched to deploy form in memory' in done.stdout
-        rows = [line for line in done.stdout.splitlines() if line.startswith(f'| {BAD_BLOCK} ')]
+        shown = succeed('analyze_quantization', 'config.py', 'bad.pth', *options, cwd=workspace)
+        assert 'bad.pth: train form, switched to deploy form in memory' in shown
+        rows = [line for line in shown.splitlines() if line.startswith(f'| {BAD_BLOCK} ')]
         assert len(rows) == 2, 'among the layers, and among the norms'
         assert rows[0].split('|')[-2].strip() == '!!'
-        assert 'per-tensor int8: COLLAPSES: will lose about' in done.stdout
-        assert 'per-channel int8: SAFE: will lose about' in done.stdout
+        assert 'per-tensor int8: COLLAPSES: will lose about' in shown
+        assert 'per-channel int8: SAFE: will lose about' in shown
         content = json.loads((workspace / 'out.json').read_text())
         assert content['verdict']['worst'] == [BAD_BLOCK]
         assert content['fp32']['num_images'] == 120
@@ -576,7 +352,7 @@ class TestTool:
     def test_wrong_usage_is_told_before_torch_is_imported(self, workspace, options, message, tmp_path):
         (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = None\n")
         path = f'{tmp_path}{os.pathsep}{ROOT}'
-        done = run_tool('config.py', 'bad.pth', *options, cwd=workspace, PYTHONPATH=path)
+        done = run_tool('analyze_quantization', 'config.py', 'bad.pth', *options, cwd=workspace, PYTHONPATH=path)
         assert done.returncode == 2
         assert message in done.stderr
 
@@ -598,8 +374,5 @@ class TestTool:
     def test_an_error_is_one_line_and_writes_nothing(self, workspace, args, message):
         kept = workspace / 'kept.json'
         kept.write_text('before')
-        done = run_tool(*args, '--out', 'kept.json', cwd=workspace)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith('analyze_quantization.py: error: ')
-        assert message in done.stderr.splitlines()[-1]
+        assert message in fail('analyze_quantization', *args, '--out', 'kept.json', cwd=workspace)
         assert kept.read_text() == 'before'

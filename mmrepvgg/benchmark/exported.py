@@ -79,7 +79,7 @@ def _write_int8(row: Format, network: nn.Module, path: Path, inputs: Tensor, met
     source = path.with_name(f'float{plan.source.suffixes[0]}')
     plan.source.write(network, source, replace(metadata, precision='fp32'))
     int8 = plan.quantizer.calibrate(
-        source, [inputs.numpy()], per_channel=plan.per_channel, calibration=plan.settings.calibration
+        source, [inputs.numpy()], granularity=plan.granularity, calibration=plan.settings.calibration
     )
     int8.write(path, metadata)
 

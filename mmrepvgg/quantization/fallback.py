@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +22,6 @@ class AccuracyError(ExportError):
     """int8 loses more accuracy than allowed, whichever layers stay in float32."""
 
 
-@dataclass(frozen=True)
-class Fallback:
-    """Which layers stay in float32.
-
-    Attributes:
-        float_layers: Their names.
-        accuracy_all_int8: Top-1 in percent without them, on the images on which they were chosen.
-    """
-
-    float_layers: tuple[str, ...]
-    accuracy_all_int8: float
-
-
 def limit_drop(
     int8: Int8Model,
     path: Path,
@@ -45,7 +31,7 @@ def limit_drop(
     max_drop: float,
     calibration: Sequence[np.ndarray],
     test: Iterable[Batch],
-) -> Fallback:
+) -> tuple[tuple[str, ...], float]:
     """Choose the layers that stay in float32 so that at most ``max_drop`` points of top-1 accuracy are lost.
 
     Args:
@@ -56,6 +42,9 @@ def limit_drop(
         max_drop: In points.
         calibration: Batches of inputs by which the layers are ranked.
         test: Batches on which the accuracy is measured; gone through many times.
+
+    Returns:
+        tuple[tuple[str, ...], float]: These layers, and the top-1 in percent with all layers in int8.
 
     Raises:
         AccuracyError: If that can't be had.
@@ -91,7 +80,7 @@ def limit_drop(
             'written. Allow a larger `max_drop`, try `granularity=per-channel` or another `calibration`, or train for '
             'quantization'
         )
-    return Fallback(kept, tried[0])
+    return kept, tried[0]
 
 
 def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.samples import Samples
 from ..measures.accuracy import Tally
 from ..models.fake_quant import set_fake_quantization
+from ..progress import track
 from ..runtimes.loading import load_exported
 from ..runtimes.network import ExportError
 from ..runtimes.prepared import PreparedModel, normalise
@@ -29,67 +30,52 @@ Run = Callable[[np.ndarray], Tensor]
 
 @dataclass(frozen=True)
 class FileInputs:
-    """Images of a split as the inputs of a file, in batches, read anew each time.
+    """Images of a split of a config's data as the inputs of a file, in batches, read anew each time."""
 
-    Attributes:
-        samples: The data.
-        num_images: How many of them are drawn.
-        seed: Of the draw.
-        needs_labels: Whether images without labels are refused.
-        prepared: What the file is made of.
-    """
-
+    split: str
     samples: Samples
     num_images: int
     seed: int
-    needs_labels: bool
     prepared: PreparedModel
-
-    def __len__(self) -> int:
-        return -(-self.num_images // BATCH_SIZE)
 
     def __iter__(self) -> Iterator[Batch]:
         metadata = self.prepared.metadata
         expected = (metadata.channels, *metadata.input_size)
         for images, labels in self.samples.iterate(self.num_images, seed=self.seed, batch_size=BATCH_SIZE):
             if tuple(images.shape[1:]) != expected:
-                raise ExportError(f'the test pipeline must give images {expected}, got {tuple(images.shape[1:])}')
-            if labels is None and self.needs_labels:
+                raise ExportError(f'the {self.split} images must be {expected}, got {tuple(images.shape[1:])}')
+            if labels is None and self.split == 'test':
                 raise ExportError(f'the test images of the config have no labels{_HINT}')
             inputs = images if metadata.with_preprocess else normalise(self.prepared.model, images)
             yield inputs.numpy(), labels
 
 
-def open_inputs(cfg: Config, split: str, num_samples: int | None, seed: int, prepared: PreparedModel) -> FileInputs:
-    """The inputs of a file from a config's data.
+def read_inputs(
+    cfg: Config, split: str, num_samples: int | None, *, seed: int, prepared: PreparedModel
+) -> Iterable[Batch]:
+    """Read images as the inputs of a file; those that memory does not hold, only the first ones, and anew each time.
 
     Args:
         cfg: The config.
-        split: ``'train'`` or ``'test'``.
+        split: ``'train'`` or ``'test'``, whose images must have labels.
         num_samples: How many images at most; None: all.
         seed: Of the draw.
         prepared: What the file is made of.
 
     Raises:
-        ValueError: If there are no such data, or no images in them.
+        ValueError: If there are no such data, no images in them, or such that do not fit.
     """
-    is_test = split == 'test'
     try:
         samples = Samples(cfg, split, prepared.metadata.classes)
     except FileNotFoundError as error:
-        hint = _HINT if is_test else ''
+        hint = _HINT if split == 'test' else ''
         raise ExportError(f"the {split} data of the config can't be read ({error}){hint}") from error
     num_images = len(samples) if num_samples is None else min(num_samples, len(samples))
-    return FileInputs(samples, num_images, seed, is_test, prepared)
-
-
-def read_once(inputs: FileInputs) -> Iterable[Batch]:
-    """All batches in memory; ``inputs`` themselves, which are read anew each time, if that takes too much.
-
-    What is wrong with the first images is told at once.
-    """
-    images, _ = next(iter(inputs))
-    return list(inputs) if images[0].nbytes * inputs.num_images <= _MAX_BYTES else inputs
+    inputs = FileInputs(split, samples, num_images, seed, prepared)
+    first, _ = next(iter(inputs))
+    if first[0].nbytes * num_images > _MAX_BYTES:
+        return inputs
+    return list(track(inputs, f'reading {split} images', -(-num_images // BATCH_SIZE)))
 
 
 @torch.no_grad()
@@ -128,25 +114,8 @@ def measure_accuracy(run: Run, batches: Iterable[Batch]) -> float:
     return tally.percent
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A file against its reference.
-
-    Attributes:
-        accuracy_reference: Top-1 of the reference in percent; None without labels.
-        accuracy: That of the file.
-        agreement: Percentage of images to which both give the same label.
-        num_images: On how many images that was measured.
-    """
-
-    accuracy_reference: float | None
-    accuracy: float | None
-    agreement: float
-    num_images: int
-
-
-def compare(run: Run, reference: Run, batches: Iterable[Batch]) -> Comparison:
-    """Run a file and its reference on the same images, which have labels all or none."""
+def compare(run: Run, reference: Run, batches: Iterable[Batch]) -> tuple[Tally, Tally, Tally]:
+    """How often a file agrees with its reference, and how often each of them is right, on images that have labels."""
     agreeing, right, right_reference = Tally(), Tally(), Tally()
     for inputs, labels in batches:
         scores, expected = run(inputs), reference(inputs)
@@ -154,10 +123,4 @@ def compare(run: Run, reference: Run, batches: Iterable[Batch]) -> Comparison:
         if labels is not None:
             right.add(scores, labels)
             right_reference.add(expected, labels)
-    has_labels = right.num_images == agreeing.num_images
-    return Comparison(
-        right_reference.percent if has_labels else None,
-        right.percent if has_labels else None,
-        agreeing.percent,
-        agreeing.num_images,
-    )
+    return agreeing, right, right_reference

@@ -1,18 +1,15 @@
 """What is to be done, decided and checked before anything slow. Imports no torch, so that commands answer at once."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..runtimes.format import Format
-from ..runtimes.quantizer import Quantizer
+from ..runtimes.quantizer import Quantizer, Ranges
 from ..runtimes.table import FORMATS
 from .settings import QuantizationSettings
 
 if TYPE_CHECKING:
     from .trained import Training
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -22,6 +19,7 @@ class Plan:
     Attributes:
         row: Its format.
         quantizer: What makes it.
+        source: The format of the float32 file that the quantizer starts from.
         granularity: Of the weights.
         ranges: Of the convolutions' inputs; None: they are calibrated.
         is_trained: Whether the model was trained for int8, and the file is compared with what training simulated.
@@ -30,19 +28,11 @@ class Plan:
 
     row: Format
     quantizer: Quantizer
+    source: Format
     granularity: str
     ranges: Ranges | None
     is_trained: bool
     settings: QuantizationSettings
-
-    @property
-    def source(self) -> Format:
-        """The format of the float32 file that the quantizer starts from."""
-        return self.quantizer.source or self.row
-
-    @property
-    def per_channel(self) -> bool:
-        return self.granularity == 'per-channel'
 
 
 def make_plan(
@@ -65,9 +55,6 @@ def make_plan(
     Raises:
         ValueError: If the format, the settings and the model do not go together; the message names what can be had.
     """
-    if not row.quantizers:
-        names = (other.name for other in FORMATS if other.quantizers)
-        raise ValueError(f'int8 files can be {", ".join(names)}, got {row.name}')
     if trained is not None and ranges is None:
         ranges = trained.ranges
     if ranges is not None and settings.max_drop is not None:
@@ -89,28 +76,30 @@ def make_plan(
             f'{settings.granularity}; leave it out'
         )
     granularity = settings.granularity or (trained.granularity if trained else 'per-channel')
-    return Plan(row, quantizer, granularity, ranges, trained is not None, settings)
+    return Plan(row, quantizer, quantizer.source or row, granularity, ranges, trained is not None, settings)
 
 
 def _choose_quantizer(row: Format, settings: QuantizationSettings, *, takes_ranges: bool) -> Quantizer:
+    if not row.quantizers:
+        raise ValueError(
+            f'int8 files can be {", ".join(row.name for row in FORMATS if row.quantizers)}, got {row.name}'
+        )
     names = [quantizer.name for quantizer in row.quantizers]
     if settings.quantizer not in (None, *names):
         raise ValueError(
             f'the `quantizer` of {row.name} files must be one of {", ".join(names)}, got {settings.quantizer}'
         )
-    named = [quantizer for quantizer in row.quantizers if settings.quantizer in (None, quantizer.name)]
-    if takes_ranges:
-        chosen = next((quantizer for quantizer in named if quantizer.takes_ranges), None)
-        if chosen is None or settings.calibration != 'minmax':
-            able = ', '.join(quantizer.name for quantizer in row.quantizers if quantizer.takes_ranges)
-            raise ValueError(
-                f'given or trained ranges need no `calibration`, and for {row.name} files the `quantizer` that takes '
-                f'them is {able or "none"}; leave out both'
-            )
-        return chosen
-    if settings.calibration not in named[0].calibrations:
+    takers = [quantizer for quantizer in row.quantizers if quantizer.takes_ranges or not takes_ranges]
+    chosen = next((quantizer for quantizer in takers if settings.quantizer in (None, quantizer.name)), None)
+    if takes_ranges and (chosen is None or settings.calibration != 'minmax'):
         raise ValueError(
-            f'the `calibration` of {row.name} files by {named[0].name} must be one of '
-            f'{", ".join(named[0].calibrations)}, got {settings.calibration}'
+            f'given or trained ranges need no `calibration`, and for {row.name} files the `quantizer` that takes them '
+            f'is {", ".join(quantizer.name for quantizer in takers) or "none"}; leave out both'
         )
-    return named[0]
+    assert chosen is not None
+    if settings.calibration not in chosen.calibrations:
+        raise ValueError(
+            f'the `calibration` of {row.name} files by {chosen.name} must be one of {", ".join(chosen.calibrations)}, '
+            f'got {settings.calibration}'
+        )
+    return chosen

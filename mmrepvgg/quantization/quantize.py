@@ -3,7 +3,7 @@
 import copy
 import functools
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from ..progress import track
 from ..reparam.switch import reparameterize
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.prepared import PreparedModel, prepare_model
-from ..runtimes.quantizer import Int8Model
+from ..runtimes.quantizer import Int8Model, Ranges
 from ..runtimes.table import find_format
 from .fallback import limit_drop
-from .measuring import Batch, compare, load_file, measure_accuracy, open_inputs, read_once, run_reference
+from .measuring import Batch, compare, load_file, measure_accuracy, read_inputs, run_reference
 from .plan import Plan, make_plan
 from .settings import QuantizationSettings
 from .trained import find_training
@@ -79,7 +79,7 @@ def quantize_model(
     with_preprocess: bool = False,
     softmax: bool = False,
     ema: bool = False,
-    activation_ranges: Mapping[str, tuple[float, float]] | None = None,
+    activation_ranges: Ranges | None = None,
 ) -> Quantization:
     """Write ``checkpoint`` as an int8 file for the runtime that ``out``'s ending names.
 
@@ -142,11 +142,13 @@ def quantize_model(
 def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, out: Path) -> Quantization:
     """Make the file ``out``; what comes in between is in ``folder``."""
     settings, metadata = plan.settings, prepared.metadata
-    reference = functools.partial(run_reference, prepared, simulate=plan.is_trained)
+    read = functools.partial(read_inputs, cfg, seed=settings.seed, prepared=prepared)
     has_test = settings.eval_samples != 0
-    test: Iterable[Batch] = ()
-    if has_test:  # what is wrong with these data is told before the slow part
-        test = read_once(open_inputs(cfg, 'test', settings.eval_samples, settings.seed, prepared))
+    # what is wrong with these data is told before the slow part
+    test = read('test', settings.eval_samples) if has_test else ()
+    images = (
+        [inputs for inputs, _ in read('train', settings.num_samples)] if plan.ranges is None or not has_test else []
+    )
     network, num_clipped = prepared.deployed, None
     if settings.clip_scales is not None:
         network, num_clipped = _clip(prepared.model, settings.clip_scales)
@@ -154,14 +156,13 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
     any_batch = replace(metadata, batch_size=None)
     float_path = folder / f'float{plan.source.suffixes[0]}'
     plan.source.write(network, float_path, replace(any_batch, precision='fp32'))
-    images = []
-    if plan.ranges is None or not has_test:
-        train = open_inputs(cfg, 'train', settings.num_samples, settings.seed, prepared)
-        images = [inputs for inputs, _ in track(train, 'reading images')]
     int8 = _find_ranges(plan, float_path, images)
-    fallback = None
+
+    reference = functools.partial(run_reference, prepared, simulate=plan.is_trained)
+    kept: tuple[str, ...] = ()
+    accuracy_all_int8 = None
     if settings.max_drop is not None:
-        fallback = limit_drop(
+        kept, accuracy_all_int8 = limit_drop(
             int8,
             folder / f'candidate{out.suffix}',
             any_batch,
@@ -170,9 +171,9 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
             calibration=images,
             test=test,
         )
-    kept = fallback.float_layers if fallback else ()
     int8.write(out, metadata, kept)
-    found = compare(load_file(out), reference, test if has_test else [(inputs, None) for inputs in images])
+    measured: Iterable[Batch] = test if has_test else [(inputs, None) for inputs in images]
+    agreeing, right, right_reference = compare(load_file(out), reference, measured)
     is_int8 = {layer: can_be_int8 and layer not in kept for layer, can_be_int8 in int8.layers.items()}
     size = plan.row.measure_size(out)
     return Quantization(
@@ -181,11 +182,11 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
         float_layers=tuple(layer for layer in is_int8 if not is_int8[layer]),
         granularity=plan.granularity,
         reference='training' if plan.is_trained else 'float32',
-        accuracy_reference=found.accuracy_reference,
-        accuracy_all_int8=fallback.accuracy_all_int8 if fallback else None,
-        accuracy=found.accuracy,
-        agreement=found.agreement,
-        num_images=found.num_images,
+        accuracy_reference=right_reference.percent if has_test else None,
+        accuracy_all_int8=accuracy_all_int8,
+        accuracy=right.percent if has_test else None,
+        agreement=agreeing.percent,
+        num_images=agreeing.num_images,
         images='test' if has_test else 'train',
         num_calibration=0 if plan.ranges is not None else sum(map(len, images)),
         size=size,
@@ -198,9 +199,9 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
 def _find_ranges(plan: Plan, path: Path, images: Sequence[np.ndarray]) -> Int8Model:
     """Calibrate the float32 file ``path`` on ``images``, or take the ranges that are given."""
     if plan.ranges is not None:
-        return plan.quantizer.use_ranges(path, plan.ranges, per_channel=plan.per_channel)
+        return plan.quantizer.use_ranges(path, plan.ranges, granularity=plan.granularity)
     return plan.quantizer.calibrate(
-        path, track(images, 'calibration'), per_channel=plan.per_channel, calibration=plan.settings.calibration
+        path, track(images, 'calibration'), granularity=plan.granularity, calibration=plan.settings.calibration
     )
 
 

@@ -2,14 +2,14 @@
 
 import copy
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY
-from .quantizer import Int8Model, Quantizer, name_layer
+from .quantizer import Int8Model, Quantizer, Ranges, name_layer
 from .quiet import quiet
 
 if TYPE_CHECKING:
@@ -32,14 +32,16 @@ class OnnxInt8Model(Int8Model):
         nodes: For each layer the nodes that are quantized with it.
         model: The float32 ``onnx.ModelProto``.
         ranges: ONNX Runtime's ``TensorsData``.
-        per_channel: Whether each output channel of a weight has its own scale.
+        granularity: Of the weights.
+        save: Writes an ``onnx.ModelProto``.
     """
 
     layers: Mapping[str, bool]
     nodes: Mapping[str, list[str]]
     model: Any
     ranges: Any
-    per_channel: bool
+    granularity: str
+    save: 'Callable[[Any, Path, ExportMetadata], None]'
 
     def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
         from onnxruntime.quantization import QuantType
@@ -52,7 +54,7 @@ class OnnxInt8Model(Int8Model):
             with quiet():
                 quantizer = QDQQuantizer(
                     model,
-                    self.per_channel,
+                    self.granularity == 'per-channel',
                     False,  # full range: the runtime is told to be exact where that would saturate
                     QuantType.QInt8,
                     QuantType.QUInt8,
@@ -64,14 +66,7 @@ class OnnxInt8Model(Int8Model):
                 )
                 quantizer.quantize_model()
             model = quantizer.model.model
-        if metadata.batch_size is not None:
-            del model.graph.value_info[:]
-            for value in (*model.graph.input, *model.graph.output):
-                value.type.tensor_type.shape.dim[0].dim_value = metadata.batch_size
-        for entry in model.metadata_props:
-            if entry.key == ENTRY:
-                entry.value = metadata.to_json()
-        path.write_bytes(model.SerializeToString())
+        self.save(model, path, metadata)
 
 
 class OnnxRuntimeQuantizer(Quantizer):
@@ -82,49 +77,54 @@ class OnnxRuntimeQuantizer(Quantizer):
     takes_ranges = True
 
     def calibrate(
-        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str
     ) -> Int8Model:
         import onnx
+        from onnxruntime.quantization import CalibrationMethod
+        from onnxruntime.quantization.calibrate import create_calibrator
 
+        methods = {
+            'minmax': CalibrationMethod.MinMax,
+            'entropy': CalibrationMethod.Entropy,
+            'percentile': CalibrationMethod.Percentile,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            augmented = str(Path(folder) / 'augmented.onnx')
+            with quiet():
+                calibrator: Any = create_calibrator(path, [*_LAYERS, *_POOLING], augmented, methods[calibration])
+            for batch in batches:
+                # batch by batch, or all activations of all images would be held at once
+                reader = SimpleNamespace(get_next=iter([{'images': batch}, None]).__next__)
+                with quiet():
+                    calibrator.collect_data(reader)
+            with quiet():
+                ranges = calibrator.compute_data()
         model = onnx.load(path)
         nodes = _find_nodes(model.graph)
-        ranges = _measure_ranges(path, batches, calibration)
-        return OnnxInt8Model(dict.fromkeys(nodes, True), nodes, model, ranges, per_channel)
+        return OnnxInt8Model(dict.fromkeys(nodes, True), nodes, model, ranges, granularity, self.save)
 
-    def use_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]], *, per_channel: bool) -> Int8Model:
+    def use_ranges(self, path: Path, ranges: Ranges, *, granularity: str) -> Int8Model:
         import onnx
 
         model = onnx.load(path)
         nodes = {layer: names[:1] for layer, names in _find_nodes(model.graph).items()}  # without the pooling before it
-        return OnnxInt8Model(
-            {layer: layer in ranges for layer in nodes}, nodes, model, _assign_ranges(ranges, nodes, model), per_channel
-        )
+        layers = {layer: layer in ranges for layer in nodes}
+        return OnnxInt8Model(layers, nodes, model, _assign_ranges(ranges, nodes, model), granularity, self.save)
+
+    @staticmethod
+    def save(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
+        """Write an ``onnx.ModelProto`` of any batch size, which it changes, with its metadata."""
+        if metadata.batch_size is not None:
+            del model.graph.value_info[:]
+            for value in (*model.graph.input, *model.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = metadata.batch_size
+        for entry in model.metadata_props:
+            if entry.key == ENTRY:
+                entry.value = metadata.to_json()
+        path.write_bytes(model.SerializeToString())
 
 
-def _measure_ranges(path: Path, batches: 'Iterable[np.ndarray]', calibration: str) -> Any:
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
-
-    methods = {
-        'minmax': CalibrationMethod.MinMax,
-        'entropy': CalibrationMethod.Entropy,
-        'percentile': CalibrationMethod.Percentile,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        with quiet():
-            calibrator: Any = create_calibrator(
-                path, [*_LAYERS, *_POOLING], str(Path(folder) / 'augmented.onnx'), methods[calibration]
-            )
-        for batch in batches:
-            # batch by batch, or all activations of all images would be held at once
-            reader = SimpleNamespace(get_next=iter([{'images': batch}, None]).__next__)
-            with quiet():
-                calibrator.collect_data(reader)
-        with quiet():
-            return calibrator.compute_data()
-
-
-def _assign_ranges(ranges: Mapping[str, tuple[float, float]], nodes: Mapping[str, list[str]], model: Any) -> Any:
+def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -> Any:
     """Ranges of convolutions' inputs as those of tensors, checked."""
     import numpy as np
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class NncfQuantizer(Quantizer):
     extra = 'quantization'
 
     def calibrate(
-        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str
     ) -> Int8Model:
         nncf = _import_nncf()
         from nncf.quantization.advanced_parameters import QuantizationParameters
@@ -69,7 +69,7 @@ class NncfQuantizer(Quantizer):
             # large. The first layer has such inputs and gets 7-bit weights; in all layers these cost more than
             # saturation does.
             overflow_fix=nncf.OverflowFix.FIRST_LAYER,
-            weights_quantization_params=QuantizationParameters(per_channel=per_channel),
+            weights_quantization_params=QuantizationParameters(per_channel=granularity == 'per-channel'),
             activations_range_estimator_params=estimators[calibration],
         )
         images = [image[None] for batch in batches for image in batch]
@@ -85,34 +85,17 @@ class NncfQuantizer(Quantizer):
         return NncfModel({name: _has_int8_weight(op) for name, op in _iterate_layers(model)}, model, original)
 
 
-@dataclass(frozen=True)
-class ConvertedModel(Int8Model):
-    """An int8 ``model`` in ONNX, whose files OpenVINO converts."""
-
-    layers: Mapping[str, bool]
-    model: Int8Model
-
-    def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
-        with tempfile.TemporaryDirectory() as folder, quiet():
-            onnx_path = Path(folder, 'int8.onnx')
-            self.model.write(onnx_path, replace(metadata, batch_size=None), float_layers)
-            save_model(import_openvino().convert_model(onnx_path), path, metadata)
-
-
 class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
     """ONNX Runtime's quantizer, whose result OpenVINO reads."""
 
     source = ONNX
 
-    def calibrate(
-        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
-    ) -> Int8Model:
-        model = super().calibrate(path, batches, per_channel=per_channel, calibration=calibration)
-        return ConvertedModel(model.layers, model)
-
-    def use_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]], *, per_channel: bool) -> Int8Model:
-        model = super().use_ranges(path, ranges, per_channel=per_channel)
-        return ConvertedModel(model.layers, model)
+    @staticmethod
+    def save(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            onnx_path = Path(folder, 'int8.onnx')
+            onnx_path.write_bytes(model.SerializeToString())
+            save_model(import_openvino().convert_model(onnx_path), path, metadata)
 
 
 def _restore(model: Any, original: Any, float_layers: Collection[str]) -> None:

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from .metadata import ExportMetadata
 
+Ranges = Mapping[str, tuple[float, float]]
+
 
 class Int8Model(ABC):
-    """A network with the ranges of its activations: ready to be written, with any of its layers in float32.
+    """A network with the ranges of its activations, of which files are written.
 
     Attributes:
         layers: For each convolution and linear layer, by its name in the model, whether it can be int8.
@@ -48,24 +50,12 @@ class Quantizer(ABC):
 
     @abstractmethod
     def calibrate(
-        self, path: Path, batches: 'Iterable[np.ndarray]', *, per_channel: bool, calibration: str
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str
     ) -> Int8Model:
-        """Find the ranges of the activations.
+        """Find the ranges of the activations of a float32 file of any batch size, by its inputs ``(N, C, H, W)``."""
 
-        Args:
-            path: A float32 file of any batch size.
-            batches: Its inputs, ``(N, C, H, W)``.
-            per_channel: Whether each output channel of a weight has its own scale, or the weight has one.
-            calibration: One of :attr:`calibrations`.
-        """
-
-    def use_ranges(self, path: Path, ranges: Mapping[str, tuple[float, float]], *, per_channel: bool) -> Int8Model:
-        """Take the ranges of the inputs of the convolutions named; these alone can be int8.
-
-        Args:
-            path: A float32 file of any batch size.
-            ranges: Smallest and largest value by the convolution's name in the deploy form.
-            per_channel: As of :meth:`calibrate`.
+    def use_ranges(self, path: Path, ranges: Ranges, *, granularity: str) -> Int8Model:
+        """Take the ranges of the inputs of the convolutions named, which alone can be int8 then.
 
         Raises:
             ValueError: If a convolution does not exist, or a range can't be used.
