@@ -124,7 +124,7 @@ class TestQuantizers:
         per_channel = [[127, 1, -1], [1.27, -0.01, 0], [0, 0, 0]]
         for granularity, expected in (('per-tensor', per_tensor), ('per-channel', per_channel)):
             assert torch.allclose(quantize_weight(weight, granularity), torch.tensor(expected).float())
-        with pytest.raises(ValueError, match="granularity must be one of per-tensor, per-channel, got 'per-layer'"):
+        with pytest.raises(ValueError, match="`granularity` must be one of per-tensor, per-channel, got 'per-layer'"):
             quantize_weight(weight, 'per-layer')
 
 

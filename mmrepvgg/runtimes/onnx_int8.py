@@ -133,7 +133,7 @@ def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -
     inputs = {layer: inputs[node] for layer, (node,) in nodes.items() if node in inputs}
     if unknown := sorted(set(ranges) - set(inputs)):
         raise ValueError(
-            f'activation_ranges must name convolutions of the deploy form, {", ".join(inputs)}, got {unknown[0]!r}'
+            f'`activation_ranges` must name convolutions of the deploy form, {", ".join(inputs)}, got {unknown[0]!r}'
         )
     tensors: dict[str, tuple[float, float]] = {}
     for layer, (low, high) in ranges.items():

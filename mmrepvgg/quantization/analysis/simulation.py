@@ -33,7 +33,7 @@ def quantize_weight(weight: Tensor, granularity: str) -> Tensor:
         ValueError: For another granularity.
     """
     if granularity not in GRANULARITIES:
-        raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, got {granularity!r}')
+        raise ValueError(f'`granularity` must be one of {", ".join(GRANULARITIES)}, got {granularity!r}')
     return fake_quantize_kernel(weight, per_channel=granularity == 'per-channel')
 
 
