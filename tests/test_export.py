@@ -317,7 +317,7 @@ class TestLoading:
             ("Symbol('s", "__import__('os').mkdir('RAN') or Symbol('s", 'as expr_str, by which it could run code'),
             ('"guards_code": []', '"guards_code": ["__import__(\'os\').mkdir(\'RAN\')"]', 'it has guards_code'),
             ('"name": "images"', '"name": "images=__import__(\'os\').mkdir(\'RAN\')"', 'as name, by which'),
-            ('torch.ops.aten.relu', 'torch.ops.aten.from_file', 'as target, by which'),
+            ('torch.ops.aten.relu_', 'torch.ops.aten.from_file', 'as target, by which'),
             ('torch.ops.aten.relu_.default', 'torch.load', 'as target, by which'),
             ('builtins.tuple', 'os.system', 'as in_spec, by which'),
         ],
@@ -346,6 +346,15 @@ class TestLoading:
             archive.writestr(f'{folder}/{name}', b'{}')
         with pytest.raises(CheckpointError, match='several members of one name|in capital letters only'):
             load_exported(target)
+
+    @pytest.mark.parametrize('suffix', ['.pt2', '.ts'])
+    def test_one_flipped_bit_in_the_weights(self, small_cfg, small_source, export_once, suffix, tmp_path):
+        content = bytearray(export_once(small_cfg, suffix)[1].read_bytes())
+        weight = torch.load(small_source)['state_dict']['head.fc.weight'].numpy().tobytes()
+        content[content.index(weight) + 7] ^= 8
+        (tmp_path / f'net{suffix}').write_bytes(content)
+        with pytest.raises(CheckpointError, match=r'damaged or incomplete: .*(Bad CRC-32|checksum of .* is wrong)'):
+            load_exported(tmp_path / f'net{suffix}')
 
     @pytest.mark.parametrize('suffix', list_suffixes())
     def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):

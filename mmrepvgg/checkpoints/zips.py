@@ -29,6 +29,17 @@ def open_zip(file: str | Path | BinaryIO, expected: int = 0) -> zipfile.ZipFile:
     return archive
 
 
+def check_zip(file: Path) -> None:
+    """Check all of an archive that another program is to read.
+
+    Raises:
+        zipfile.BadZipFile: If :func:`open_zip` does, or a checksum is wrong.
+    """
+    with open_zip(file) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f'the checksum of {damaged} is wrong')
+
+
 def _check(archive: zipfile.ZipFile, expected: int) -> None:
     members = archive.infolist()
     if len(members) != len(archive.NameToInfo):

@@ -35,11 +35,14 @@ class TorchScriptFormat(GraphFormat):
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         import torch
 
-        from ..checkpoints.reading import CheckpointError
+        from ..checkpoints.reading import CheckpointError, as_checkpoint_errors
+        from ..checkpoints.zips import check_zip
         from .exported_model import ExportedModel, set_torch_threads
         from .metadata import ExportMetadata
 
         set_torch_threads(num_threads)
+        with as_checkpoint_errors(path):
+            check_zip(path)
         extra = {f'{ENTRY}.json': ''}
         try:
             module = torch.jit.load(path, map_location='cpu', _extra_files=extra)
