@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from mmengine.config import Config
 from small_classifier import SMALL_CLASSIFIER
-from tool_runs import SMALL, succeed
+from tool_runs import SMALL, succeed, succeed_here
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -96,25 +96,44 @@ def export_once(small_source, tmp_path_factory) -> Callable[..., tuple[Any, Path
 
 
 @pytest.fixture(scope='session')
-def digits(tmp_path_factory, worker_id) -> Path:
+def made_once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder of a name, filled by a function, once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == 'master' else base.parent
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        with FileLock(base / f'{name}.lock'):
+            if not (base / name).exists():
+                (base / f'{name}_unfinished').mkdir(exist_ok=True)
+                fill(base / f'{name}_unfinished')
+                (base / f'{name}_unfinished').rename(base / name)
+        return base / name
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def digit_images(made_once) -> Path:
+    """The folder data/digits. Tests that change images copy them first."""
+    return made_once('images', lambda folder: succeed_here('prepare-digits', cwd=folder)) / 'data/digits'
+
+
+@pytest.fixture(scope='session')
+def digits(digit_images, made_once) -> Path:
     """A folder with data/digits, ``small.pth`` (tests/configs/digits_small.py, trained) and ``small_deploy.pth``.
 
-    Made once for all processes of a run, by the tools. Tests write into folders of their own.
+    Made by the tools. Tests write into folders of their own.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == 'master' else base.parent) / 'digits'
-    with FileLock(f'{folder}.lock'):
-        if not (folder / 'small_deploy.pth').exists():
-            folder.mkdir(exist_ok=True)
-            succeed('prepare_digits', cwd=folder)
-            (folder / 'train.log').write_text(succeed('train', SMALL, '--work-dir', 'small', cwd=folder))
-            (folder / 'small/epoch_6.pth').rename(folder / 'small.pth')
-            report = succeed(
-                'reparameterize_model', SMALL, 'small.pth', 'new.pth', '--data', 'data/digits/val', cwd=folder
-            )
-            (folder / 'reparameterize.log').write_text(report)
-            (folder / 'new.pth').rename(folder / 'small_deploy.pth')
-    return folder
+
+    def train(folder: Path) -> None:
+        (folder / 'data').symlink_to(digit_images.parent)
+        (folder / 'train.log').write_text(succeed('train', SMALL, '--work-dir', 'small', cwd=folder))
+        (folder / 'small/epoch_6.pth').rename(folder / 'small.pth')
+        report = succeed('reparameterize_model', SMALL, 'small.pth', 'new.pth', '--data', 'data/digits/val', cwd=folder)
+        (folder / 'reparameterize.log').write_text(report)
+        (folder / 'new.pth').rename(folder / 'small_deploy.pth')
+
+    return made_once('digits', train)
 
 
 @pytest.fixture

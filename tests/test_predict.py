@@ -4,45 +4,32 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from network_files import write_network_files
 from rich import progress as rich_progress
 from sklearn.datasets import load_sample_images
+from tool_runs import run_command, run_tool, succeed_here
 
 from mmrepvgg import load_config, progress
-from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.images import ImageReader, UnreadableImageError, iterate_batches, list_images
-from mmrepvgg.models.building import build_model
 from mmrepvgg.prediction.files import write_predictions
 from mmrepvgg.prediction.pictures import PictureWriter
 from mmrepvgg.prediction.predictor import Prediction, Predictor, RankedClass, get_class_names
 from mmrepvgg.runtimes.classifier import load_classifier
-from mmrepvgg.runtimes.export import export_model
 
-ROOT = Path(__file__).parent.parent
-DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
 
-def run_tool(*args, cwd, python=()):
-    command = [sys.executable, *python, str(ROOT / 'tools' / 'predict.py'), *map(str, args)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    # the onedl forks of the stack say this on stdout when they are imported
-    done.stdout = done.stdout.removeprefix('Could not import OneDL\n')
-    return done
-
-
 @pytest.fixture(scope='module')
-def workspace(tmp_path_factory, randomise):
-    """data/digits, photos/ with two good and three broken files, and a small network as config, checkpoint and ONNX."""
+def workspace(digit_images, randomise, tmp_path_factory):
+    """data/digits, photos/ with two good and three broken files, and the files of a small network."""
     folder = tmp_path_factory.mktemp('predict')
-    prepare_digits(folder / 'data' / 'digits')
+    (folder / 'data').symlink_to(digit_images.parent)
     (folder / 'photos' / 'more').mkdir(parents=True)
     china, flower = load_sample_images().images
     cv2.imwrite(str(folder / 'photos' / 'china.jpg'), china[..., ::-1])
@@ -53,15 +40,7 @@ def workspace(tmp_path_factory, randomise):
     (folder / 'photos' / 'text.png').write_text('no image')
     (folder / 'photos' / 'notes.txt').write_text('no image, and not named like one')
 
-    cfg = load_config(str(DIGITS))
-    cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
-    cfg.dump(folder / 'config.py')
-    torch.manual_seed(0)
-    model = randomise(build_model(cfg, deploy=False))
-    torch.nn.init.normal_(model.head.fc.weight)
-    content = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': CLASSES}}}
-    torch.save(content, folder / 'model.pth')
-    export_model(cfg, folder / 'model.pth', folder / 'model.onnx', input_size=(32, 32))
+    write_network_files(folder, load_config('repvgg-a0_digits'), randomise, CLASSES)
     return folder
 
 
@@ -289,8 +268,8 @@ class TestProgress:
 class TestTool:
     def test_files_pictures_and_the_list_of_unreadable_images(self, workspace):
         done = run_tool(
-            'config.py', 'model.onnx', 'photos', 'data/digits/val/7', '--out', 'out.json', '--show-dir', 'shown',
-            '--topk', '2', cwd=workspace,
+            'predict', 'config.py', 'model.onnx', 'photos', 'data/digits/val/7', '--topk', '2', '--out', 'out.json',
+            '--show-dir', 'shown', cwd=workspace,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         num_sevens = len(list((workspace / 'data/digits/val/7').iterdir()))
@@ -312,15 +291,13 @@ class TestTool:
         assert len(list((workspace / 'shown').rglob('*.png'))) == num_sevens + 2
 
     def test_no_readable_image_at_all(self, workspace):
-        done = run_tool('config.py', 'model.pth', 'photos/text.png', 'photos/empty.png', cwd=workspace)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1] == 'predict.py: error: none of the 2 images could be read'
-        assert not done.stdout
+        done = run_command('predict', 'config.py', 'model.pth', 'photos/text.png', 'photos/empty.png', cwd=workspace)
+        assert (done.returncode, done.stdout) == (1, '')
+        assert done.stderr.splitlines()[-1] == 'mmrepvgg predict: error: none of the 2 images could be read'
 
     def test_a_line_an_image(self, workspace):
-        done = run_tool('config.py', 'model.pth', 'photos/china.jpg', '--topk', '2', cwd=workspace)
-        assert done.returncode == 0, done.stderr
-        name, _, classes = done.stdout.strip().partition(': ')
+        output = succeed_here('predict', 'config.py', 'model.pth', 'photos/china.jpg', '--topk', '2', cwd=workspace)
+        name, _, classes = output.strip().partition(': ')
         assert name == 'photos/china.jpg'
         assert all(part.split()[0] in CLASSES for part in classes.split('; '))
 
@@ -336,7 +313,6 @@ class TestTool:
         ],
     )
     def test_wrong_arguments_are_named_before_torch_is_imported(self, workspace, args, status, message):
-        done = run_tool(*args, cwd=workspace, python=['-X', 'importtime'])
+        done = run_tool('predict', *args, cwd=workspace, without=['torch'])
         assert done.returncode == status
         assert message in done.stderr
-        assert '| torch\n' not in done.stderr

@@ -1,4 +1,4 @@
-"""The tools as users call them: as processes, on real images."""
+"""The tools as users call them, on real images: each as a process; a further run of one in the process of the tests."""
 
 import json
 import os
@@ -10,7 +10,18 @@ import cv2
 import pytest
 import torch
 from sklearn.datasets import load_sample_images
-from tool_runs import CONFIGS, ROOT, SMALL, SMALL_DEPLOY, fail, run_python, run_tool, succeed
+from tool_runs import (
+    CONFIGS,
+    ROOT,
+    SMALL,
+    SMALL_DEPLOY,
+    fail,
+    fail_here,
+    run_python,
+    run_tool,
+    succeed,
+    succeed_here,
+)
 
 DIGITS = CONFIGS / 'repvgg-a0_digits.py'
 IMAGENET = CONFIGS / 'repvgg-a0_8xb32.py'
@@ -44,8 +55,11 @@ class TestMainPath:
 
     def test_both_forms_have_the_same_accuracy(self, workspace):
         results = {}
-        for form, config, checkpoint in (('train', SMALL, 'small.pth'), ('deploy', SMALL_DEPLOY, 'small_deploy.pth')):
-            output = succeed(
+        for form, run, config, checkpoint in (
+            ('train', succeed, SMALL, 'small.pth'),
+            ('deploy', succeed_here, SMALL_DEPLOY, 'small_deploy.pth'),
+        ):
+            output = run(
                 'test', config, checkpoint, '--metrics', 'accuracy', 'precision', 'f1-score', 'confusion-matrix',
                 '--out', f'{form}.json', cwd=workspace,
             )  # fmt: skip
@@ -73,14 +87,14 @@ class TestMainPath:
         other = torch.load(workspace / 'small_deploy.pth', weights_only=True)
         other['state_dict']['head.fc.bias'][3] += 10
         torch.save(other, workspace / 'other.pth')
-        line = fail('compare_forms', SMALL, 'small.pth', 'other.pth', cwd=workspace)
+        line = fail_here('compare', SMALL, 'small.pth', 'other.pth', cwd=workspace)
         assert re.search(r'predict different classes for \d+ of 360 images', line)
 
     def test_a_checkpoint_of_the_other_form(self, workspace):
         line = fail('test', SMALL_DEPLOY, 'small.pth', '--metrics', 'accuracy', cwd=workspace)
         assert 'the checkpoint is in train form' in line
         assert 'mmrepvgg reparameterize' in line
-        line = fail('reparameterize_model', SMALL, 'small_deploy.pth', 'again.pth', cwd=workspace)
+        line = fail_here('reparameterize', SMALL, 'small_deploy.pth', 'again.pth', cwd=workspace)
         assert 'in deploy form already' in line
         assert not (workspace / 'again.pth').exists()
 
@@ -94,17 +108,18 @@ class TestTraining:
         assert 'resumed epoch: 1' in log
         assert 'Epoch(train) [1]' not in log
         assert (workspace / 'resumed' / 'epoch_2.pth').is_file()
-        line = fail('train', *args, '--resume', 'resumed/epoch_9.pth', cwd=workspace)
+        line = fail_here('train', *args, '--resume', 'resumed/epoch_9.pth', cwd=workspace)
         assert line.endswith('resumed/epoch_9.pth does not exist')
 
     def test_resume_refuses_a_malicious_checkpoint(self, workspace, tmp_path):
         attack = make_attack(tmp_path)
-        line = fail('train', SMALL, '--work-dir', 'attacked', '--resume', attack, cwd=workspace)
+        line = fail_here('train', SMALL, '--work-dir', 'attacked', '--resume', attack, cwd=workspace)
         assert 'was refused, and nothing in it was run' in line
         assert not (tmp_path / 'proof').exists()
 
     def test_mixed_precision_on_a_cpu(self, workspace):
-        log = succeed('train', SMALL, '--work-dir', 'amp', '--amp', '--cfg-options', *FEW, *ONE_EPOCH, cwd=workspace)
+        options = ['--cfg-options', *FEW, *ONE_EPOCH, 'experiment_name=amp']
+        log = succeed_here('train', SMALL, '--work-dir', 'amp', '--amp', *options, cwd=workspace)
         assert re.search(r"type='mmrepvgg\.AmpOptimWrapper'", log)
         assert 'Epoch(val) [1]' in log
 
@@ -122,16 +137,16 @@ class TestTraining:
     def test_missing_data_is_reported_before_the_model_is_built(self, tmp_path):
         line = fail('train', DIGITS, cwd=tmp_path)
         assert 'data/digits/train does not exist; write it with' in line
-        line = fail('train', IMAGENET, cwd=tmp_path)
+        line = fail_here('train', IMAGENET, cwd=tmp_path)
         assert 'data/imagenet/train does not exist; expected data/imagenet/train/<class>/<image>' in line
-        line = fail('test', IMAGENET, make_attack(tmp_path), cwd=tmp_path)
+        line = fail_here('test', IMAGENET, make_attack(tmp_path), cwd=tmp_path)
         assert 'data/imagenet/val does not exist' in line
         assert not (tmp_path / 'work_dirs').exists()
 
     def test_weights_to_start_from_that_fit_nothing(self, workspace, tmp_path):
         torch.save({'stage0.rbr_dense.conv.weight': torch.ones(48, 3, 3, 3)}, tmp_path / 'official.pth')
-        options = ['--cfg-options', f'load_from={tmp_path}/official.pth', *FEW]
-        line = fail('train', SMALL, '--work-dir', 'lost', *options, cwd=workspace)
+        options = ['--cfg-options', f'load_from={tmp_path}/official.pth', *FEW, 'experiment_name=lost']
+        line = fail_here('train', SMALL, '--work-dir', 'lost', *options, cwd=workspace)
         assert re.search(r'lacks (\d+) of the \1 tensors of the backbone', line)
 
 
@@ -151,14 +166,19 @@ def photos(tmp_path_factory):
 def test_the_imagenet_config_on_a_small_folder_in_its_layout(photos):
     options = ['--cfg-options', *ONE_EPOCH, 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=1']
     options += ['train_dataloader.persistent_workers=False']
+    few_workers = [f'{name}_dataloader.num_workers=0' for name in ('val', 'test')]
+    few_workers += [f'{name}_dataloader.persistent_workers=False' for name in ('val', 'test')]
+    options += few_workers
     log = succeed('train', IMAGENET, *options, cwd=photos)
     assert 'Epoch(val) [1]' in log
     checkpoint = photos / 'work_dirs/repvgg-a0_8xb32/epoch_1.pth'
-    report = succeed('reparameterize_model', IMAGENET, checkpoint, 'deploy.pth', '--data', 'data/imagenet', cwd=photos)
+    report = succeed_here('reparameterize', IMAGENET, checkpoint, 'deploy.pth', '--data', 'data/imagenet', cwd=photos)
     assert '9,108,968 -> 8,309,384 parameters' in report
     assert 'on 12 image(s)' in report
     results = [
-        succeed('test', config, weights, '--metrics', 'accuracy', cwd=photos).splitlines()[-2:]
+        succeed_here(
+            'test', config, weights, '--metrics', 'accuracy', '--cfg-options', *few_workers, cwd=photos
+        ).splitlines()[-2:]
         for config, weights in ((IMAGENET, checkpoint), (IMAGENET_DEPLOY, 'deploy.pth'))
     ]
     assert results[0] == results[1]
@@ -195,31 +215,30 @@ class TestErrors:
         ],
     )
     def test_wrong_usage_exits_with_2_before_torch_is_imported(self, args, message, tmp_path):
-        done = run_tool(*args, cwd=tmp_path, python=['-X', 'importtime'])
+        done = run_tool(*args, cwd=tmp_path, without=['torch'])
         assert done.returncode == 2
         assert message in done.stderr
-        assert not re.search(r'\| +torch$', done.stderr, re.MULTILINE)
 
     def test_missing_files(self, tmp_path):
         assert fail('train', 'no.py', cwd=tmp_path).endswith('no.py does not exist')
-        assert fail('test', DIGITS, 'no.pth', cwd=tmp_path).endswith('no.pth does not exist')
-        assert fail('reparameterize_model', DIGITS, 'no.pth', 'o.pth', cwd=tmp_path).endswith('no.pth does not exist')
+        assert fail_here('test', DIGITS, 'no.pth', cwd=tmp_path).endswith('no.pth does not exist')
+        assert fail_here('reparameterize', DIGITS, 'no.pth', 'o.pth', cwd=tmp_path).endswith('no.pth does not exist')
         attack = make_attack(tmp_path)
-        line = fail('reparameterize_model', DIGITS, attack, 'o.pth', '--data', 'no', cwd=tmp_path)
+        line = fail_here('reparameterize', DIGITS, attack, 'o.pth', '--data', 'no', cwd=tmp_path)
         assert line.endswith('no does not exist')
 
     def test_a_file_that_is_no_config(self, tmp_path):
         (tmp_path / 'broken.py').write_text('model = dict(\n')
-        assert 'broken.py is no usable config: SyntaxError' in fail('train', 'broken.py', cwd=tmp_path)
+        assert 'broken.py is no usable config: SyntaxError' in fail_here('train', 'broken.py', cwd=tmp_path)
 
     def test_a_malicious_checkpoint_runs_nothing(self, workspace, tmp_path):
         attack = make_attack(tmp_path)
-        for args in (
-            ['test', SMALL, attack, '--metrics', 'accuracy'],
-            ['reparameterize_model', SMALL, attack, 'o.pth'],
-            ['compare_forms', SMALL, attack, attack],
+        for run, args in (
+            (fail, ['test', SMALL, attack, '--metrics', 'accuracy']),
+            (fail_here, ['reparameterize', SMALL, attack, 'o.pth']),
+            (fail_here, ['compare', SMALL, attack, attack]),
         ):
-            assert 'was refused, and nothing in it was run: it refers to posix.system' in fail(*args, cwd=workspace)
+            assert 'was refused, and nothing in it was run: it refers to posix.system' in run(*args, cwd=workspace)
             assert not (tmp_path / 'proof').exists()
         torch.load(attack, weights_only=False)
         assert (tmp_path / 'proof').exists(), 'the file must be a real attack, or this test shows nothing'
@@ -228,7 +247,7 @@ class TestErrors:
         attack = make_attack(tmp_path)
         before = attack.read_bytes()
         shutil.copy(attack, tmp_path / 'copy.pth')
-        line = fail('reparameterize_model', DIGITS, attack, attack, cwd=tmp_path)
+        line = fail_here('reparameterize', DIGITS, attack, attack, cwd=tmp_path)
         assert 'dst must be another file than src' in line
         assert attack.read_bytes() == before
 

@@ -2,41 +2,26 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from network_files import write_network_files
+from tool_runs import run_command, run_tool, succeed_here
 
 from mmrepvgg import load_config
-from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.handoff.listing import InputList, ListedImage, ListError, make_names, read_list
 from mmrepvgg.handoff.outputs import read_outputs
 from mmrepvgg.handoff.preprocessed import write_inputs
 from mmrepvgg.handoff.scoring import score_outputs
-from mmrepvgg.models.building import build_model
-from mmrepvgg.runtimes.export import export_model
 
-ROOT = Path(__file__).parent.parent
-DIGITS = ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
+DIGITS = 'repvgg-a0_digits'
 # every third image of the validation set
 NUM_IMAGES = 120
-
-
-def run_tool(name, *args, cwd, python=()):
-    command = [sys.executable, *python, str(ROOT / 'tools' / f'{name}.py'), *map(str, args)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    # the onedl forks of the stack say this on stdout when they are imported
-    done.stdout = done.stdout.removeprefix('Could not import OneDL\n')
-    return done
 
 
 def read_report(output):
@@ -44,25 +29,15 @@ def read_report(output):
 
 
 @pytest.fixture(scope='module')
-def workspace(tmp_path_factory):
-    """A folder with the digits, a config of a small network on a part of them, and a checkpoint and ONNX file of it."""
+def workspace(digit_images, randomise, tmp_path_factory):
+    """A folder with the files of a small network, whose config has a part of the digits."""
     folder = tmp_path_factory.mktemp('vendor')
-    prepare_digits(folder / 'data' / 'digits')
-    cfg = load_config(str(DIGITS))
-    cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
+    cfg = load_config(DIGITS)
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.indices = list(range(0, 360, 3))
-        loader.dataset.data_root = str(folder / 'data' / 'digits')
+        loader.dataset.data_root = str(digit_images)
         loader.update(num_workers=0, persistent_workers=False)
-    cfg.dump(folder / 'config.py')
-    torch.manual_seed(0)
-    model = build_model(cfg, deploy=False)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-    nn.init.normal_(model.head.fc.weight)
-    torch.save({'state_dict': model.state_dict()}, folder / 'model.pth')
-    export_model(cfg, folder / 'model.pth', folder / 'model.onnx', input_size=(32, 32))
+    write_network_files(folder, cfg, randomise)
     return folder
 
 
@@ -103,14 +78,13 @@ def answers(workspace, inputs):
 
 @pytest.fixture(scope='module')
 def expected(workspace):
-    done = run_tool('test', 'config.py', 'model.pth', '--metrics', 'accuracy', cwd=workspace)
-    assert done.returncode == 0, done.stderr
-    return read_report(done.stdout)
+    return read_report(succeed_here('test', 'config.py', 'model.pth', '--metrics', 'accuracy', cwd=workspace))
 
 
 class TestRoundTrip:
     def test_the_score_is_that_of_the_test_tool(self, workspace, inputs, answers, expected):
-        done = run_tool('score_outputs', 'inputs', 'outputs', cwd=workspace)
+        # scoring needs no torch
+        done = run_tool('score_outputs', 'inputs', 'outputs', cwd=workspace, without=['torch'])
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.startswith(f'{NUM_IMAGES} images listed, {NUM_IMAGES} scored\n')
         assert read_report(done.stdout) == expected
@@ -128,9 +102,8 @@ class TestRoundTrip:
         assert last[:20].any(axis=(1, 2, 3)).all()
         assert not last[20:].any()
         run_vendor(workspace, workspace / 'batched', workspace / 'batched_outputs', softmax=True)
-        done = run_tool('score_outputs', 'batched', 'batched_outputs', cwd=workspace)
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = {name: float(value) for name, value in read_report(done.stdout).items()}
+        report = succeed_here('score-outputs', 'batched', 'batched_outputs', cwd=workspace)
+        found = {name: float(value) for name, value in read_report(report).items()}
         # rounding the inputs to float16 may move an image
         assert found == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1)
 
@@ -167,7 +140,7 @@ class TestWriting:
 
     def test_a_folder_that_can_not_be_written_is_noticed_before_the_images_are_read(self, cfg, tmp_path):
         (tmp_path / 'file').write_text('mine')
-        cfg = load_config(str(DIGITS))  # its images are not there
+        cfg = load_config(DIGITS)  # its images are not there
         with pytest.raises(PermissionError, match='can not be written: no file can be made in .*file'):
             write_inputs(cfg, tmp_path / 'file/inputs')
 
@@ -186,7 +159,7 @@ class TestWriting:
 
     @pytest.mark.parametrize('num_workers', [0, 1])
     def test_an_unreadable_image_leaves_nothing_behind(self, cfg, tmp_path, num_workers):
-        broken = load_config(str(DIGITS))
+        broken = load_config(DIGITS)
         broken.test_dataloader.num_workers = num_workers
         shutil.copytree(f'{cfg.test_dataloader.dataset.data_root}/val', tmp_path / 'data/val')
         image = next((tmp_path / 'data/val/3').iterdir())
@@ -201,7 +174,7 @@ class TestWriting:
             (tmp_path / f'data/val/{label}').mkdir(parents=True)
         for name, height in (('a', 20), ('b', 24)):
             cv2.imwrite(str(tmp_path / f'data/val/0/{name}.png'), np.zeros((height, 20, 3), np.uint8))
-        uneven = load_config(str(DIGITS))
+        uneven = load_config(DIGITS)
         uneven.test_dataloader.num_workers = 0
         uneven.test_dataloader.dataset.update(
             data_root=str(tmp_path / 'data'), pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]
@@ -209,9 +182,9 @@ class TestWriting:
         with pytest.raises(ValueError, match=r'one size, got \(3, 24, 20\) for .*b.png after \(3, 20, 20\)'):
             write_inputs(uneven, tmp_path / 'out')
 
-    def test_data_of_other_classes(self, workspace, cfg, tmp_path):
+    def test_data_of_other_classes(self, workspace, digit_images, tmp_path):
         for label in '125':
-            shutil.copytree(workspace / f'data/digits/val/{label}', tmp_path / f'data/val/{label}')
+            shutil.copytree(digit_images / f'val/{label}', tmp_path / f'data/val/{label}')
         cfg = load_config(str(workspace / 'config.py'))
         cfg.test_dataloader.dataset.data_root = str(tmp_path / 'data')
         cfg.test_dataloader.dataset.pop('indices')
@@ -311,7 +284,7 @@ class TestProblems:
         first, second, *_ = sorted(answers)
         (tmp_path / 'out' / f'{first}.npz').unlink()
         (tmp_path / 'out' / f'{second}.npz').write_bytes(b'PK\x03\x04 cut off')
-        done = run_tool('score_outputs', inputs, 'out', '--out', 'score.json', cwd=tmp_path)
+        done = run_command('score-outputs', inputs, 'out', '--out', 'score.json', cwd=tmp_path)
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
         assert last.endswith(f'error: {NUM_IMAGES - 2} of {NUM_IMAGES} images have one good answer '
@@ -607,12 +580,6 @@ class TestUsage:
         ],
     )
     def test_wrong_usage_exits_with_2_before_torch_is_imported(self, args, message, tmp_path):
-        done = run_tool(*args, cwd=tmp_path, python=['-X', 'importtime'])
+        done = run_tool(*args, cwd=tmp_path, without=['torch'])
         assert done.returncode == 2
         assert message in done.stderr
-        assert '| torch\n' not in done.stderr
-
-    def test_scoring_needs_no_torch(self, inputs, workspace, answers):
-        done = run_tool('score_outputs', 'inputs', 'outputs', cwd=workspace, python=['-X', 'importtime'])
-        assert done.returncode == 0
-        assert not any(line.endswith(' torch') for line in done.stderr.splitlines())

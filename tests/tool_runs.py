@@ -1,24 +1,39 @@
-"""The tools and Python itself, run as users run them: as processes."""
+"""The tools and Python itself, run as users run them: as processes. And the command line in this process."""
 
+import io
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
+
+from mmrepvgg.commands.main import main
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs/repvgg'
 SMALL, SMALL_DEPLOY = (ROOT / f'tests/configs/digits_small{form}.py' for form in ('', '_deploy'))
 
+# Runs a script in a Python in which some packages seem not to be installed.
+_WITHOUT = """
+import runpy, sys
+packages, *sys.argv = sys.argv[1:]
+sys.modules.update(dict.fromkeys(packages.split()))
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
 
 def run_tool(
-    name: str, *args: object, cwd: Path, python: Sequence[str] = (), **env: str
+    name: str, *args: object, cwd: Path, without: Sequence[str] = (), **env: str
 ) -> subprocess.CompletedProcess:
-    """Run ``tools/<name>.py`` in a folder; ``python`` are options of the interpreter."""
-    return run_python(*python, ROOT / f'tools/{name}.py', *args, cwd=cwd, **env)
+    """Run ``tools/<name>.py`` in a folder; importing one of the packages ``without`` is an error."""
+    command = [ROOT / f'tools/{name}.py', *args]
+    return run_python(*(['-c', _WITHOUT, ' '.join(without)] if without else []), *command, cwd=cwd, **env)
 
 
-def run_python(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+def run_python(*args: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, args)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', **env}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
@@ -27,18 +42,55 @@ def run_python(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProc
     return done
 
 
+def run_command(name: str, *args: object, cwd: Path) -> subprocess.CompletedProcess:
+    """Run ``mmrepvgg <name>`` in this process. One of its own would import torch and mmpretrain for seconds."""
+    status, stdout, stderr, folder = None, io.StringIO(), io.StringIO(), Path.cwd()
+    # what a command sets for its process is put back: variables, filters and the words of warnings
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(warnings, 'formatwarning', warnings.formatwarning),
+        warnings.catch_warnings(),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+    ):
+        os.chdir(cwd)
+        try:
+            main([name, *map(str, args)])
+        except SystemExit as end:
+            status = end.code
+        finally:
+            os.chdir(folder)
+    return subprocess.CompletedProcess([name, *args], status, stdout.getvalue(), stderr.getvalue())
+
+
 def succeed(name: str, *args: object, cwd: Path, **env: str) -> str:
     """What a tool prints that must succeed."""
-    done = run_tool(name, *args, cwd=cwd, **env)
+    return _check_success(run_tool(name, *args, cwd=cwd, **env))
+
+
+def succeed_here(name: str, *args: object, cwd: Path) -> str:
+    """What a command prints that must succeed, run in this process."""
+    return _check_success(run_command(name, *args, cwd=cwd))
+
+
+def fail(name: str, *args: object, cwd: Path, **env: str) -> str:
+    """The one line of a tool's error, after the checks that hold for every error."""
+    return _check_failure(run_tool(name, *args, cwd=cwd, **env), f'{name}.py')
+
+
+def fail_here(name: str, *args: object, cwd: Path) -> str:
+    """The one line of a command's error, run in this process."""
+    return _check_failure(run_command(name, *args, cwd=cwd), f'mmrepvgg {name}')
+
+
+def _check_success(done: subprocess.CompletedProcess) -> str:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
-def fail(name: str, *args: object, cwd: Path, **env: str) -> str:
-    """The one line of an error, after the checks that hold for every error."""
-    done = run_tool(name, *args, cwd=cwd, **env)
+def _check_failure(done: subprocess.CompletedProcess, prog: str) -> str:
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     assert 'Traceback' not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith(f'{name}.py: error: ')
+    assert line.startswith(f'{prog}: error: ')
     return line

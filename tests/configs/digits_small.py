@@ -6,3 +6,8 @@ model = dict(backbone=dict(arch=dict(_delete_=True, num_blocks=[1, 1, 2, 1], wid
 
 train_cfg = dict(max_epochs=6, val_interval=6)
 default_hooks = dict(checkpoint=dict(interval=6))
+
+# the images are so small that a process that reads them takes longer than they do
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
