@@ -1,11 +1,10 @@
 import copy
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
 from mmengine.runner.checkpoint import _load_checkpoint_with_prefix, load_checkpoint
+from tool_runs import run_python
 from torch import nn
 
 from mmrepvgg import RepVGG
@@ -85,8 +84,7 @@ def test_wrong_arguments_are_refused_with_the_reason(kwargs, message):
 
 def test_arguments_are_checked_under_python_o_too():
     code = "from mmrepvgg import RepVGG\ntry: RepVGG('A0', out_indices=(7,))\nexcept ValueError: print('refused')"
-    done = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == 'refused'
+    assert run_python('-O', '-c', code).stdout.strip() == 'refused'
 
 
 @pytest.mark.parametrize('deploy', [False, True])

@@ -1,20 +1,16 @@
 """Parameters, multiply-adds and activations, against the published structure."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from tool_runs import ROOT, fail, run_tool, succeed
 from torch import nn
 
 from mmrepvgg.models.building import build_model
 from mmrepvgg.models.complexity import count_macs, count_params, measure_cost
 
-ROOT = Path(__file__).parents[1]
 STAGES = ['stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4']
 # GMACs at 224 x 224 of the train form and the deploy form; L2pse's train form is given at 256, with its heads.
 GMACS = {
@@ -89,19 +85,13 @@ def test_bad_shape_is_an_error():
         measure_cost(read_config('A0'), False, (0, 224))
 
 
-def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, 'tools/get_flops.py', *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **env})
-
-
 def test_tool_prints_both_forms():
-    result = run_tool('configs/repvgg/deploy/repvgg-a0_deploy.py', '--shape', '224')
-    assert result.returncode == 0, result.stderr
-    rows = [re.split(r' *\| +', line.strip('| ')) for line in result.stdout.splitlines()]
+    output = succeed('get_flops', 'configs/repvgg/deploy/repvgg-a0_deploy.py', '--shape', '224', cwd=ROOT)
+    rows = [re.split(r' *\| +', line.strip('| ')) for line in output.splitlines()]
     assert ['total', '9,108,968', '1.513', '3.589'] in rows
     assert ['total', '8,309,384', '1.361', '1.795'] in rows
     assert sum(row[0] == 'backbone.stage_3' for row in rows) == 2
-    assert 'multiply-adds of convolutions and linear layers' in result.stdout
+    assert 'multiply-adds of convolutions and linear layers' in output
 
 
 @pytest.mark.parametrize(
@@ -112,14 +102,10 @@ def test_tool_prints_both_forms():
     ],
 )
 def test_tool_refuses_a_bad_shape_before_torch_is_imported(shape, message, tmp_path):
-    (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = None\n")
-    path = f'{tmp_path}{os.pathsep}{ROOT}'
-    result = run_tool('configs/repvgg/repvgg-a0_8xb32.py', '--shape', *shape, PYTHONPATH=path)
+    result = run_tool('get_flops', 'repvgg-a0_8xb32', '--shape', *shape, cwd=tmp_path, without=['torch'])
     assert result.returncode == 2
     assert message in result.stderr
 
 
-def test_tool_reports_an_error_in_one_line():
-    result = run_tool('missing.py')
-    assert result.returncode == 1
-    assert result.stderr == 'get_flops.py: error: missing.py does not exist\n'
+def test_tool_reports_an_error_in_one_line(tmp_path):
+    assert fail('get_flops', 'missing.py', cwd=tmp_path) == 'get_flops.py: error: missing.py does not exist'

@@ -1,15 +1,12 @@
 """The examples that need no further environment run as they are."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tool_runs import ROOT, run_python
 
 
 def test_the_block_alone_in_plain_torch():
-    result = subprocess.run([sys.executable, ROOT / 'examples/plain_torch.py'], capture_output=True, text=True)
+    result = run_python(ROOT / 'examples/plain_torch.py')
     assert result.returncode == 0, result.stderr
     found = re.search(
         r'top-1: (\S+)% of 297 images\npredictions that differ: (\d+)\nlargest difference: (\S+) of', result.stdout

@@ -5,8 +5,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tool_runs import fail_here, run_tool, succeed
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
@@ -22,8 +21,7 @@ from mmrepvgg.runtimes.export import ExportError, export_model
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.table import list_suffixes
 
-ROOT = Path(__file__).parent.parent
-DIGITS = str(ROOT / 'configs' / 'repvgg' / 'repvgg-a0_digits.py')
+DIGITS = 'repvgg-a0_digits'
 NUM_BLOCKS = 5
 GRAPHS = [suffix for suffix in list_suffixes() if suffix != '.safetensors']
 # everything that a file can have at once: fewer exports, and what works together works alone
@@ -370,11 +368,6 @@ class TestLoading:
             load_exported(tmp_path / 'net.ts')
 
 
-def run_export(*args, **env):
-    command = [sys.executable, str(ROOT / 'tools' / 'export.py'), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
-
-
 class TestTool:
     @pytest.mark.parametrize(
         ('args', 'message'),
@@ -385,18 +378,12 @@ class TestTool:
         ],
     )
     def test_wrong_usage_is_told_before_torch_is_imported(self, args, message, tmp_path):
-        (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = None\n")
-        done = run_export(DIGITS, 'none.pth', *args, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+        done = run_tool('export', DIGITS, 'none.pth', *args, cwd=tmp_path, without=['torch'])
         assert (done.returncode, done.stdout) == (2, '')
         assert message in done.stderr
 
     def test_a_missing_package_is_told_before_anything_slow(self, small_source, tmp_path):
-        (tmp_path / 'sitecustomize.py').write_text(
-            "import sys\nsys.modules['torch'] = sys.modules['onnxscript'] = None\n"
-        )
-        done = run_export(
-            DIGITS, small_source, tmp_path / 'net.onnx', PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'
-        )  # fmt: skip
+        done = run_tool('export', DIGITS, small_source, 'net.onnx', cwd=tmp_path, without=['torch', 'onnxscript'])
         assert done.returncode == 1
         assert done.stderr == (
             'export.py: error: ONNX files take onnxscript, not installed here: pip install "mmrepvgg[onnx]"\n'
@@ -405,17 +392,12 @@ class TestTool:
     def test_success_and_failure(self, small_cfg, small_source, tmp_path):
         small_cfg.dump(tmp_path / 'config.py')
         out = tmp_path / 'net.ts'
-        done = run_export(tmp_path / 'config.py', small_source, out, '--softmax', '--precision', 'fp16')
-        assert done.returncode == 0, done.stderr
-        assert 'train form, switched to deploy form' in done.stdout
-        assert 'takes normalised float32 images (N, 3, 32, 32), gives 10 probabilities, fp16' in done.stdout
-        assert 'on 3 noise input(s)' in done.stdout
+        output = succeed('export', 'config.py', small_source, out, '--softmax', '--precision', 'fp16', cwd=tmp_path)
+        assert 'train form, switched to deploy form' in output
+        assert 'takes normalised float32 images (N, 3, 32, 32), gives 10 probabilities, fp16' in output
+        assert 'on 3 noise input(s)' in output
         before = out.read_bytes()
-        done = run_export(DIGITS, small_source, out)
-        assert done.returncode == 1
-        assert 'does not fit the model of the config' in done.stderr
-        assert len(done.stderr.strip().splitlines()[-1:]) == 1
-        assert 'Traceback' not in done.stderr
+        assert 'does not fit the model of the config' in fail_here('export', DIGITS, small_source, out, cwd=tmp_path)
         assert out.read_bytes() == before
 
 

@@ -1,10 +1,6 @@
 """Exported files behind mmpretrain's classifier interface."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
@@ -13,6 +9,7 @@ from mmengine.config import Config
 from mmpretrain import ImageClassificationInferencer
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
+from tool_runs import run_tool, succeed
 
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
@@ -20,7 +17,6 @@ from mmrepvgg.runtimes.classifier import ExportedClassifier, StackingDataPreproc
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.table import list_suffixes
 
-ROOT = Path(__file__).parent.parent
 # as in test_export.py, so that each is exported once in a session
 FULL = dict(precision='fp16', with_preprocess=True, softmax=True)
 FIXED = dict(dynamic_batch=False, batch_size=2)
@@ -138,19 +134,10 @@ def test_the_runner_gives_the_same_metrics_and_record(runner_cfg, small_source, 
 def test_the_tool_tests_an_exported_file(runner_cfg, export_once, tmp_path):
     path = export_once(runner_cfg, '.onnx')[1]
     runner_cfg.dump(tmp_path / 'config.py')
-    command = [sys.executable, str(ROOT / 'tools' / 'test.py'), str(tmp_path / 'config.py')]
-
-    def run(*args, **env):
-        return subprocess.run(
-            [*command, *map(str, args)], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **env}
-        )
-
-    done = run(path, '--metrics', 'accuracy', '--out', tmp_path / 'out.json')
-    assert done.returncode == 0, done.stderr
+    output = succeed('test', 'config.py', path, '--metrics', 'accuracy', '--out', 'out.json', cwd=tmp_path)
     top1 = json.loads((tmp_path / 'out.json').read_text())['metrics']['accuracy/top1']
-    assert done.stdout.splitlines()[-2] == f'accuracy/top1: {top1:.4f}'
-    (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = sys.modules['onnxruntime'] = None\n")
-    done = run(path, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+    assert output.splitlines()[-2] == f'accuracy/top1: {top1:.4f}'
+    done = run_tool('test', 'config.py', path, cwd=tmp_path, without=['torch', 'onnxruntime'])
     assert (done.returncode, done.stdout) == (1, '')
     assert done.stderr == (
         'test.py: error: ONNX files take onnxruntime, not installed here: pip install "mmrepvgg[onnx]"\n'

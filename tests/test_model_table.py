@@ -1,19 +1,16 @@
 """The metafile, the README and the models agree."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from mmengine.config import Config
+from tool_runs import ROOT, fail, succeed
 
 from mmrepvgg.models.archs import ARCHS
 from mmrepvgg.models.complexity import measure_cost
 from studies.model_table import BEGIN, END, render_table, update_table
 
-ROOT = Path(__file__).parents[1]
 README, METAFILE = ROOT / 'configs/repvgg/README.md', ROOT / 'configs/repvgg/metafile.yml'
 MODELS = yaml.safe_load(METAFILE.read_text())['Models']
 # ImageNet-1k top-1 / top-5 as published: authors, mmpretrain, mmcls (converted), timm (converted), MindCV.
@@ -110,10 +107,5 @@ def test_unknown_source_is_an_error():
 
 
 def test_tool_says_what_it_did():
-    command = [sys.executable, 'tools/update_model_table.py']
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == 'configs/repvgg/README.md: up to date\n'
-    result = subprocess.run([*command, '--readme', 'none.md'], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert 'none.md does not exist' in result.stderr
+    assert succeed('update_model_table', cwd=ROOT) == 'configs/repvgg/README.md: up to date\n'
+    assert 'none.md does not exist' in fail('update_model_table', '--readme', 'none.md', cwd=ROOT)

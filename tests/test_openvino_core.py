@@ -1,11 +1,8 @@
 """OpenVINO models come and go, and the process lives."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tool_runs import ROOT, run_python
 
 SCRIPT = """
 import signal, subprocess, sys
@@ -23,6 +20,5 @@ subprocess.run(['true'])
 
 def test_models_that_go_in_the_order_in_which_they_came(small_cfg, export_once):
     _, path = export_once(small_cfg, '.xml')
-    env = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}'}
-    done = subprocess.run([sys.executable, '-c', SCRIPT, str(path)], capture_output=True, text=True, env=env)
+    done = run_python('-c', SCRIPT, path, PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests"}')
     assert (done.returncode, done.stdout) == (0, 'True\na child has ended\n'), done.stderr

@@ -1,6 +1,4 @@
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ from mmengine.registry import DefaultScope, Registry
 from mmpretrain.models.backbones import RepVGG as OtherRepVGG
 from mmpretrain.registry import HOOKS, METRICS, OPTIM_WRAPPERS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from tool_runs import run_python
 
 import mmrepvgg
 from mmrepvgg import RepVGG, build_backbone, build_classifier
@@ -43,7 +42,7 @@ def test_the_prefixed_name_works_from_every_registry():
 
 def test_build_classifier_needs_nothing_imported_before():
     code = f'import mmrepvgg; print(type(mmrepvgg.build_classifier({CLASSIFIER!r}).backbone).__module__)'
-    assert run_python(code).stdout.splitlines()[-1] == 'mmrepvgg.models.backbone'
+    assert run_python('-c', code).stdout.splitlines()[-1] == 'mmrepvgg.models.backbone'
 
 
 def test_mmpretrains_own_class_stays_as_it_is():
@@ -69,13 +68,9 @@ def test_the_config_of_the_caller_is_not_changed():
     assert cfg == dict(type='RepVGG', arch='A0')
 
 
-def run_python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-
-
 def test_importing_the_package_imports_neither_torch_nor_mmpretrain():
     code = 'import sys, mmrepvgg; print([m for m in ("torch", "mmengine", "mmcv", "mmpretrain") if m in sys.modules])'
-    assert run_python(code).stdout.strip() == '[]'
+    assert run_python('-c', code).stdout.strip() == '[]'
 
 
 def test_every_public_name_resolves_and_others_do_not():
@@ -103,8 +98,8 @@ def test_without_mmcv_the_first_use_says_what_to_install(code):
         'import importlib.util as u; find = u.find_spec\n'
         'u.find_spec = lambda name, *a: None if name == "mmcv" else find(name, *a)\n'
     )
-    assert run_python(hide + 'import mmrepvgg').returncode == 0
-    done = run_python(f'{hide}import mmrepvgg.zoo.configs; {code}')
+    assert run_python('-c', hide + 'import mmrepvgg').returncode == 0
+    done = run_python('-c', f'{hide}import mmrepvgg.zoo.configs; {code}')
     assert done.returncode != 0
     assert 'pip install "mmcv-lite>=2.1,<2.3"' in done.stderr.splitlines()[-1]
 
@@ -117,4 +112,4 @@ def test_the_registry_is_imported_by_the_scope_alone():
         'torch.save(HistoryBuffer([1.0, 3.0], [1, 1]), file); file.seek(0)\n'
         'print(type(m).__module__, torch.load(file, weights_only=True).mean())'
     )
-    assert run_python(code).stdout.splitlines()[-1].split() == ['mmrepvgg.models.backbone', '2.0']
+    assert run_python('-c', code).stdout.splitlines()[-1].split() == ['mmrepvgg.models.backbone', '2.0']

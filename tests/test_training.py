@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from network_files import NARROW
 
 from mmrepvgg import load_config
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
-from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.images import UnreadableImageError
 from mmrepvgg.data.layout import DataError
 from mmrepvgg.data.samples import iterate_samples
@@ -24,27 +24,19 @@ from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.reparam.comparison import compare_forms
 from mmrepvgg.runtimes.export import export_model
 
-DIGITS = Path(__file__).parent.parent / 'configs' / 'repvgg' / 'repvgg-a0_digits.py'
 COUNT = itertools.count()
 KERNEL = 'backbone.stage_4.0.branch_3x3.conv.weight'
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('training') / 'digits'
-    prepare_digits(root)
-    return root
-
-
 @pytest.fixture
-def cfg(data) -> Config:
+def cfg(digit_images) -> Config:
     """One epoch of two iterations in which the kernels stay as they are."""
-    cfg = load_config(str(DIGITS))
-    cfg.model.backbone.arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4)
+    cfg = load_config('repvgg-a0_digits')
+    cfg.model.backbone.arch = NARROW
     for split, indices in (('train', 64), ('val', 20), ('test', 20)):
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=32, num_workers=0)  # and persistent_workers, which torch refuses without workers
-        loader.dataset.update(data_root=str(data), indices=indices)
+        loader.dataset.update(data_root=str(digit_images), indices=indices)
     cfg.optim_wrapper.optimizer.lr = 0.0
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.default_hooks.checkpoint.interval = 1
@@ -174,8 +166,8 @@ class TestClassesOfAnotherTraining:
     """Folders in the right number, one of them of another class: every label behind it would be wrong."""
 
     @pytest.fixture
-    def renamed(self, data, tmp_path) -> Path:
-        shutil.copytree(data / 'val', tmp_path / 'data/val')
+    def renamed(self, digit_images, tmp_path) -> Path:
+        shutil.copytree(digit_images / 'val', tmp_path / 'data/val')
         (tmp_path / 'data/val/0').rename(tmp_path / 'data/val/x')
         return tmp_path / 'data'
 
@@ -199,10 +191,10 @@ class TestClassesOfAnotherTraining:
             analyze(cfg, tmp_path / 'trained.pth', split='test')
 
 
-def test_a_damaged_image_is_named_by_the_comparison(cfg, data, tmp_path):
+def test_a_damaged_image_is_named_by_the_comparison(cfg, digit_images, tmp_path):
     save(cfg, tmp_path / 'trained.pth', seed=0)
     reparameterize_checkpoint(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
-    shutil.copytree(data / 'val', tmp_path / 'data/val')
+    shutil.copytree(digit_images / 'val', tmp_path / 'data/val')
     damaged = sorted((tmp_path / 'data/val/0').iterdir())[0]
     damaged.write_bytes(b'')
     cfg.test_dataloader.dataset.data_root = str(tmp_path / 'data')
