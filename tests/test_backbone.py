@@ -18,9 +18,9 @@ TINY_SE = dict(TINY, se_cfg=dict(ratio=4, divisor=1))
 RELATIVE_TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize('arch', ARCHS)
-def test_both_forms_agree_in_float32(randomise, arch):
-    backbone = randomise(RepVGG(arch)).eval()
+@pytest.mark.parametrize(('arch', 'base_channels'), [*((arch, 16) for arch in ARCHS), ('A0', 64)])
+def test_both_forms_agree_in_float32(randomise, arch, base_channels):
+    backbone = randomise(RepVGG(arch, base_channels=base_channels)).eval()
     x = torch.randn(1, 3, 64, 64)
     head = nn.Linear(1, 1000)
     with torch.no_grad():

@@ -3,7 +3,6 @@
 import os
 import pickle
 import pickletools
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from tool_runs import fail_here, run_tool
 
 from mmrepvgg.checkpoints import keymaps
 from mmrepvgg.checkpoints.convert import convert_checkpoint, read_translated
@@ -20,7 +20,6 @@ from mmrepvgg.checkpoints.paddle import read_paddle
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 
 FIXTURES = Path(__file__).parent / 'fixtures'
-TOOL = Path(__file__).parents[1] / 'tools/convert_checkpoint.py'
 
 # file, the system it must be recognised as, and its other names
 FILES = {
@@ -260,12 +259,9 @@ def test_missing_package(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- the tool
 
 
-def run_tool(*arguments):
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
 def test_tool(tmp_path):
-    done = run_tool(FIXTURES / 'paddle_train.pdparams', tmp_path / 'there.safetensors', '--target', 'timm')
+    source = FIXTURES / 'paddle_train.pdparams'
+    done = run_tool('convert_checkpoint', source, 'there.safetensors', '--target', 'timm', cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, '')
     assert 'source: paddleclas (90 of 90 keys are as in PaddleClas' in done.stdout
     assert "'num_blocks': (1, 2, 1, 1)" in done.stdout
@@ -277,7 +273,7 @@ def test_tool_reports_an_error_in_one_line(tmp_path):
     victim, destination = tmp_path / 'victim', tmp_path / 'ours.pth'
     destination.write_bytes(b'precious')
     _write_malicious(tmp_path / 'evil.pth', victim, torch.save)
-    done = run_tool(tmp_path / 'evil.pth', destination)
+    done = run_tool('convert_checkpoint', 'evil.pth', destination, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, '')
     assert done.stderr.count('\n') == 1
     assert 'evil.pth was refused' in done.stderr
@@ -293,8 +289,8 @@ def test_tool_reports_an_error_in_one_line(tmp_path):
         (['a.pth', 'b.pth', '--target', 'mindcv'], 'invalid choice'),
     ],
 )
-def test_tool_usage_errors(arguments, message):
-    done = run_tool(*arguments)
+def test_tool_usage_errors(arguments, message, tmp_path):
+    done = run_tool('convert_checkpoint', *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
 
@@ -303,14 +299,12 @@ def test_tool_refuses_to_overwrite_its_source(tmp_path):
     source = tmp_path / 'a.pth'
     convert_checkpoint(FIXTURES / 'paddle_train.pdparams', source)
     content = source.read_bytes()
-    done = run_tool(source, source)
-    assert done.returncode == 1
-    assert 'dst must be another file than src' in done.stderr
+    assert 'dst must be another file than src' in fail_here('convert', source, source, cwd=tmp_path)
     assert source.read_bytes() == content
 
 
-def test_tool_knows_all_systems():
-    done = run_tool('--help')
+def test_tool_knows_all_systems(tmp_path):
+    done = run_tool('convert_checkpoint', '--help', cwd=tmp_path)
     assert done.returncode == 0
     choices = done.stdout.replace('\n', '').replace(' ', '')
     assert f'{{auto,{",".join(keymaps.SYSTEMS)}}}' in choices

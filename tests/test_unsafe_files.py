@@ -2,17 +2,13 @@
 
 import json
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from tiny_runner import TINY_BACKBONE
-
-ROOT = Path(__file__).parents[1]
+from tool_runs import ROOT, run_python
 
 CONFIG = f"""
 default_scope = 'mmpretrain'
@@ -92,8 +88,8 @@ def results(tmp_path_factory):
     weights = {'backbone.stem.branch_3x3.conv.weight': torch.zeros(1)}
     torch.save(dict(state_dict=weights, payload=Payload()), folder / 'x.pth')
     commands = {name: [str(ROOT / f'tools/{tool}.py'), *rest] for name, (tool, *rest) in COMMANDS.items()}
-    driver = [sys.executable, '-c', DRIVER, json.dumps(commands)]
-    subprocess.run(driver, cwd=folder, check=True, capture_output=True)
+    done = run_python('-c', DRIVER, json.dumps(commands), cwd=folder)
+    assert done.returncode == 0, done.stderr
     return json.loads((folder / 'results.json').read_text())
 
 

@@ -1,29 +1,19 @@
 """A PSPNet on RepVGG: trained, switched and tested by the tools, as a user runs them."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from tool_runs import ROOT, fail, succeed
 
 from examples.segmentation.shapes import prepare_shapes
 from mmrepvgg import RepVGGBlock, build_backbone, reparameterize
 from mmrepvgg.models.building import build_model
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'examples/segmentation/pspnet_repvgg-a0_shapes.py'
 DEPLOY_CONFIG = ROOT / 'examples/segmentation/pspnet_repvgg-a0_shapes_deploy.py'
-
-
-def run_tool(folder: Path, name: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / f'tools/{name}.py', *arguments]
-    result = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
-    assert result.returncode == status, result.stderr[-2000:]
-    return result
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +22,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('segmentation')
     prepare_shapes(folder / 'data/shapes', num_train=32, num_val=8)
     options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
-    run_tool(folder, 'train', CONFIG, '--work-dir', 'psp', '--cfg-options', *options)
+    succeed('train', CONFIG, '--work-dir', 'psp', '--cfg-options', *options, cwd=folder)
     return folder
 
 
@@ -60,21 +50,20 @@ def test_whole_segmentor_switches_to_equal_predictions(trained, randomise):
 def test_tools_convert_and_test_both_forms(trained):
     source, destination = trained / 'psp/epoch_1.pth', trained / 'deploy.pth'
     for options in ([], ['--data', 'data/shapes/images/val']):
-        result = run_tool(trained, 'reparameterize_model', CONFIG, source, destination, *options)
-        found = re.search(r'largest difference (\S+) of the largest output on [28] (image|noise)', result.stdout)
-        assert found is not None, result.stdout
+        output = succeed('reparameterize_model', CONFIG, source, destination, *options, cwd=trained)
+        found = re.search(r'largest difference (\S+) of the largest output on [28] (image|noise)', output)
+        assert found is not None, output
         assert float(found[1]) < 1e-5
     scores = []
     for config, checkpoint in ((CONFIG, source), (DEPLOY_CONFIG, destination)):
-        output = run_tool(trained, 'test', config, checkpoint, '--work-dir', 'test').stdout
+        output = succeed('test', config, checkpoint, '--work-dir', 'test', cwd=trained)
         scores.append(re.findall(r'^(aAcc|mIoU|mAcc): (\d+\.\d+)$', output, re.MULTILINE))
     assert len(scores[0]) == 3
     assert scores[0] == scores[1]
 
-    wrong = run_tool(trained, 'test', CONFIG, destination, status=1).stderr
-    assert 'is in deploy form' in wrong
-    wrong = run_tool(trained, 'test', CONFIG, source, '--metrics', 'accuracy', status=1).stderr
-    assert 'are for classifiers, got a config of EncoderDecoder' in wrong
+    assert 'is in deploy form' in fail('test', CONFIG, destination, cwd=trained)
+    line = fail('test', CONFIG, source, '--metrics', 'accuracy', cwd=trained)
+    assert 'are for classifiers, got a config of EncoderDecoder' in line
 
 
 def test_a_classifiers_backbone_is_loaded_by_prefix(tmp_path, randomise):
