@@ -15,9 +15,9 @@ from ..checkpoints.writing import require_writable
 from ..models.norm_scales import clip_norm_scales
 from ..progress import track
 from ..reparam.switch import reparameterize
+from ..runtimes.format import Int8Model, Ranges
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.prepared import PreparedModel, prepare_model
-from ..runtimes.quantizer import Int8Model, Ranges
 from ..runtimes.table import find_format
 from .fallback import limit_drop
 from .measuring import Batch, compare, load_file, measure_accuracy, read_inputs, run_reference

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .format import ENTRY
-from .quantizer import Int8Model, Quantizer, Ranges, name_layer
+from .format import ENTRY, Int8Model, Quantizer, Ranges
 from .quiet import quiet
 
 if TYPE_CHECKING:
@@ -175,3 +174,11 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
             if following.name in owners:
                 nodes[owners[following.name]].append(node.name)
     return nodes
+
+
+def name_layer(weight: str) -> str:
+    """A layer's name, from the name that an exporter gave its weight; a block's convolution has the block's name."""
+    from ..models.forms import DEPLOY_BRANCH
+
+    name = weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')
+    return name.removesuffix(f'.{DEPLOY_BRANCH}')
