@@ -15,6 +15,9 @@ import torch
 from tool_runs import fail_here, run_tool, succeed
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
+from mmrepvgg.quantization.analysis.analyze import analyze
+from mmrepvgg.quantization.quantize import quantize_model
+from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
 from mmrepvgg.runtimes.export import ExportError, export_model
@@ -406,3 +409,14 @@ def test_the_reference_of_these_tests(small_cfg, small_source):
     images = make_images()
     expected = model.data_preprocessor(dict(inputs=images.clone()))['inputs']
     np.testing.assert_array_equal(normalise(images), expected)
+
+
+def test_several_labels_an_image_are_refused(small_cfg, small_source, tmp_path):
+    small_cfg.model.head.type = 'MultiLabelLinearClsHead'
+    settings = QuantizationSettings(eval_samples=0)
+    for write, suffix, options in ((export_model, '.ts', {}), (quantize_model, '.onnx', dict(settings=settings))):
+        with pytest.raises(ValueError, match='one label, and a MultiLabelLinearClsHead gives several'):
+            write(small_cfg, small_source, tmp_path / f'net{suffix}', **options)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match='one label, and a MultiLabelLinearClsHead gives several'):
+        analyze(small_cfg, small_source, split='train')

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
-from ..data.classes import get_trained_classes
+from ..data.classes import get_trained_classes, require_single_label
 from ..data.images import find_input_size
 from ..data.wrappers import get_dataset, iterate_datasets
 from ..models.backbone import RepVGG
@@ -56,8 +56,10 @@ def prepare_model(
 
     Raises:
         CheckpointError: If the checkpoint can't be read, or does not fit.
+        ValueError: If the classifier gives an image several labels.
         ExportError: If the model is no classifier on a RepVGG.
     """
+    require_single_label(cfg)
     weights = read_checkpoint(checkpoint, ema)
     model: Any = build_model(cfg, deploy=weights.is_deploy_form)
     load_weights(model, weights)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.loading import load_weights
 from ...checkpoints.reading import read_checkpoint
-from ...data.classes import get_trained_classes
+from ...data.classes import get_trained_classes, require_single_label
 from ...data.samples import iterate_samples
 from ...measures.accuracy import measure_percent
 from ...models.backbone import RepVGG
@@ -67,6 +67,7 @@ def analyze(
         ValueError: If the model is no classifier on a RepVGG or was trained for int8, or the data can't be used.
         CheckpointError: If the checkpoint can't be read, or does not fit.
     """
+    require_single_label(cfg)
     weights = read_checkpoint(checkpoint, ema)
     model: Any = build_model(cfg, deploy=weights.is_deploy_form)
     _check_classifier(model)
