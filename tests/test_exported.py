@@ -13,7 +13,12 @@ from tool_runs import run_tool, succeed
 
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
-from mmrepvgg.runtimes.classifier import ExportedClassifier, StackingDataPreprocessor, load_classifier
+from mmrepvgg.runtimes.classifier import (
+    ExportedClassifier,
+    StackingDataPreprocessor,
+    load_classifier,
+    make_exported_config,
+)
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.table import list_suffixes
 
@@ -114,14 +119,12 @@ def test_the_preprocessor_computes_what_mmpretrains_does(small_cfg, export_once)
 
 def test_the_runner_gives_the_same_metrics_and_record(runner_cfg, small_source, export_once, tmp_path):
     plain = Config(dict(runner_cfg))
-    files = {'checkpoint': small_source, 'exported': export_once(plain, '.ts')[1]}
+    exported = make_exported_config(plain, export_once(plain, '.ts')[1])
+    files = {'checkpoint': small_source, 'exported': exported}
     found = {}
-    for name, path in files.items():
+    for name, source in files.items():
         out = tmp_path / f'{name}.json'
-        evaluate(
-            Config(dict(runner_cfg)), path, str(tmp_path / 'work'),
-            metrics=['accuracy', 'f1-score'], out=out, exported=name == 'exported',
-        )  # fmt: skip
+        evaluate(Config(dict(runner_cfg)), source, str(tmp_path / 'work'), metrics=['accuracy', 'f1-score'], out=out)
         found[name] = json.loads(out.read_text())
     assert found['exported']['metrics'] == found['checkpoint']['metrics']
     assert {'accuracy/top1', 'accuracy/top5', 'single-label/f1-score'} <= set(found['exported']['metrics'])
@@ -147,7 +150,9 @@ def test_the_tool_tests_an_exported_file(runner_cfg, export_once, tmp_path):
 def test_what_does_not_fit(runner_cfg, export_once, tmp_path):
     path = export_once(runner_cfg, '.ts')[1]
     with pytest.raises(ValueError, match=r'one process: leave out `launcher`, got pytorch'):
-        evaluate(runner_cfg, path, str(tmp_path), exported=True, launcher='pytorch')
+        evaluate(runner_cfg, make_exported_config(runner_cfg, path), str(tmp_path), launcher='pytorch')
+    with pytest.raises(ValueError, match='takes the place of a classifier, got a config of UNet'):
+        make_exported_config(Config(dict(model=dict(type='UNet'))), path)
     model = load_classifier(runner_cfg, path)
     with pytest.raises(ValueError, match="mode must be 'tensor' or 'predict'.*got 'loss'"):
         model(torch.zeros(1, 3, 32, 32), mode='loss')

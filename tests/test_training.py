@@ -22,6 +22,7 @@ from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.reparam.comparison import compare_forms
+from mmrepvgg.runtimes.classifier import make_exported_config
 from mmrepvgg.runtimes.export import export_model
 
 COUNT = itertools.count()
@@ -180,9 +181,10 @@ class TestClassesOfAnotherTraining:
         reparameterize_checkpoint(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
         export_model(cfg, tmp_path / 'trained.pth', tmp_path / 'net.ts')
         cfg.test_dataloader.dataset.data_root = str(renamed)
-        for name, exported in (('trained.pth', False), ('mmcls.pth', False), ('net.ts', True)):
+        exported = make_exported_config(cfg, tmp_path / 'net.ts')
+        for source in (tmp_path / 'trained.pth', tmp_path / 'mmcls.pth', exported):
             with pytest.raises(DataError, match=self.MESSAGE):
-                evaluate(copy.deepcopy(cfg), tmp_path / name, str(tmp_path / 'test'), exported=exported)
+                evaluate(copy.deepcopy(cfg), source, str(tmp_path / 'test'))
         with pytest.raises(DataError, match=self.MESSAGE):
             compare_forms(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
         with pytest.raises(DataError, match=self.MESSAGE):
@@ -212,9 +214,11 @@ def test_a_report_that_can_not_be_written_is_noticed_before_the_test(cfg, tmp_pa
 
 def test_several_labels_an_image_have_no_such_metrics(cfg, tmp_path):
     cfg.model.head = dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=128)
-    for options in (dict(metrics=['accuracy']), dict(out=tmp_path / 'out.json'), dict(exported=True)):
+    for options in (dict(metrics=['accuracy']), dict(out=tmp_path / 'out.json')):
         with pytest.raises(ValueError, match='one label, and a MultiLabelLinearClsHead gives several'):
             evaluate(cfg, 'no.pth', str(tmp_path / 'test'), **options)
+    with pytest.raises(ValueError, match='one label, and a MultiLabelLinearClsHead gives several'):
+        make_exported_config(cfg, 'no.ts')
     with pytest.raises(ValueError, match='one label, and a'):
         next(iterate_samples(cfg, 'test'))
 

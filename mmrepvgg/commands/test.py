@@ -35,15 +35,15 @@ def run(args: argparse.Namespace) -> None:
     cfg = get_config(args, 'test_dataloader')
 
     from ..engine.testing import evaluate
+    from ..runtimes.classifier import make_exported_config
 
     results = evaluate(
         cfg,
-        args.checkpoint,
+        make_exported_config(cfg, args.checkpoint) if is_exported(args.checkpoint) else args.checkpoint,
         get_work_dir(args, cfg),
         metrics=args.metrics,
         out=args.out,
         launcher=args.launcher,
-        exported=is_exported(args.checkpoint),
     )
     for name, value in results.items():
         print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')

@@ -23,23 +23,22 @@ from .workers import drop_worker_options
 
 def evaluate(
     cfg: Config,
-    checkpoint: str | Path,
+    checkpoint: str | Path | Mapping[str, Any],
     work_dir: str,
     *,
-    exported: bool = False,
     metrics: Sequence[str] = (),
     out: str | Path | None = None,
     launcher: str = 'none',
 ) -> dict[str, Any]:
-    """Test ``checkpoint``, which must fit the model of ``cfg`` and its form exactly, or an exported file.
+    """Test a checkpoint, which must fit the model of ``cfg`` and its form exactly.
 
     Args:
-        cfg: The config. Its data is expected to be there (:func:`mmrepvgg.data.layout.check_data`).
-        checkpoint: The weights.
-        work_dir: Where the logs go.
-        exported: ``checkpoint`` is a file of ``export_model``, which takes the place of the model of ``cfg``.
-        metrics: Names from :data:`mmrepvgg.engine.metrics.METRICS`; none for the config's own evaluator.
-        out: A JSON file for the metrics and the prediction for each image.
+        cfg: The config. Its data must exist (:func:`mmrepvgg.data.layout.check_data` looks for it).
+        checkpoint: The weights; or the config of a classifier that has weights of its own, such as an exported file.
+            This classifier then takes the place of the model of ``cfg``.
+        work_dir: Folder for the logs.
+        metrics: Names from :data:`mmrepvgg.engine.metrics.METRICS`. Default: the evaluator of the config.
+        out: JSON file to write, with the metrics and the prediction of each image.
         launcher: How the processes were started.
 
     Returns:
@@ -49,32 +48,32 @@ def evaluate(
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
         DataError: If the data has other classes than the model.
-        ValueError: If ``metrics``, ``out`` or an exported file are given for a model that is no classifier, or gives
-            an image several labels; if an exported file does not fit, or is to be tested in several processes.
+        ValueError: If ``metrics`` or ``out`` are given for a model that is no classifier, or that gives an image
+            several labels; or if a model with weights of its own is to be tested in several processes.
         OSError: If ``out`` can't be written.
     """
     require_writable(out)
-    is_classifier = 'head' in cfg.model
-    if not is_classifier and (metrics or out is not None or exported):
-        raise ValueError(
-            '`metrics`, `out` and exported files are for classifiers, got a config of '
-            f'{get_type_name(cfg.model.type)}; leave them out, and its own test_evaluator is used'
-        )
-    if metrics or out is not None or exported:
+    if metrics or out is not None:
+        if 'head' not in cfg.model:
+            raise ValueError(
+                f'`metrics` and `out` are for classifiers, got a config of {get_type_name(cfg.model.type)}; leave them '
+                'out, and its own test_evaluator is used'
+            )
         require_single_label(cfg)
-    if exported and launcher != 'none':
-        raise ValueError(f'an exported file is tested in one process: leave out `launcher`, got {launcher}')
+    if isinstance(checkpoint, Mapping) and launcher != 'none':
+        raise ValueError(
+            f'a model with weights of its own is tested in one process: leave out `launcher`, got {launcher}'
+        )
     num_classes = get_num_classes(cfg)
-    weights = None if exported else read_checkpoint(checkpoint)
+    weights = None if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
     if metrics and num_classes is not None:
         cfg.test_evaluator = make_evaluator(metrics, num_classes)
     if num_classes is not None:
         check_topk(cfg, 'test_evaluator', num_classes)
-    if exported:
-        # by its registered name: this room imports nothing of the runtimes
-        cfg.model = dict(type='mmrepvgg.ExportedClassifier', path=str(checkpoint), num_classes=num_classes)
+    if isinstance(checkpoint, Mapping):
+        cfg.model = dict(checkpoint)
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
@@ -83,11 +82,11 @@ def evaluate(
 
     runner = Runner.from_cfg(cfg)
     model = getattr(runner.model, 'module', runner.model)
-    # Not by the Runner, which loads what fits and only logs what does not.
+    # The Runner would load what fits, and only log what does not.
     if weights is not None:
         load_weights(model, weights)
     if num_classes is not None:
-        meta = weights.meta if weights is not None else dict(dataset_meta=model._dataset_meta)
+        meta = weights.meta if weights is not None else dict(dataset_meta=getattr(model, '_dataset_meta', None))
         check_classes(runner.test_loop.dataloader.dataset, num_classes, get_trained_classes(meta))
     results = {name: _to_plain(value) for name, value in runner.test().items()}
     if out is not None and is_main_process():

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
-from ..data.classes import get_trained_classes
+from ..data.classes import get_trained_classes, require_single_label
+from ..data.layout import get_num_classes
 from ..models.building import build_model
+from ..models.config_types import get_type_name
 from ..models.fake_quant import set_fake_quantization
 from .loading import load_exported
 from .metadata import ExportMetadata
@@ -129,6 +131,25 @@ class ExportedClassifier(BaseClassifier):
         ]
 
 
+def make_exported_config(cfg: Config, path: str | Path) -> dict[str, Any]:
+    """The config of an exported file as a model, with which :func:`mmrepvgg.evaluate` tests it.
+
+    Args:
+        cfg: The config from which the file was exported.
+        path: The exported file.
+
+    Raises:
+        ValueError: If the model of ``cfg`` is no classifier, or gives an image several labels.
+    """
+    if 'head' not in cfg.model:
+        raise ValueError(
+            f'an exported file takes the place of a classifier, got a config of {get_type_name(cfg.model.type)}; give '
+            'the config from which it was exported'
+        )
+    require_single_label(cfg)
+    return dict(type='mmrepvgg.ExportedClassifier', path=str(path), num_classes=get_num_classes(cfg))
+
+
 def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
     """The model of ``cfg`` with the weights of a checkpoint in either form, or an exported file in its place.
 
@@ -145,7 +166,7 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
     """
     model: Any
     if is_exported(path):
-        model = ExportedClassifier(path, cfg.model.get('head', {}).get('num_classes'))
+        model = ExportedClassifier(path, get_num_classes(cfg))
     else:
         checkpoint = read_checkpoint(path)
         model = build_model(cfg, deploy=checkpoint.is_deploy_form)
