@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Arch(Mapping[str, Any]):
-    """One architecture; a mapping, too, as the dicts of mmpretrain's class are: ``arch['num_blocks']``.
+    """One architecture. It can be read like mmpretrain's dicts, too: ``arch['num_blocks']``.
 
     Attributes:
         num_blocks: Number of blocks of each stage.
         width_factor: Stage ``i`` (from 0) has ``int(base_channels * 2**i * width_factor[i])`` channels.
-        group_layer_map: Groups by the block's number, counted through all stages; the stem is block 0
-            and always dense. A block that is not named has one group.
+        group_layer_map: Number of groups for each block number. The blocks of all stages are counted from 1; a block
+            that is not named has one group, and so has the stem.
         se_cfg: Arguments of :class:`mmrepvgg.models.squeeze_excite.SELayer`, or None for no SE.
         se_after_act: Whether SE follows the activation (RepVGGplus) instead of preceding it.
-        stem_channels: Upper bound of the stem's channels; the first stage's width is the other one.
+        stem_channels: Largest number of channels of the stem. It never has more than the first stage.
     """
 
     num_blocks: tuple[int, ...]
@@ -81,15 +81,15 @@ ARCHS: dict[str, Arch] = {
     'B3g2': Arch(_B, (3, 3, 3, 5), _every_second(2)),
     'B3g4': Arch(_B, (3, 3, 3, 5), _every_second(4)),
     'D2se': Arch(_D, (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=16, divisor=1)),
-    # RepVGGplus; its training-only heads are AuxiliaryClsHead's
+    # RepVGGplus; AuxiliaryClsHead has the heads that it needs for training only
     'L2pse': Arch(_D, (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=4, divisor=1), se_after_act=True),
-    # YOLOX-PAI's backbone, which has a pooling of its own behind it (add_ppf=True)
+    # YOLOX-PAI's backbone; a pooling follows it (add_ppf=True)
     'yolox-pai-small': Arch((3, 5, 7, 3), (1, 1, 1, 1), stem_channels=32),
 }
 
 
 def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
-    """Look up a preset, or read a dict of :class:`Arch`'s fields, from JSON too.
+    """Look up a preset by its name, or make an :class:`Arch` from a dict of its attributes, which JSON may have kept.
 
     Raises:
         ValueError: If no preset has this name, or a field is unknown, missing or out of range.
@@ -107,7 +107,7 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
     if missing := sorted({'num_blocks', 'width_factor'} - set(arch)):
         raise ValueError(f'arch must have num_blocks and width_factor, missing: {", ".join(missing)}')
     values = {**arch, 'num_blocks': tuple(arch['num_blocks']), 'width_factor': tuple(arch['width_factor'])}
-    # mmpretrain's dicts have None for no groups, and JSON turns the numbers of blocks into strings
+    # mmpretrain's dicts have None where no block has groups, and JSON turns the block numbers into strings
     groups = arch.get('group_layer_map') or {}
     if not isinstance(groups, Mapping):
         raise TypeError(f'group_layer_map must be a dict or None, got {groups!r}')

@@ -26,31 +26,31 @@ class RepVGG(BaseModule):
     """RepVGG backbone, with the arguments and state-dict keys of mmpretrain's class.
 
     Args:
-        arch: A preset (``mmrepvgg.models.archs.ARCHS``) or a dict with ``num_blocks`` and ``width_factor`` and,
-            optionally, ``group_layer_map``, ``se_cfg``, ``se_after_act`` and ``stem_channels``.
-        in_channels: Channels of the image.
-        base_channels: Multiplied by ``width_factor`` and 1, 2, 4, ... to give the stages' channels.
-        out_indices: Stages whose output is returned, from 0; negative ones count from the last. A pair ``(stage,
-            block)`` is the output of one block, both from 0. Outputs come in the network's order.
+        arch: Name of a preset (a key of ``mmrepvgg.models.archs.ARCHS``), or a dict with ``num_blocks`` and
+            ``width_factor`` and, optionally, ``group_layer_map``, ``se_cfg``, ``se_after_act`` and ``stem_channels``.
+        in_channels: Number of channels of the image.
+        base_channels: Number of channels that is multiplied by ``2**i * width_factor[i]`` for stage ``i``.
+        out_indices: Stages whose outputs are returned. They are counted from 0; negative ones count from the last. A
+            pair ``(stage, block)`` asks for the output of one block. The network's order is kept.
         strides: Stride of each stage's first block. Stage ``i``'s output has stride ``2 * strides[0] * ... *
             strides[i]``.
         dilations: Dilation of each stage's blocks.
-        frozen_stages: 0 freezes the stem, ``k`` also stages 1 to ``k``: no gradient, batch norms in eval mode,
-            from construction on. -1 freezes nothing.
+        frozen_stages: 0 freezes the stem, ``k`` the stem and the first ``k`` stages: they have no gradient, and their
+            batch norms stay in eval mode. -1 freezes nothing.
         conv_cfg: Convolution of the training branches (default ``Conv2d``).
-        norm_cfg: Normalisation of the training branches; only batch norms can be switched.
-        act_cfg: Activation after each block; None for none.
+        norm_cfg: Normalisation of the training branches. Only batch norms can be switched.
+        act_cfg: Activation after each block, or None.
         with_cp: Recompute the branches in the backward pass to save memory.
-        deploy: Build the deploy form: one 3x3 convolution a block.
+        deploy: Build the deploy form: each block is one 3x3 convolution.
         norm_eval: Keep all batch norms in eval mode while training.
         add_ppf: Add mmpretrain's MTSPPF pooling (YOLOX-PAI) after the last stage.
-        init_cfg: Initialisation. ``dict(type='Pretrained', checkpoint=...)`` is read once.
-        deploy_norm: With ``deploy=True``, batch norm to insert behind each convolution, for fine-tuning a converted
-            model (``dict(type='BN')``); the switch folds it in again.
-        block: ``'RepVGGBlock'``, or ``'QARepVGGBlock'`` for models that are to be quantized. The deploy form is the
-            same.
-        quantization: Quantization-aware training of the train form, for example ``dict(granularity='per-tensor')``;
-            keys and meaning are those of :class:`mmrepvgg.models.fake_quant_settings.FakeQuantization`.
+        init_cfg: Initialisation of the weights, for example ``dict(type='Pretrained', checkpoint=...)``.
+        deploy_norm: Batch norm behind each convolution of the deploy form, for fine-tuning a converted model
+            (``dict(type='BN')``). It needs ``deploy=True``; the switch folds it in again.
+        block: ``'RepVGGBlock'``, or ``'QARepVGGBlock'`` for models that are to be quantized. Both have the same deploy
+            form.
+        quantization: Settings of quantization-aware training, for example ``dict(granularity='per-tensor')``. The keys
+            are the attributes of :class:`mmrepvgg.models.fake_quant_settings.FakeQuantization`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -138,7 +138,7 @@ class RepVGG(BaseModule):
                 block_index += 1
             self.add_module(stage_name, nn.Sequential(*blocks))
         self.ppf = _make_ppf(channels, norm_cfg, act_cfg) if add_ppf else nn.Identity()
-        # Child 0 is the stem; the last stage's output is taken behind the pooling.
+        # Child 0 is the stem. The pooling, if there is one, belongs to the output of the last stage.
         self._out_children = [i + 1 + (i == num_stages - 1) for i in self.out_indices if isinstance(i, int)]
         self._out_blocks: dict[int, set[int]] = {}
         for stage, number in (i for i in self.out_indices if isinstance(i, tuple)):
@@ -146,7 +146,7 @@ class RepVGG(BaseModule):
         self._has_out_blocks = bool(self._out_blocks)
         self._freeze_stages()
 
-    # No return annotation: TorchScript knows no tuples of variable length and gets a list.
+    # Without a return annotation, since TorchScript has no tuples of variable length and returns a list.
     def forward(self, x: Tensor):
         """``(N, C_in, H, W)`` -> a tuple of the ``out_indices`` stages' features.
 
@@ -154,7 +154,7 @@ class RepVGG(BaseModule):
         W / 2**(i + 2))``.
         """
         outs: list[Tensor] = []
-        # Not getattr by name, which can't be scripted: the children are the stem, the stages and the pooling.
+        # The children are the stem, the stages and the pooling. TorchScript can't look them up by their names.
         for index, module in enumerate(self.children()):
             if torch.jit.is_scripting():
                 if self._has_out_blocks:
@@ -174,15 +174,15 @@ class RepVGG(BaseModule):
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'RepVGG':
-        """As ``nn.Module.train``; frozen stages, and with ``norm_eval`` all batch norms, stay in eval mode."""
+        """Set the mode. Frozen stages stay in eval mode, and so do all batch norms with ``norm_eval``."""
         super().train(mode)
         if mode and self._warn_when_trained:
             self._warn_when_trained = False
             warnings.warn(
                 'training a RepVGG that was built with deploy=True: it has neither branches nor batch norms and will '
-                'be less accurate. Train with deploy=False and convert the result with '
-                '`reparameterize_checkpoint`; go on only to fine-tune a converted model.',
-                stacklevel=1,  # this module: a warning of the project's own is an error in its tests
+                'be less accurate. Train with deploy=False and convert the result with `reparameterize_checkpoint`. '
+                'Ignore this only when you fine-tune a converted model.',
+                stacklevel=1,  # the warning comes from this module: the project's tests make an error of it
             )
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -192,10 +192,11 @@ class RepVGG(BaseModule):
         return self
 
     def switch_to_deploy(self) -> None:
-        """Replace every block's branches by one convolution, in place, as :meth:`RepVGGBlock.switch_to_deploy` does.
+        """Replace the branches of every block by one convolution, in place. A second call does nothing.
 
         Raises:
-            FusionError: If a block can't be fused. The whole backbone is unchanged then.
+            FusionError: If a block can't be fused. No block has changed then.
+            OverflowError: If a kernel is too large for float16 weights. No block has changed then.
         """
         switch_blocks(self._named_blocks().values())
         self.deploy = True
@@ -211,13 +212,13 @@ class RepVGG(BaseModule):
             getattr(self, name).eval().requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        # All blocks before the first one loads: a refused state dict changes nothing.
+        # All blocks are checked before the first one loads, so that a refused state dict changes nothing.
         check_forms(self._named_blocks(prefix), state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _make_ppf(channels: int, norm_cfg: dict, act_cfg: dict | None) -> nn.Module:
-    # Imported here: mmpretrain.models takes seconds to import, and few want the pooling.
+    # Imported here: mmpretrain.models takes seconds to import, and few models have the pooling.
     from mmpretrain.models.backbones.repvgg import MTSPPF
 
     return MTSPPF(channels, channels, norm_cfg=norm_cfg, act_cfg=act_cfg)

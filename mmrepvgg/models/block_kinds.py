@@ -9,7 +9,7 @@ from .inserted_norm import InsertedNormBlock
 from .qarepvgg import QARepVGGBlock
 from .quantization_aware import QuantizationAwareBlock, QuantizationAwareQABlock
 
-# By the argument ``block`` of a backbone: the ordinary kind, and the one for quantization-aware training.
+# For each value of a backbone's argument ``block``: the ordinary class, and the one for quantization-aware training.
 BLOCKS: dict[str, tuple[type[RepVGGBlock], type[QuantizationAwareBlock]]] = {
     'RepVGGBlock': (RepVGGBlock, QuantizationAwareBlock),
     'QARepVGGBlock': (QARepVGGBlock, QuantizationAwareQABlock),
@@ -23,7 +23,7 @@ def choose_block(
     deploy_norm: dict | None,
     quantization: Mapping[str, Any] | None,
 ) -> Callable[..., RepVGGBlock]:
-    """What makes the blocks of a backbone with these arguments, from a block's other arguments.
+    """Choose the class of a backbone's blocks, and set the arguments in which the classes differ.
 
     Raises:
         ValueError: If there is no block of this name, or the arguments exclude each other.
@@ -34,8 +34,8 @@ def choose_block(
         raise ValueError(f'deploy_norm is inserted into the deploy form and needs deploy=True, got deploy={deploy!r}')
     if quantization is not None and deploy:
         raise ValueError(
-            f'quantization is trained in train form and needs deploy=False, got deploy={deploy!r}; of a converted '
-            'model the exported file is quantized'
+            f'quantization is trained in train form and needs deploy=False, got deploy={deploy!r}; export a converted '
+            'model with `export_model`, and quantize the file with `quantize_model`'
         )
     ordinary, quantization_aware = BLOCKS[name]
     if deploy_norm is not None:

@@ -20,21 +20,21 @@ class RepVGGBlock(BaseModule):
     """``act(SE(BN(conv3x3(x)) + BN(conv1x1(x)) + BN(x)))``, or ``act(SE(conv3x3(x)))`` in deploy form.
 
     The identity branch exists where input and output have the same shape. Arguments and state-dict keys are those of
-    mmpretrain's block. Stride, padding and dilation of the 3x3 convolution may be changed later, as segmentation codes
-    do: the 1x1 branch and the switch follow it.
+    mmpretrain's block. Segmentation codes change stride, padding and dilation of the 3x3 convolution later: the 1x1
+    branch and the switch follow it.
 
     Args:
-        padding: Padding of the 3x3 convolution. Where it differs from ``dilation`` there is no identity branch.
-        padding_mode: ``'zeros'``, ``'reflect'``, ``'replicate'`` or ``'circular'``; holds in both forms.
-        se_cfg: Arguments of :class:`SELayer`, which stays in the deploy form; None for no SE.
+        padding: Padding of the 3x3 convolution. If it differs from ``dilation``, there is no identity branch.
+        padding_mode: ``'zeros'``, ``'reflect'``, ``'replicate'`` or ``'circular'``, in both forms.
+        se_cfg: Arguments of :class:`SELayer`, which stays in the deploy form, or None for no SE.
         with_cp: Recompute the branches in the backward pass instead of storing them.
-        conv_cfg: Convolution of the branches. The deploy form's is always a plain ``Conv2d``.
+        conv_cfg: Convolution of the branches. The deploy form always has a plain ``Conv2d``.
         norm_cfg: Normalisation of the branches. Only batch norms can be switched.
-        act_cfg: Activation; None for none.
+        act_cfg: Activation, or None.
         se_after_act: SE follows the activation (RepVGGplus) instead of preceding it.
     """
 
-    # For torch.jit.script: the form is decided when the block is compiled.
+    # torch.jit.script compiles the block for the form that it has at that time.
     __constants__ = ['deploy', 'has_identity', 'own_padding', 'se_after_act', 'with_cp']
     __jit_unused_properties__ = ['is_init']
 
@@ -76,7 +76,7 @@ class RepVGGBlock(BaseModule):
         self.act = make_activation(act_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C_in, H, W)`` -> ``(N, C_out, H', W')``, with H' and W' as of the 3x3 convolution."""
+        """``(N, C_in, H, W)`` -> ``(N, C_out, H', W')``, the size that the 3x3 convolution gives."""
         y = self.branch_reparam(x) if self.deploy else self._compute_branches(x)
         return self.se_layer(self.act(y)) if self.se_after_act else self.act(self.se_layer(y))
 
@@ -98,20 +98,20 @@ class RepVGGBlock(BaseModule):
         return kernel.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
     def switch_to_deploy(self) -> None:
-        """Replace the branches by the equivalent convolution, in place; a second call does nothing.
+        """Replace the branches by the equivalent convolution, in place. A second call does nothing.
 
-        Keeps dtype, device, memory format, train or eval mode, and ``requires_grad`` (the convolution requires
-        it if any branch did). Draws no random number.
+        The block keeps its dtype, device, memory format and train or eval mode. The convolution requires gradients if
+        any branch did. No random number is drawn.
 
         Raises:
             FusionError: If a branch can't be fused. The block is unchanged then.
-            OverflowError: If the equivalent kernel is too large for the weights' dtype (float16). Likewise.
+            OverflowError: If the kernel is too large for float16 weights. The block is unchanged then.
         """
         switch_blocks([self])
 
     @torch.no_grad()
     def _fuse(self) -> nn.Conv2d:
-        """The convolution for the deploy form; the block itself stays as it is."""
+        """The convolution of the deploy form. The block itself does not change."""
         kernel, bias = self.get_equivalent_kernel_bias()
         check_half_range(kernel, bias)
         old = self._get_conv()
@@ -133,7 +133,7 @@ class RepVGGBlock(BaseModule):
         else:  # without else, TorchScript would compile both
             return self._sum_branches(x)
 
-    # What makes a kind of block: its branches, their sum, the sum as one kernel, the convolution with the geometry.
+    # The methods in which kinds of blocks differ: the branches, their sum, the sum as one kernel, the main convolution.
 
     def _make_branches(self) -> None:
         self.branch_norm: Any = build_norm_layer(self.norm_cfg, self.in_channels)[1] if self.has_identity else None
@@ -162,7 +162,7 @@ class RepVGGBlock(BaseModule):
     def _take_centres(self, x: Tensor) -> Tensor:
         """The pixels under the centre tap of the 3x3 convolution: the input of the 1x1 branch.
 
-        Subsampled, not strided: on AVX-512 oneDNN's weight gradient of strided 1x1 convolutions corrupts the heap.
+        A strided 1x1 convolution would do the same, but on AVX-512 oneDNN's weight gradient of it corrupts the heap.
         """
         conv = self.branch_3x3.conv
         conv_1x1 = self.branch_1x1.conv
@@ -176,11 +176,11 @@ class RepVGGBlock(BaseModule):
         return x if rows == 1 and columns == 1 else x[:, :, ::rows, ::columns]
 
     def _make_branch(self, kernel_size: int, with_norm: bool = True) -> Any:
-        """A convolution of 3x3, or of 1x1 for what :meth:`_take_centres` gives, and a norm behind it."""
+        """A 3x3 convolution, or a 1x1 convolution for the output of :meth:`_take_centres`, and a norm behind it."""
         options: dict[str, Any] = dict(groups=self.groups, bias=False)
         if kernel_size == 3:
             options |= dict(stride=self.stride, padding=self.padding, dilation=self.dilation)
-            if self.padding_mode != 'zeros':  # conv layers other than Conv2d need not know it
+            if self.padding_mode != 'zeros':  # not every layer in place of Conv2d has this argument
                 options['padding_mode'] = self.padding_mode
         conv = build_conv_layer(self.conv_cfg, self.in_channels, self.out_channels, kernel_size, **options)
         branch = nn.Sequential(OrderedDict(conv=conv))

@@ -9,16 +9,16 @@ from torch import nn
 from .config_types import get_type_name, iterate_parts
 from .fake_quant import set_fake_quantization
 
-# What takes an argument deploy.
+# The types that have an argument ``deploy``.
 _PARTS_WITH_FORM = ('RepVGG', 'AuxiliaryClsHead')
 
 
 def build_model(cfg: Config, deploy: bool) -> nn.Module:
     """Build ``cfg.model`` in the given form, in eval mode and on torch's default device.
 
-    No pretrained weights are read. The train form of a config with ``deploy_norm`` is the deploy form with these
-    norms inserted. With ``quantization`` the train form has its quantizers, switched off: what is compared,
-    measured and exported is the model in floating point. The deploy form has none.
+    No pretrained weights are read. If the config has ``deploy_norm``, its train form is the deploy form with these
+    norms inserted. If the config has ``quantization``, the train form has quantizers, which are switched off: the model
+    computes in floating point. The deploy form has no quantizers.
     """
     model_cfg = copy.deepcopy(cfg.model)
     for part in iterate_parts(model_cfg):

@@ -12,10 +12,10 @@ from .config_types import get_type_name
 
 
 class ImageClassifier(PlainImageClassifier):
-    """mmpretrain's ``ImageClassifier`` whose head follows the backbone.
+    """mmpretrain's ``ImageClassifier`` with a head that fits the backbone.
 
-    Where a ``LinearClsHead`` or an ``AuxiliaryClsHead`` on a RepVGG does not say otherwise, its ``in_channels`` (and
-    ``aux_channels``, ``deploy``) are the backbone's, so that a config names the arch and no width.
+    A ``LinearClsHead`` on a RepVGG gets its ``in_channels`` from the backbone, and an ``AuxiliaryClsHead`` also its
+    ``aux_channels`` and ``deploy``. What the config sets itself is kept.
     """
 
     def __init__(self, backbone: Any, neck: Any = None, head: Any = None, *args: Any, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds, activations."""
+"""The cost of a model: parameters, multiply-adds, activations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Cost:
     """The cost of one part of a model.
 
     Attributes:
-        name: Its name in the model, ``'backbone.stage_1'`` for example.
+        name: Name of the part, for example ``'backbone.stage_1'``.
         params: Number of parameters.
-        macs: Multiply-adds of its convolutions and linear layers for one image. Batch norms, activations, additions
-            and pooling are not counted.
-        activations: Elements of the outputs of its convolutions and linear layers for one image.
+        macs: Number of multiply-adds of its convolutions and linear layers for one image. Batch norms, activations,
+            additions and pooling are not counted.
+        activations: Number of outputs of its convolutions and linear layers for one image.
     """
 
     name: str
@@ -34,16 +34,16 @@ class Cost:
 def measure_cost(cfg: Config, deploy: bool, shape: tuple[int, int] = (224, 224)) -> list[Cost]:
     """Measure the model of ``cfg`` in one form, part by part, for the forward pass of one image.
 
-    Nothing is computed: the model has shapes and no numbers, so a large arch takes as long as a small one.
-    Training-only heads count in the train form.
+    The model has shapes and no numbers, so that a large arch takes as long as a small one. In train form the auxiliary
+    classifiers are counted, too.
 
     Args:
         cfg: The config.
-        deploy: Which form.
+        deploy: Measure the deploy form instead of the train form.
         shape: Height and width of the image in pixels.
 
     Returns:
-        list[Cost]: The stem, each stage and the other parts of the model; the last one, ``'total'``, is the whole.
+        list[Cost]: The stem, each stage and the other parts of the model, and ``'total'`` at the end.
 
     Raises:
         ValueError: If the shape is not two positive numbers.
@@ -52,10 +52,10 @@ def measure_cost(cfg: Config, deploy: bool, shape: tuple[int, int] = (224, 224))
         raise ValueError(f'shape must be two positive numbers, height and width in pixels, got {shape}')
     with torch.device('meta'):
         model = build_model(cfg, deploy)
-        image = torch.empty(1, _find_in_channels(model), *shape)
+        in_channels = next((module.in_channels for module in model.modules() if isinstance(module, RepVGG)), 3)
+        image = torch.empty(1, in_channels, *shape)
     activations: dict[str, int] = {}
-    _record_activations(model, activations)
-    _run_aux_heads(model)
+    _watch(model, activations)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
 
@@ -74,7 +74,7 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, inputs: Tensor) -> int:
-    """Multiply-adds of the convolutions and linear layers, as torch counts them (half its FLOPs)."""
+    """Number of multiply-adds of the convolutions and linear layers: half of the FLOPs that torch counts."""
     with FlopCounterMode(display=False) as counter:
         model(inputs)
     return counter.get_total_flops() // 2
@@ -89,23 +89,16 @@ def _split(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, part
 
 
-def _record_activations(model: nn.Module, activations: dict[str, int]) -> None:
+def _watch(model: nn.Module, activations: dict[str, int]) -> None:
+    """Let each forward pass fill ``activations``, by the names of the layers, and run the auxiliary classifiers."""
+
+    def compute_aux_scores(head: AuxiliaryClsHead, inputs: tuple) -> None:
+        head.compute_aux_scores(*inputs)
+
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(
                 lambda module, inputs, output, name=name: activations.update({name: output.numel()})
             )
-
-
-def _run_aux_heads(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, AuxiliaryClsHead):
-            module.register_forward_hook(_compute_aux_scores)
-
-
-def _compute_aux_scores(head: AuxiliaryClsHead, inputs: tuple, output: Tensor) -> None:
-    head.compute_aux_scores(*inputs)
-
-
-def _find_in_channels(model: nn.Module) -> int:
-    return next((module.in_channels for module in model.modules() if isinstance(module, RepVGG)), 3)
+        elif isinstance(module, AuxiliaryClsHead):
+            module.register_forward_pre_hook(compute_aux_scores)

@@ -1,14 +1,14 @@
-"""What a config names by its ``type``."""
+"""The parts of a config and their ``type``."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def get_type_name(part_type: Any) -> str:
-    """The bare name of a config's ``type``: a name with or without scope, or the class itself.
+    """The bare name of a config's ``type``.
 
-    ``'mmrepvgg.RepVGG'``, ``'RepVGG'`` and the class give ``'RepVGG'``. A config without type has None, which gives
-    ``''``.
+    ``'mmrepvgg.RepVGG'``, ``'RepVGG'`` and the class itself give ``'RepVGG'``. None, the type of a config without one,
+    gives ``''``.
     """
     name = part_type if isinstance(part_type, str) else getattr(part_type, '__name__', '')
     return name.rpartition('.')[-1]

@@ -15,10 +15,9 @@ def custom_l2(block: RepVGGBlock) -> Tensor:
 
         sum(K3^2) - sum(C^2) + sum((t3 * C + t1 * K1)^2 / (t3^2 + t1^2))
 
-    The eight outer taps are penalised as they are, the centre as it will be in the fused kernel, normalised so
-    that scaling the batch norms neither raises nor lowers it. The identity branch has no kernel to penalise and
-    takes no part, though it adds to the fused centre, too: the source's formula is kept, and the identity's gain
-    goes on with ordinary decay.
+    The eight outer taps are penalised as they are. The centre is penalised as it will be in the fused kernel, but the
+    scale of the batch norms has no influence. The formula is that of the source: it leaves out the identity branch,
+    which has no kernel, though that adds to the fused centre, too.
 
     Returns:
         Tensor: A scalar of the kernels' dtype, differentiable in K3 and K1 only.
@@ -31,15 +30,14 @@ def custom_l2(block: RepVGGBlock) -> Tensor:
         raise ValueError('custom L2 needs the branches of a block in train form, got one in deploy form')
     if not hasattr(block.branch_1x1, 'norm'):
         raise ValueError(
-            f'custom L2 is defined for the two batch norms of a RepVGGBlock, got a {type(block).__name__}; leave it '
-            'out: such blocks are trained with ordinary weight decay'
+            f'custom L2 is defined for the two batch norms of a RepVGGBlock, got a {type(block).__name__}; train such '
+            'blocks with ordinary weight decay'
         )
     kernel_3x3, kernel_1x1 = block.branch_3x3.conv.weight, block.branch_1x1.conv.weight
     scale_3x3, scale_1x1 = (_get_scale(branch.norm, kernel_3x3) for branch in (block.branch_3x3, block.branch_1x1))
     centre = kernel_3x3[:, :, 1:2, 1:2]
     fused = scale_3x3 * centre + scale_1x1 * kernel_1x1
-    # Gains of exactly zero in both branches: 0 / 0, whose limit along any pair of gains is finite. The fused
-    # centre is zero then, so is its penalty.
+    # If both gains are exactly 0, the quotient is 0 / 0. The fused centre is 0 then, and so is its penalty.
     squares = (scale_3x3.square() + scale_1x1.square()).clamp_min(torch.finfo(fused.dtype).tiny)
     return kernel_3x3.square().sum() - centre.square().sum() + (fused.square() / squares).sum()
 

@@ -9,24 +9,24 @@ from .int8 import MAX_UINT8, fake_quantize_activations
 
 
 class ActivationQuantizer(nn.Module):
-    """Round a tensor to the grid of uint8 between a minimum and a maximum (:func:`find_uint8_grid`).
+    """Round a tensor to the 256 values of uint8 between a minimum and a maximum.
 
-    In train mode each batch moves the range before it is used: the first one sets it, later ones move it by moving
-    average. Batches that are not finite, as of an overflow under mixed precision, are left out. In distributed runs the
-    batch's range is that over all processes. In eval mode, while nothing was observed, the input goes through as it is.
+    In train mode the first batch sets the range, and later ones move it by moving average, before it is used. A batch
+    that is not finite (an overflow under mixed precision) is left out. In distributed runs the batches of all processes
+    count as one. In eval mode a quantizer without a range returns its input.
 
-    Learned ranges are set by the first batch and then trained as parameters, as in LSQ (Esser et al., ICLR 2020,
-    arXiv:1902.08153; LSQ+, arXiv:2004.09576, for the zero point): gradients go straight through the rounding, and are
+    A learned range is set by the first batch and then trained as two parameters, as in LSQ (Esser et al., ICLR 2020,
+    arXiv:1902.08153; for the zero point LSQ+, arXiv:2004.09576): gradients go straight through the rounding, and are
     scaled by ``1 / sqrt(values per image * 255)``.
 
     Args:
         learned: Train the range by gradient.
-        momentum: What a new batch counts for in the moving average.
+        momentum: Weight of a new batch in the moving average.
 
     Attributes:
-        min_value, max_value (Tensor): The range, scalars; buffers, or parameters when learned. ``inf`` and ``-inf``
-            before the first batch.
-        enabled (bool): Whether the block simulates int8 at all, as :func:`set_fake_quantization` sets it.
+        min_value, max_value (Tensor): Bounds of the range, scalars: buffers, or parameters of a learned range. Before
+            the first batch they are ``inf`` and ``-inf``.
+        enabled (bool): Whether the quantizer rounds. If it does not, its block computes in floating point.
         observes (bool): Whether batches move an observed range in train mode.
     """
 
@@ -47,7 +47,7 @@ class ActivationQuantizer(nn.Module):
                 self.register_buffer(name, torch.tensor(value))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape and floating dtype -> the same, on the grid."""
+        """Round ``x``, of any shape and floating dtype, to the grid."""
         if not self.enabled:
             return x
         if self.training and self.observes and not (self.learned and self._has_range()):
@@ -65,32 +65,32 @@ class ActivationQuantizer(nn.Module):
         return bool(self.min_value <= self.max_value)
 
     def _has_range(self) -> bool:
-        # once there is one it stays, and a GPU need not be waited for again
+        # A range never goes away again. Asking the tensors each time would wait for the GPU.
         self._was_observed = self._was_observed or self.is_observed
         return self._was_observed
 
     @torch.no_grad()
     def observe(self, x: Tensor, momentum: float) -> None:
-        """Move the range towards that of ``x``; the first time, to it."""
+        """Move the range towards the minimum and maximum of ``x``. The first call sets it to them."""
         low, high = torch.aminmax(x)
         batch = torch.stack([-low, high]).to(self.min_value.dtype)
         all_reduce(batch, 'max')
         low, high = -batch[0], batch[1]
         is_first, is_finite = self.min_value > self.max_value, batch.isfinite().all()
         for value, new in ((self.min_value, low), (self.max_value, high)):
-            # without a branch in Python, for which a GPU would have to be waited for
+            # torch.where, since an ``if`` in Python would wait for the GPU
             moved = torch.where(is_first, new, value + momentum * (new - value))
             value.copy_(torch.where(is_finite, moved, value))
 
     def get_range(self) -> tuple[Tensor, Tensor]:
-        """The range that the grid covers, 0 included: minimum and maximum, scalars."""
+        """Minimum and maximum of the grid, scalars. The grid always includes 0."""
         return self.min_value.clamp(max=0), self.max_value.clamp(min=0)
 
     def _quantize_learned(self, x: Tensor) -> Tensor:
         share = (x[0].numel() * MAX_UINT8) ** -0.5
         low, high = (_scale_gradient(bound, share) for bound in self.get_range())
         scale = (high - low) / MAX_UINT8
-        # as find_uint8_grid has it for a range of zero width
+        # a range of zero width has the scale 1, as in find_uint8_grid
         scale = torch.where(scale >= torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
         zero_point = _round_straight_through(-low / scale)
         steps = (_round_straight_through(x / scale) + zero_point).clamp(0, MAX_UINT8)
@@ -108,12 +108,12 @@ def _scale_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 def find_quantizers(model: nn.Module) -> dict[str, ActivationQuantizer]:
-    """The activation quantizers in ``model`` by their module paths; none unless it is trained quantization-aware."""
+    """The activation quantizers of ``model`` by their module paths. Only quantization-aware training has some."""
     return {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
 
 
 def set_fake_quantization(model: nn.Module, enabled: bool) -> None:
-    """Let all blocks simulate int8, or compute in floating point as without quantization-aware training."""
+    """Let all blocks of ``model`` simulate int8, or let them compute in floating point."""
     for quantizer in find_quantizers(model).values():
         quantizer.enabled = enabled
 
@@ -126,17 +126,17 @@ def get_activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
 
     Returns:
         dict[str, tuple[float, float]]: Minimum (0 or below) and maximum (0 or above) by the path of the block, for
-        example ``'backbone.stage_1.0'``. Empty without such blocks.
+        example ``'backbone.stage_1.0'``. The dict is empty if there are no such blocks.
 
     Raises:
-        ValueError: If a range was never observed.
+        ValueError: If a quantizer has no range yet.
     """
     ranges = {}
     for name, quantizer in find_quantizers(model).items():
         if not quantizer.is_observed:
             raise ValueError(
-                f'{name} has observed no input yet, so that there is no range; run the model in train mode first, or '
-                'train with QuantizationAwareHook'
+                f'{name} has observed no input yet and has no range; run the model in train mode first, or train it '
+                'with QuantizationAwareHook'
             )
         low, high = quantizer.get_range()
         ranges[name.removesuffix(f'.{INPUT_QUANTIZER}')] = low.item(), high.item()

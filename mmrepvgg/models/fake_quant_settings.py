@@ -1,23 +1,24 @@
-"""How a block simulates int8 in training. Imports no torch, so that the command line can name the choices at once."""
+"""The settings of quantization-aware training. Imports no torch, so that the command line can name them at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-# One scale for the whole of a kernel, or one for each output channel.
+# One scale for a whole kernel, or one for each of its output channels.
 GRANULARITIES = ('per-tensor', 'per-channel')
 RANGES = ('observed', 'learned')
 
 
 @dataclass(frozen=True)
 class FakeQuantization:
-    """How a block simulates int8.
+    """Settings with which a block simulates int8.
 
     Attributes:
-        granularity: ``'per-channel'``, one scale for each output channel of a kernel, or ``'per-tensor'``, one for all.
-        ranges: The activations' ranges are ``'observed'`` (moving averages of the batches' minima and maxima) or
-            ``'learned'`` by gradient.
-        momentum: What a new batch counts for in the moving average. Not used by learned ranges.
+        granularity: ``'per-channel'`` for one scale for each output channel of a kernel, or ``'per-tensor'`` for one
+            scale for the whole kernel.
+        ranges: ``'observed'`` for activation ranges that are moving averages of the batches' minima and maxima, or
+            ``'learned'`` for ranges that are trained by gradient.
+        momentum: Weight of a new batch in the moving average. Learned ranges do not use it.
 
     Raises:
         ValueError: If a value is out of range.
@@ -33,7 +34,7 @@ class FakeQuantization:
 
         Raises:
             TypeError: If ``cfg`` is no dict.
-            ValueError: If it has an unknown key, or a value is out of range.
+            ValueError: If a key is unknown, or a value is out of range.
         """
         if not isinstance(cfg, Mapping):
             raise TypeError(f"quantization must be a dict such as dict(granularity='per-channel') or None, got {cfg!r}")

@@ -1,4 +1,4 @@
-"""The forms of a block in a state dict, and the refusal of the wrong one."""
+"""The forms of a block in a state dict. A state dict of the wrong form is refused."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,64 +6,52 @@ from typing import Any
 from torch import nn
 
 TRAIN_BRANCHES = ('branch_3x3', 'branch_1x1', 'branch_norm')
-SUM_NORM = 'norm'  # QARepVGG's, behind the sum of the branches
+SUM_NORM = 'norm'  # behind the sum of the branches of a QARepVGG block
 DEPLOY_BRANCH = 'branch_reparam'
 DEPLOY_NORM = 'deploy_norm'  # inserted behind the convolution of the deploy form
-INPUT_QUANTIZER = 'input_quantizer'  # quantization-aware training's, in train form
+INPUT_QUANTIZER = 'input_quantizer'  # of quantization-aware training, in train form
 
-# A state dict with keys below one of the first names is refused by a block that has no module of the second one.
-_REFUSALS = (
-    (
-        (DEPLOY_NORM,),
-        DEPLOY_NORM,
+# A block without the first module of a row refuses a state dict that has keys of any module of this row.
+_REFUSALS = {
+    (DEPLOY_NORM,): (
         'has inserted batch norms (it has {}), but the model has none; fold them with `reparameterize_checkpoint` and '
-        'the config that inserts them',
+        'the config that inserts them'
     ),
-    (
-        TRAIN_BRANCHES,
-        'branch_3x3',
+    TRAIN_BRANCHES: (
         'is in train form (it has {}), but the model is in deploy form; convert the checkpoint with '
-        '`reparameterize_checkpoint` and the train config',
+        '`reparameterize_checkpoint` and the train config'
     ),
-    (
-        (DEPLOY_BRANCH,),
-        DEPLOY_BRANCH,
+    (DEPLOY_BRANCH,): (
         'is in deploy form (it has {}), but the model is in train form; use the deploy config (deploy=True), or load '
-        'the train-form checkpoint from which `reparameterize_checkpoint` made it',
+        'the train-form checkpoint from which `reparameterize_checkpoint` made it'
     ),
-    (
-        (SUM_NORM,),
-        SUM_NORM,
+    (SUM_NORM,): (
         'has QARepVGG blocks (it has {}), but the model has RepVGG blocks; use a qarepvgg config '
-        "(backbone.block='QARepVGGBlock')",
+        "(backbone.block='QARepVGGBlock')"
     ),
-    (
-        ('branch_1x1.norm',),
-        'branch_1x1.norm',
+    ('branch_1x1.norm',): (
         'has RepVGG blocks (it has {}), but the model has QARepVGG blocks; use a repvgg config '
-        "(backbone.block='RepVGGBlock')",
+        "(backbone.block='RepVGGBlock')"
     ),
-    (
-        (INPUT_QUANTIZER,),
-        INPUT_QUANTIZER,
+    (INPUT_QUANTIZER,): (
         'is of quantization-aware training (it has {}), but the model has no quantizers; use the config with which it '
-        'was trained (backbone.quantization=dict(...)); `quantize_model` makes its int8 file',
+        'was trained (backbone.quantization=dict(...)), or make its int8 file with `quantize_model`'
     ),
-)
+}
 
 
 class CheckpointFormError(RuntimeError):
-    """A state dict of the other form: train-form weights for a deploy-form model, or the other way."""
+    """A state dict of another form than the model, for example train-form weights for a deploy-form model."""
 
 
 def check_forms(blocks: Mapping[str, nn.Module], state_dict: Mapping[str, Any]) -> None:
-    """Refuse a state dict of another form, of which a non-strict load would take next to nothing.
+    """Refuse a state dict of another form. A non-strict load would take almost nothing of it.
 
-    A quantizer or an inserted norm that the state dict has nothing of is no error: the quantizer is to observe its
-    range yet, and the norm starts as the identity function.
+    A state dict may lack the keys of a quantizer, which then observes its range, and those of an inserted norm, which
+    then starts as the identity function.
 
     Args:
-        blocks: The blocks that are to load it, by what their keys begin with, the final dot included.
+        blocks: The blocks that load it, by the prefix of their keys, with the final dot.
         state_dict: The state dict.
 
     Raises:
@@ -71,8 +59,8 @@ def check_forms(blocks: Mapping[str, nn.Module], state_dict: Mapping[str, Any]) 
     """
     for prefix, block in blocks.items():
         modules = {name for name, _ in block.named_modules()}
-        for parts, module, message in _REFUSALS:
+        for parts, message in _REFUSALS.items():
             starts = tuple(f'{prefix}{part}.' for part in parts)
             found = next((key for key in state_dict if key.startswith(starts)), None)
-            if found and module not in modules:
+            if found and parts[0] not in modules:
                 raise CheckpointFormError(f'the checkpoint {message.format(found)}')

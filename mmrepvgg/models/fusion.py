@@ -1,6 +1,6 @@
 """Kernel algebra: the pure functions behind the switch (paper, Section 3.3 and Figure 4).
 
-Everything here computes in float64 and is differentiable; who calls it rounds the result once.
+All functions compute in float64 and are differentiable. The caller rounds the result once.
 """
 
 import copy
@@ -18,17 +18,17 @@ class FusionError(TypeError):
 
 
 def get_conv_weight(conv: Any) -> Tensor:
-    """The kernel with which ``conv`` convolves, as float64.
+    """The kernel with which ``conv`` convolves, float64.
 
-    Plain convolutions use their parameter; weight-standardising ones (``ConvWS``, ``ConvAWS``) use a
-    function of it, and fusing the parameter instead is silently wrong.
+    A plain convolution uses its parameter. A weight-standardising one (``ConvWS``, ``ConvAWS``) uses a function of it:
+    fusing the parameter would be wrong.
 
     Returns:
         Tensor: ``(C_out, C_in // groups, k, k)``.
 
     Raises:
-        FusionError: If ``conv`` is of a type whose kernel is unknown here (a deformable or padding-adaptive
-            convolution, for example, is no fixed linear filter).
+        FusionError: If the kernel of this type is not known. A deformable convolution, for example, is no fixed linear
+            filter.
     """
     if type(conv) is ConvWS2d:
         weight = conv.weight.double()
@@ -42,18 +42,18 @@ def get_conv_weight(conv: Any) -> Tensor:
     if isinstance(conv, nn.Conv2d) and _computes_like(conv, nn.Conv2d):
         return conv.weight.double()
     raise FusionError(
-        f'cannot fuse {type(conv).__name__}: the kernel that it convolves with is not known here; allowed are Conv2d, '
-        'ConvWS and ConvAWS (conv_cfg=dict(type=...)), and subclasses of Conv2d that compute the same'
+        f'cannot fuse {type(conv).__name__}: its kernel is not known; allowed are Conv2d, ConvWS and ConvAWS '
+        '(conv_cfg=dict(type=...)), and subclasses of Conv2d that compute the same function'
     )
 
 
 def get_norm_scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """Write a batch norm in eval mode as ``scale * x + shift``, both float64 and ``(C,)``.
 
-    Takes ``BatchNorm2d``, ``SyncBatchNorm`` and other subclasses; ``affine=False`` counts as gain 1, bias 0.
+    ``BatchNorm2d``, ``SyncBatchNorm`` and other subclasses are allowed. ``affine=False`` counts as gain 1 and bias 0.
 
     Raises:
-        FusionError: If ``norm`` is no batch norm, or keeps no running statistics.
+        FusionError: If ``norm`` is no batch norm, keeps no running statistics, or computes another function.
     """
     if not isinstance(norm, _BatchNorm):
         raise FusionError(
@@ -63,13 +63,13 @@ def get_norm_scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
     if norm.running_mean is None or norm.running_var is None:
         raise FusionError(
             f'cannot fuse a {type(norm).__name__} without running statistics (track_running_stats=False): it '
-            'normalises by each batch also in eval mode; train with track_running_stats=True'
+            'normalises by each batch in eval mode, too; train with track_running_stats=True'
         )
     base = nn.SyncBatchNorm if isinstance(norm, nn.SyncBatchNorm) else _BatchNorm
     if not _computes_like(norm, base):
         raise FusionError(
-            f'cannot fuse {type(norm).__name__}: its forward does more than a batch norm in eval mode, so that '
-            'folding its statistics would change the function; use a plain batch norm'
+            f'cannot fuse {type(norm).__name__}: its forward does more than a batch norm in eval mode, and folding '
+            'its statistics would change the function; use a plain batch norm'
         )
     mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -82,10 +82,10 @@ def get_norm_scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _computes_like(module: Any, base: type[nn.Module]) -> bool:
-    """Whether ``module``, of a subclass of ``base``, is the same function as ``base`` would be in eval mode.
+    """Whether ``module``, whose class is a subclass of ``base``, computes the same function as ``base`` in eval mode.
 
-    Subclasses of libraries and users override ``forward`` for harmless reasons (empty inputs, statistics across
-    GPUs) and for others (an activation, a padding of their own), so the function itself is compared.
+    Some subclasses override ``forward`` for harmless reasons (empty inputs, statistics across GPUs), others add an
+    activation or a padding. So the outputs are compared.
     """
     if type(module).forward is base.forward:
         return True
@@ -100,7 +100,7 @@ def _computes_like(module: Any, base: type[nn.Module]) -> bool:
 def fuse_conv_norm(branch: nn.Sequential) -> tuple[Tensor, Tensor]:
     """Fold a convolution and the norm behind it: kernel ``(C_out, C_in // groups, k, k)`` and bias ``(C_out,)``.
 
-    Not ``torch.nn.utils.fuse_conv_bn_weights``: that returns new Parameters, which cuts the gradient.
+    ``torch.nn.utils.fuse_conv_bn_weights`` returns new Parameters, through which no gradient goes.
     """
     conv, norm = branch
     scale, shift = get_norm_scale_shift(norm)
@@ -119,7 +119,7 @@ def fuse_identity_norm(norm: nn.Module, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def make_identity_kernel(like: Tensor, groups: int) -> Tensor:
-    """The kernel that changes nothing, of the shape ``(C, C // groups, 3, 3)``, dtype and device of ``like``."""
+    """The kernel of the identity function, with the shape ``(C, C // groups, 3, 3)``, dtype and device of ``like``."""
     return nn.init.dirac_(torch.zeros_like(like, requires_grad=False), groups)
 
 
@@ -132,7 +132,7 @@ def check_half_range(kernel: Tensor, bias: Tensor) -> None:
     """Refuse an equivalent kernel or bias that was rounded to infinity.
 
     Raises:
-        OverflowError: If one is float16 and too large for it.
+        OverflowError: If they are float16 and have infinite values.
     """
     if kernel.dtype == torch.float16 and not (kernel.isfinite().all() and bias.isfinite().all()):
         raise OverflowError(

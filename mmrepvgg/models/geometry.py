@@ -1,4 +1,4 @@
-"""What the convolutions of a block's branches must have in common: stride, padding and dilation."""
+"""Stride, padding and dilation of the convolutions in a block's branches."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 def check_geometry(
     in_channels: int, out_channels: int, stride: int, padding: int, dilation: int, groups: int, padding_mode: str
 ) -> None:
-    """Check arguments of a block.
+    """Check the arguments of a block that concern its convolutions.
 
     Raises:
-        TypeError: If one that must be an integer is none.
-        ValueError: If one is out of range.
+        TypeError: If a number is not an integer.
+        ValueError: If an argument is out of range.
     """
     positive = dict(in_channels=in_channels, out_channels=out_channels, stride=stride, dilation=dilation, groups=groups)
     for name, value in dict(**positive, padding=padding).items():
@@ -36,30 +36,30 @@ def check_geometry(
 
 
 def make_deploy_conv(like: Any, device: str | None = None) -> nn.Conv2d:
-    """The convolution of the deploy form with the geometry of ``like``: a block, or its 3x3 convolution."""
+    """Make the convolution of the deploy form. ``like`` gives its geometry: a block, or its 3x3 convolution."""
     geometry = like.in_channels, like.out_channels, 3, like.stride, like.padding, like.dilation, like.groups
     return nn.Conv2d(*geometry, padding_mode=like.padding_mode, device=device)
 
 
 def add_margins(x: Tensor, rows: int, columns: int, padding_mode: str) -> Tensor:
-    """Pad ``(N, C, H, W)`` at all sides, as a convolution with this padding mode does; negative margins are cut off."""
+    """Pad ``(N, C, H, W)`` as a convolution with this padding mode does. A negative number cuts rows or columns off."""
     mode = 'constant' if padding_mode == 'zeros' or rows < 0 or columns < 0 else padding_mode
     return F.pad(x, [columns, columns, rows, rows], mode)
 
 
 def make_pairs(*convs: Any) -> None:
-    """Write a stride, padding or dilation that was changed to an integer as torch's layers have it: as a pair."""
+    """Turn strides, paddings and dilations that were changed to integers into pairs, as torch's layers have them."""
     for conv in convs:
         if int in (type(conv.stride), type(conv.padding), type(conv.dilation)):
             conv.stride, conv.padding, conv.dilation = map(_pair, (conv.stride, conv.padding, conv.dilation))
 
 
 def require_agreement(conv: Any, conv_1x1: Any, has_identity: bool) -> None:
-    """Refuse branches that are not one 3x3 convolution, since a convolution was changed after construction.
+    """Refuse branches that no longer equal one 3x3 convolution, because a convolution was changed after construction.
 
     Args:
         conv: The 3x3 convolution. The block follows its geometry.
-        conv_1x1: The one of the 1x1 branch, which has stride 1 unless it was given another one later.
+        conv_1x1: The 1x1 convolution. It has stride 1 unless it was changed.
         has_identity: Whether there is an identity branch.
 
     Raises:

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 
 class AuxiliaryClsHead(LinearClsHead):
-    """A linear classifier on the last feature map, and a small one on each earlier map for training only.
+    """A linear classifier on the last feature map, and an auxiliary classifier on each earlier map (RepVGGplus).
 
-    ``loss = loss(last) + aux_loss_weight * sum(loss(earlier))`` (RepVGGplus). It pools the maps itself: use no neck.
-    State-dict keys: ``fc.*`` and ``aux_heads.{i}.{conv,norm,fc}.*``.
+    Auxiliary classifiers are for training only: ``loss = loss(last) + aux_loss_weight * sum(loss(earlier))``. The head
+    pools the maps itself: use no neck. State-dict keys: ``fc.*`` and ``aux_heads.{i}.{conv,norm,fc}.*``.
 
     Args:
         num_classes: Number of classes.
-        in_channels: Channels of the last feature map.
-        aux_channels: Channels of the earlier ones, in the order of the backbone's outputs.
-        aux_loss_weight: Weight of each earlier map's loss.
-        deploy: Build without the auxiliary classifiers.
+        in_channels: Number of channels of the last feature map.
+        aux_channels: Numbers of channels of the earlier maps, in the order of the backbone's outputs.
+        aux_loss_weight: Weight of the loss of each auxiliary classifier.
+        deploy: Build the head without auxiliary classifiers.
         **kwargs: Further arguments of mmpretrain's ``LinearClsHead``.
     """
 
@@ -41,11 +41,11 @@ class AuxiliaryClsHead(LinearClsHead):
         )
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """The last of ``feats``, ``(N, C, H, W)`` -> ``(N, C)``."""
+        """Pool the last feature map: ``(N, C, H, W)`` -> ``(N, C)``."""
         return feats[-1].mean((2, 3))
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: list, **kwargs: Any) -> dict[str, Tensor]:
-        """The losses by name: ``loss``, and ``loss_aux_{i}`` for each auxiliary classifier, already weighted.
+        """The losses by name: ``loss``, and the weighted ``loss_aux_{i}`` of each auxiliary classifier.
 
         Raises:
             ValueError: If ``feats`` are not one map for each auxiliary classifier and the last one.
@@ -57,7 +57,7 @@ class AuxiliaryClsHead(LinearClsHead):
         return losses
 
     def compute_aux_scores(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """The scores ``(N, num_classes)`` of each auxiliary classifier; none in deploy form."""
+        """The scores ``(N, num_classes)`` of each auxiliary classifier. The deploy form has none."""
         if self.aux_heads and len(feats) != len(self.aux_heads) + 1:
             raise ValueError(
                 f'the backbone must return {len(self.aux_heads)} feature maps for the auxiliary classifiers and the '

@@ -15,14 +15,14 @@ from .geometry import make_deploy_conv
 
 
 class InsertedNormBlock(RepVGGBlock):
-    """``act(SE(BN(conv3x3(x))))``: a deploy form to be trained. The switch folds the batch norm in again.
+    """``act(SE(BN(conv3x3(x))))``: a deploy form that can be trained. The switch folds the batch norm in again.
 
-    It loads the state dict of a deploy form, whose function it then has: the norm is the identity function. Keys are
-    those of the deploy form and ``deploy_norm.*``. Arguments are those of :class:`RepVGGBlock`; ``norm_cfg`` is the
-    inserted norm's.
+    After loading the state dict of a deploy form it computes the same function: the norm is the identity function. Its
+    keys are those of the deploy form and ``deploy_norm.*``. The arguments are those of :class:`RepVGGBlock`;
+    ``norm_cfg`` describes the inserted norm.
 
     Raises:
-        ValueError: If the norm is none that can be the identity function and be folded in again.
+        ValueError: If the norm is no batch norm with gains and running statistics.
     """
 
     train_parts = (DEPLOY_BRANCH, DEPLOY_NORM)
@@ -32,8 +32,8 @@ class InsertedNormBlock(RepVGGBlock):
         self.deploy_norm = norm = build_norm_layer(self.norm_cfg, self.out_channels)[1]
         if not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
             raise ValueError(
-                'deploy_norm must be a batch norm with gains and running statistics, or it could be neither the '
-                f"identity function nor folded in, for example dict(type='BN'), got {self.norm_cfg}"
+                "deploy_norm must be a batch norm with gains and running statistics, for example dict(type='BN'), got "
+                f'{self.norm_cfg}; others can neither start as the identity function nor be folded in'
             )
 
     def _sum_branches(self, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class InsertedNormBlock(RepVGGBlock):
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
         prefix_norm = f'{prefix}{DEPLOY_NORM}.'
         if not self.deploy and not any(key.startswith(prefix_norm) for key in state_dict):
-            # a norm that changes nothing
+            # the identity function
             state = {key: torch.zeros_like(value) for key, value in self.deploy_norm.state_dict().items()}
             state['running_var'] += 1
             state['weight'] += (1 + self.deploy_norm.eps) ** 0.5

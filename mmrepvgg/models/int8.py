@@ -1,23 +1,23 @@
-"""The grids of int8, as ONNX Runtime's static quantization has them: what training and analysis simulate alike."""
+"""The grids of int8 that training and analysis simulate. They are those of ONNX Runtime's static quantization."""
 
 import torch
 from torch import Tensor
 
-_MAX_INT8 = 127  # and -127 at the other end: symmetric
+_MAX_INT8 = 127  # the grid of kernels is symmetric and begins at -127
 MAX_UINT8 = 255
 
 
 def fake_quantize_kernel(kernel: Tensor, per_channel: bool) -> Tensor:
-    """Round a kernel to the grid of int8, symmetric, from -absmax to absmax in 254 steps.
+    """Round a kernel to int8: to 255 values from -absmax to absmax, its largest absolute value.
 
-    The gradient goes straight through: that of the rounded kernel is the kernel's.
+    The gradient goes straight through the rounding.
 
     Args:
-        kernel: ``(C_out, ...)``.
-        per_channel: One absmax for each output channel instead of one for the whole kernel.
+        kernel: Kernel ``(C_out, ...)``.
+        per_channel: Use one absmax for each output channel instead of one for the whole kernel.
 
     Returns:
-        Tensor: Of the same shape and dtype. A channel of zeros stays zero.
+        Tensor: The rounded kernel, with the same shape and dtype. A channel of zeros stays zero.
     """
     values = kernel.detach()
     largest = values.abs().flatten(1).amax(1) if per_channel else values.abs().amax()
@@ -30,14 +30,14 @@ def fake_quantize_kernel(kernel: Tensor, per_channel: bool) -> Tensor:
 
 
 def fake_quantize_activations(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Round ``x`` to the 256 values of uint8 between ``low`` and ``high``, which are widened to include 0.
+    """Round ``x`` to the 256 values of uint8 between ``low`` and ``high``, a range that is widened to include 0.
 
-    The gradient goes straight through within the range, and is 0 outside.
+    The gradient goes straight through the rounding within the range, and is 0 outside.
 
     Args:
-        x: Of any shape; float32 or float64.
-        low: Scalar.
-        high: Scalar.
+        x: Tensor of any shape, float32 or float64.
+        low: Minimum of the range, a scalar.
+        high: Maximum of the range, a scalar.
     """
     scale, zero_point = find_uint8_grid(low, high)
     return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, MAX_UINT8)
@@ -45,10 +45,10 @@ def fake_quantize_activations(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 @torch.no_grad()
 def find_uint8_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale (float32) and zero point (int32), scalars, of uint8 from ``low`` to ``high``, widened to include 0.
+    """Scale (float32) and zero point (int32) of uint8 from ``low`` to ``high``, a range that is widened to include 0.
 
-    The scale is ``(high - low) / 255``, the zero point ``round(-low / scale)``: zero is on the grid, and so is the
-    padding of a convolution. A range of zero width has the scale 1 and the zero point 0.
+    All are scalars. The scale is ``(high - low) / 255``, the zero point ``round(-low / scale)``. So 0, with which a
+    convolution pads, is on the grid. A range of zero width has the scale 1 and the zero point 0.
     """
     low, high = low.double().clamp(max=0), high.double().clamp(min=0)
     scale = (high - low) / MAX_UINT8

@@ -12,14 +12,14 @@ from .geometry import require_agreement
 class QARepVGGBlock(RepVGGBlock):
     """``act(SE(BN(BN(conv3x3(x)) + conv1x1(x) + x)))`` while training; in deploy form :class:`RepVGGBlock` itself.
 
-    The paper's final block. A RepVGG block adds three branches, each scaled by a batch norm of its own: one channel
-    of small variance makes the fused kernel's range, and with it the step of an int8 grid, many times larger than
-    all other channels need. Here the 1x1 and the identity branch have no batch norm, and one behind the sum keeps the
-    training stable, so that ranges stay narrow (paper, Sections 3 and 4).
+    This is the paper's final block. In a RepVGG block each branch has a batch norm of its own. There one channel of
+    small variance can make the range of the fused kernel, and so the step of its int8 grid, far too large for all other
+    channels. Here the 1x1 and the identity branch have no batch norm, so that ranges stay narrow, and a batch norm
+    behind the sum keeps the training stable (paper, Sections 3 and 4).
 
-    SE follows the last batch norm, as in RepVGG, so that the switch is exact for archs with SE; in the official code
-    it precedes that norm, and the two forms differ. Arguments and errors are those of :class:`RepVGGBlock`; deploy
-    keys too. Train keys: ``branch_3x3.conv``, ``branch_3x3.norm``, ``branch_1x1.conv``, ``norm``.
+    SE follows the last batch norm, as in RepVGG, so that the switch is exact for archs with SE. In the official code SE
+    precedes that norm, and the two forms differ. Arguments, errors and deploy keys are those of :class:`RepVGGBlock`.
+    Train keys: ``branch_3x3.conv``, ``branch_3x3.norm``, ``branch_1x1.conv``, ``norm``.
     """
 
     train_parts = ('branch_3x3', 'branch_1x1', SUM_NORM)

@@ -1,4 +1,4 @@
-"""Quantization-aware training: blocks that see the rounding of int8 that the exported file will have.
+"""Quantization-aware training: blocks that round to int8 as the exported file will do.
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (CVPR
 2018, arXiv:1712.05877), applied to the equivalent kernel of a block, as RepVGG's authors advise.
@@ -18,15 +18,15 @@ from .qarepvgg import QARepVGGBlock
 
 
 class QuantizationAwareBlock(RepVGGBlock):
-    """A block whose train form is one convolution: of its input on the grid of uint8 with its kernel on that of int8.
+    """A block whose train form is one convolution of its input, rounded to uint8, with its kernel, rounded to int8.
 
-    The batch norms stay in eval mode: their statistics are constants of the equivalent kernel. Their gains and biases
-    train. The switch drops the quantizer and keeps the kernel as it was before rounding.
+    The batch norms stay in eval mode: their statistics are constants of the equivalent kernel, and only their gains and
+    biases are trained. The switch drops the quantizer and keeps the kernel that was not rounded.
 
     Args:
-        quantization: Arguments of :class:`FakeQuantization`.
         *args: Arguments of :class:`RepVGGBlock`.
-        **kwargs: Likewise.
+        quantization: Arguments of :class:`FakeQuantization`.
+        **kwargs: Further arguments of :class:`RepVGGBlock`.
     """
 
     def __init__(self, *args: Any, quantization: Mapping[str, Any], **kwargs: Any):
@@ -36,7 +36,7 @@ class QuantizationAwareBlock(RepVGGBlock):
         self.train()
 
     def train(self, mode: bool = True) -> 'QuantizationAwareBlock':
-        """As ``nn.Module.train``; the batch norms stay in eval mode."""
+        """Set the mode. The batch norms stay in eval mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm):
@@ -44,7 +44,7 @@ class QuantizationAwareBlock(RepVGGBlock):
         return self
 
     def _compute_branches(self, x: Tensor) -> Tensor:
-        # before what with_cp computes twice, which would observe the input a second time
+        # outside of what with_cp computes twice, or the input would be observed twice
         return super()._compute_branches(self.input_quantizer(x))
 
     def _sum_branches(self, x: Tensor) -> Tensor:

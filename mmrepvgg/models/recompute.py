@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def compute_twice(compute: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) -> Tensor:
-    """``compute(x)``, of which nothing but ``x`` is kept for the backward pass, where there is to be one.
+    """Return ``compute(x)``, and compute it again in the backward pass, so that only ``x`` is stored for that.
 
-    The running statistics of the batch norms in ``module`` are updated by the first computation only.
+    Only the first computation updates the running statistics of the batch norms in ``module``.
     """
     if not (module.training and torch.is_grad_enabled()):
         return compute(x)
@@ -24,10 +24,10 @@ def compute_twice(compute: Callable[[Tensor], Tensor], x: Tensor, module: nn.Mod
 
 @contextmanager
 def _hold_norm_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalise by the batch, as in training, without changing the running statistics.
+    """Let batch norms in train mode normalise by the batch and keep their running statistics as they are.
 
-    With a momentum of 0, not by turning the tracking off: the recomputation must save the same tensors for the
-    backward pass as the forward pass did, the running statistics among them.
+    The momentum becomes 0. Turning the tracking off would not do: the recomputation must save the same tensors for the
+    backward pass as the first computation, and the running statistics are among them.
     """
     norms: list[Any] = [
         m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats

@@ -8,7 +8,7 @@ from torch import nn
 
 
 class SELayer(PlainSELayer):
-    """mmpretrain's layer with its arguments and keys, in modules that can be scripted, which ``ConvModule`` can't.
+    """mmpretrain's layer, with the same arguments and keys, but without ``ConvModule``, which can't be scripted.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -1,4 +1,4 @@
-"""What a block has behind its convolutions: squeeze-and-excitation and the activation."""
+"""The layers behind the convolutions of a block: squeeze-and-excitation and the activation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from .config_types import get_type_name
 
 
 def make_se_layer(se_cfg: Mapping[str, Any] | None, channels: int) -> nn.Module:
-    """Build an :class:`SELayer` from its arguments but ``channels``; None gives none.
+    """Build an :class:`SELayer` for ``channels`` from its other arguments. None gives the identity function.
 
     Raises:
         TypeError: If ``se_cfg`` is no dict.
@@ -20,16 +20,16 @@ def make_se_layer(se_cfg: Mapping[str, Any] | None, channels: int) -> nn.Module:
         return nn.Identity()
     if not isinstance(se_cfg, Mapping):
         raise TypeError(f'se_cfg must be a dict or None, got {se_cfg!r}')
-    # Imported here: mmpretrain.models, which it needs, is slow to import, and few archs have SE.
+    # Imported here: it needs mmpretrain.models, which is slow to import, and few archs have SE.
     from .squeeze_excite import SELayer
 
     return SELayer(channels, **se_cfg)
 
 
 def make_activation(act_cfg: dict | None) -> nn.Module:
-    """Build an activation from its config; None gives none.
+    """Build an activation from its config. None gives the identity function.
 
-    A ReLU overwrites its input, which is always a tensor of the block's own: 2 to 8% faster, and less memory.
+    A ReLU overwrites its input, a tensor that only the block has. This is 2 to 8% faster and takes less memory.
     """
     if act_cfg is None:
         return nn.Identity()
