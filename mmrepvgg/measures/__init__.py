@@ -1,1 +1,1 @@
-"""The measures that all of the package shares: accuracy, difference, time."""
+"""The measures of the whole package: accuracy, difference, time."""

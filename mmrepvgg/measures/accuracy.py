@@ -7,11 +7,11 @@ from torch import Tensor
 
 @dataclass
 class Tally:
-    """How often two predictions agree, or how often one is right.
+    """Counts how often predictions are right, or how often two models predict the same class.
 
     Attributes:
-        num_equal: Images for which both have the same class.
-        num_images: All images.
+        num_equal: Number of images whose predicted class is the expected one.
+        num_images: Number of all images.
     """
 
     num_equal: int = 0
@@ -21,7 +21,7 @@ class Tally:
         """Count a batch.
 
         Args:
-            scores: ``(N, classes)``; of equal ones the class of lower index is predicted.
+            scores: Scores ``(N, classes)``. If the best ones are equal, the class of the lowest index is predicted.
             expected: Labels ``(N,)``, or the scores ``(N, classes)`` of another model.
         """
         labels = expected if expected.ndim == 1 else expected.argmax(1)
@@ -30,12 +30,17 @@ class Tally:
 
     @property
     def percent(self) -> float:
-        """NaN if there is no image."""
+        """Percentage of ``num_equal``. NaN if there is no image."""
         return 100 * self.num_equal / self.num_images if self.num_images else float('nan')
 
 
 def measure_percent(scores: Tensor, expected: Tensor) -> float:
-    """Top-1 accuracy of ``scores`` against labels, or agreement with other scores, in percent; see :class:`Tally`."""
+    """Top-1 accuracy in percent, or agreement with another model.
+
+    Args:
+        scores: Scores ``(N, classes)``.
+        expected: Labels ``(N,)``, or the scores ``(N, classes)`` of another model.
+    """
     tally = Tally()
     tally.add(scores, expected)
     return tally.percent

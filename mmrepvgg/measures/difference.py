@@ -1,4 +1,4 @@
-"""How far two outputs are apart."""
+"""The difference between the outputs of two models."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ class Difference:
     """The largest difference between two models' outputs over all inputs.
 
     Attributes:
-        largest: Largest absolute difference; NaN if an output is not finite.
-        largest_output: Largest absolute output of the expected ones.
-        num_inputs: On how many inputs that was measured.
+        largest: Largest absolute difference. NaN if an output is not finite.
+        largest_output: Largest absolute value of the expected outputs.
+        num_inputs: Number of inputs.
     """
 
     largest: float = 0.0
@@ -20,9 +20,9 @@ class Difference:
     num_inputs: int = 0
 
     def add(self, expected: Tensor, actual: Tensor) -> None:
-        """Take in a batch of outputs ``(N, ...)``, both of one shape."""
+        """Take in a batch of outputs ``(N, ...)``. Both have the same shape."""
         self.num_inputs += len(expected)
-        # max() of Python would drop a NaN that stands behind a number
+        # Python's max(1.0, nan) is 1.0
         if not (expected.isfinite().all() and actual.isfinite().all()):
             self.largest = float('nan')
         elif self.largest == self.largest:
@@ -31,9 +31,9 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """The largest difference as a part of the largest output."""
+        """Largest difference divided by the largest output."""
         return self.largest / self.largest_output if self.largest_output else self.largest
 
     def exceeds(self, tolerance: float) -> bool:
-        """Whether the relative difference is above ``tolerance``; NaN always is."""
+        """Whether the relative difference is above ``tolerance``, or NaN."""
         return not self.relative <= tolerance

@@ -1,4 +1,4 @@
-"""Interleaved timing: all runs see the same machine, whatever else it does meanwhile. Imports no torch."""
+"""Interleaved timing: other work on the machine slows all runs alike. Imports no torch."""
 
 import random
 import time
@@ -17,10 +17,10 @@ class Spread:
 
 
 def summarise(times: Sequence[float | None]) -> Spread:
-    """The quartiles of ``times``, interpolated between neighbours; None is no time.
+    """The quartiles of ``times``, interpolated between neighbours. None is not counted.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no number.
     """
     numbers = [taken for taken in times if taken is not None]
     if not numbers:
@@ -44,26 +44,25 @@ def time_interleaved(
 ) -> list[list[float | None]]:
     """Time each of ``runs`` once a round, one after the other, for ``repeats`` rounds.
 
-    Each pair of rounds has an order of its own, shuffled by a fixed seed, there and back: what runs before leaves its
-    traces (caches, threads that still spin), and none always follows the same other one. A run must end only when its
-    work is done (a GPU's too). A run that was timed at least once and whose rounds, warm-up included, took ``budget``
-    together is left alone from then on.
+    A run leaves traces for the next one (caches, threads that still spin). So each pair of rounds has another order,
+    shuffled by a fixed seed: the first of the two goes through it forwards, the second one backwards.
 
     Args:
-        runs: What to time.
+        runs: Functions to time. A run must not return before its work is done, on a GPU neither.
         repeats: Number of timed rounds.
-        warm_up: Number of rounds before them that are not kept.
-        budget: Seconds for each of ``runs``. A run that used it up in the warm-up is timed once all the same.
-        pause: Seconds of rest before each turn. The threads of some runtimes go on looking for work for a while after
-            theirs is done, at the cost of whoever is next.
-        on_turn: Called after each turn of a run, those that are left out included.
-        on_error: Called with the index of a run and what it raised; the run is left alone from then on. If it is
-            None, the error is raised.
-        clock: Gives seconds.
-        sleep: Waits for seconds.
+        warm_up: Number of rounds before them, whose times are not kept.
+        budget: Seconds for each of ``runs``, warm-up included. A run that has used them up is not called again. It is
+            timed once in any case.
+        pause: Seconds of rest before each run. The threads of some runtimes go on looking for work for a while, which
+            slows the next run.
+        on_turn: Function that is called after each turn of a run, even if the run itself was not called.
+        on_error: Function that is called with the index of a run and the error that it raised. The run is not called
+            again. If ``on_error`` is None, the error is raised.
+        clock: Function that returns seconds.
+        sleep: Function that waits for a number of seconds.
 
     Returns:
-        list[list[float | None]]: For each of ``runs`` the seconds of each round; None where it was not timed.
+        list[list[float | None]]: Seconds of each round for each of ``runs``. None where a run was not timed.
     """
     times: list[list[float | None]] = [[None] * repeats for _ in runs]
     used = [0.0] * len(runs)
@@ -72,7 +71,7 @@ def time_interleaved(
         order = list(range(len(runs)))
         random.Random(repeat // 2).shuffle(order)
         for index in reversed(order) if repeat % 2 else order:
-            # the first timed round is owed to all
+            # the first timed round includes every run
             if index not in failed and (repeat == 0 or used[index] < budget):
                 sleep(pause)
                 try:
