@@ -50,7 +50,7 @@ def test_data_that_is_there_passes(tmp_path):
         (['train/a/1.png'], r'val_dataloader: .*val does not exist'),
         (
             ['train/a/1.png', 'train/b/2.png', 'val/a/3.png'],
-            'must have the same class folders, .* 1 are in one only: b',
+            'must have the same class folders, .* 1 are only in one of them: b',
         ),
     ],
 )

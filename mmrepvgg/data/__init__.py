@@ -1,1 +1,1 @@
-"""Data sets: reading them, checking them, preparing the bundled one."""
+"""Data sets: read and check them, and prepare the digits."""

@@ -1,7 +1,7 @@
-"""The classes of a data set and those of a model: their number, their names, their order.
+"""The classes of a data set compared with those of a model: their number, their names, their order.
 
-Class folders are numbered in the order of their names, hidden and empty ones too. Where one is missing or added, the
-labels of all behind it are of other classes, and an accuracy is wrong without an error.
+Class folders are numbered in the order of their names, hidden and empty ones too. If a folder is missing or added, all
+folders behind it have the labels of other classes, and the accuracy is wrong without an error.
 """
 
 import logging
@@ -20,7 +20,7 @@ _NUMBERING = 'class folders are numbered in the order of their names, hidden and
 
 
 def get_trained_classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes in a checkpoint's ``meta``; none if it has none. mmcls 0.x wrote ``CLASSES``."""
+    """The names of the classes in a checkpoint's ``meta``, or an empty tuple. mmcls 0.x wrote them as ``CLASSES``."""
     names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or ()
     return tuple(map(str, names))
 
@@ -29,19 +29,19 @@ def require_single_label(cfg: Config) -> None:
     """Refuse a classifier that gives an image several labels.
 
     Raises:
-        ValueError: Names its head.
+        ValueError: If the config's head is for several labels.
     """
     head_type = ((cfg.get('model') or {}).get('head') or {}).get('type')
     head = MODELS.get(head_type) if isinstance(head_type, str) else head_type
     if isinstance(head, type) and issubclass(head, MultiLabelClsHead):
         raise ValueError(
-            f'the model must give an image one label, and a {head.__name__} gives several; only `evaluate` takes it, '
-            "without `metrics` and `out`: by the config's own test_evaluator"
+            f'the model must give an image one label, and a {head.__name__} gives several; test it with `evaluate`, '
+            "without `metrics` and `out`, by the config's own test_evaluator"
         )
 
 
 def check_config_classes(cfg: Config, dataset: Any, trained: Sequence[str] = ()) -> None:
-    """:func:`check_classes` for the model of a config, which must give an image one label."""
+    """Check a data set with :func:`check_classes` for the model of a config, which must give an image one label."""
     require_single_label(cfg)
     num_classes = get_num_classes(cfg)
     if num_classes is not None:
@@ -49,17 +49,18 @@ def check_config_classes(cfg: Config, dataset: Any, trained: Sequence[str] = ())
 
 
 def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None = None) -> None:
-    """Check that the labels of test data can be those of a model.
+    """Check that the labels of test data are those of a model.
+
+    The data may lack the last classes of the model, if their names are known: the labels are right then. If data and
+    model have no name in common (identifiers and words, or two languages), the names are not compared; that is logged.
 
     Args:
-        dataset: Built; one that names no classes is let pass.
-        num_classes: That the model has.
-        trained: Names of those it was trained on, if they are known.
+        dataset: Built data set. If it names no classes, it is not checked.
+        num_classes: Number of classes of the model.
+        trained: Names of the classes that the model was trained on, if they are known.
 
     Raises:
-        DataError: If there are more or fewer classes than the model has, or others, or the same in another order. The
-            first of the trained ones may be alone: their labels are right. Names of which none is in the other list
-            (identifiers and words, two languages) can't be compared, and are only logged.
+        DataError: If the data has more, fewer or other classes than the model, or the same in another order.
     """
     trained = tuple(trained or ())
     _check_folders(dataset)
@@ -69,8 +70,8 @@ def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None 
     if len(names) != num_classes and (len(names) > num_classes or names != trained[: len(names)]):
         raise DataError(
             f'the test data has {len(names)} classes ({", ".join(names[:3])}, ...) and the model {num_classes}: '
-            f"{_NUMBERING}, so these labels are not the model's; give data with a folder for each of the model's "
-            'classes (an empty one will do)'
+            f"{_NUMBERING}, so the labels are not those of the model; give data with a folder for each of the model's "
+            'classes (it may be empty)'
         )
     known = [some for some in (names, *map(_get_folders, _iterate_parts(dataset))) if some]
     if not trained or any(_are_same(some, trained) for some in known):
@@ -79,22 +80,21 @@ def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None 
         raise DataError(
             'the test data has other classes than those that the model was trained on: '
             f'{_describe_difference(overlapping[0], trained, ("in the data", "in the model"))}; {_NUMBERING}. Give '
-            'data with the folders of the training'
+            'data with the folders of the training data'
         )
-    # identifiers and words, or two languages
     print_log(
         f'the test data and the model have no name of a class in common ({", ".join(names[:3])}, ... and '
-        f'{", ".join(trained[:3])}, ...): they are taken for two names of each class',
+        f'{", ".join(trained[:3])}, ...): the classes are taken for the same, under two names each',
         'current',
         level=logging.WARNING,
     )
 
 
 def check_training_classes(dataset: Any, num_classes: int) -> None:
-    """Check that the labels of training data fit into a model. Fewer classes than it has are only logged.
+    """Check that a model has a class for each label of training data. Fewer labels than classes are only logged.
 
     Raises:
-        DataError: If there are more, or if the data set names its folders in another order.
+        DataError: If the data has more classes than the model, or if its metainfo names the folders in another order.
     """
     _check_folders(dataset)
     names = _get_names(dataset)
@@ -110,20 +110,20 @@ def check_training_classes(dataset: Any, num_classes: int) -> None:
 
 
 def _check_folders(dataset: Any) -> None:
-    """Folders 1, 10, 2 are the classes 0, 1, 2, and may not be named 1, 2, 10 by ``metainfo``."""
+    """Check that ``metainfo`` names folders in their order: folders 1, 10, 2 must not have the names 1, 2, 10."""
     for part in _iterate_parts(dataset):
         names, folders = _get_names(part), _get_folders(part)
-        # names that no folder has are descriptions, as ImageNet's are
+        # names that no folder has are descriptions, as those of ImageNet
         if names != folders and set(names) & set(folders):
             raise DataError(
                 f'the classes that the config names are not the folders of {part.img_prefix}: '
                 f'{_describe_difference(folders, names, ("by its folder", "in the config"))}; {_NUMBERING}. Leave '
-                'out metainfo=dict(classes=[...]) of the data set, or give the names in that order'
+                'out metainfo=dict(classes=[...]) of the data set, or give the names in the order of the folders'
             )
 
 
 def _iterate_parts(dataset: Any) -> Iterator[Any]:
-    """The data sets that read images: what is in a wrapper, or ``dataset`` itself."""
+    """The data sets that read images: those in a wrapper, or ``dataset`` itself."""
     inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
     if not inner:
         yield dataset
@@ -136,12 +136,12 @@ def _get_names(dataset: Any) -> tuple[str, ...]:
 
 
 def _get_folders(dataset: Any) -> tuple[str, ...]:
-    """The folders of the classes in their order; none where the labels come from a list."""
+    """The folders of the classes in their order. A data set whose labels come from a list has none."""
     return tuple(getattr(dataset, 'folder_to_idx', ()))
 
 
 def _are_same(names: Sequence[str], trained: Sequence[str]) -> bool:
-    """Whether ``trained`` begins with ``names``; of ImageNet-1k's lists of synonyms the first words count."""
+    """Whether ``trained`` begins with ``names``. Of ImageNet-1k's lists of synonyms only the first ones count."""
     if len(names) == len(trained) == len(IMAGENET_CATEGORIES):
         names, trained = ([name.split(',')[0] for name in some] for some in (names, trained))
     return tuple(names) == tuple(trained[: len(names)])

@@ -18,15 +18,18 @@ _VAL_FRACTION = 0.2
 
 
 def prepare_digits(root: str | Path) -> tuple[int, int]:
-    """Write ``root/{train,val}/<digit>/<index>.png``, 80% and 20% of each digit; whole or not at all.
+    """Write ``root/{train,val}/<digit>/<index>.png``, 80% and 20% of the images of each digit.
 
-    A ``root`` that is complete is left as it is.
+    ``root`` appears when it is complete. A complete ``root`` is not written again.
+
+    Args:
+        root: Folder to write.
 
     Returns:
         tuple[int, int]: Numbers of training and of validation images.
 
     Raises:
-        FileExistsError: If ``root`` exists and is something else.
+        FileExistsError: If ``root`` exists and does not hold all digits.
     """
     root = Path(root)
     if root.exists():

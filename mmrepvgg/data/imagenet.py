@@ -9,8 +9,8 @@ from mmpretrain.datasets import ImageNet as FullImageNet
 class ImageNet(FullImageNet):
     """mmpretrain's ``ImageNet`` that also takes a folder of fewer (or other) classes.
 
-    With the 1000 class folders of ImageNet-1k the classes have their names; with any other number they are
-    named after their folders. Layout: ``data_root/{train,val}/<class>/<image>``, or flat folders with
+    If there are the 1000 class folders of ImageNet-1k, the classes have ImageNet's names. Otherwise they are named
+    after their folders. Layout: ``data_root/{train,val}/<class>/<image>``, or flat folders with
     ``data_root/meta/{train,val}.txt``.
     """
 

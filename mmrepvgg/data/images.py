@@ -1,7 +1,4 @@
-"""Single image files, found and read through a config's test pipeline.
-
-A broken file is reported, so that it need not be the end.
-"""
+"""Single image files: find them, and read them through a config's test pipeline."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,21 +17,21 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.ti
 
 
 class UnreadableImageError(ValueError):
-    """An image that the test pipeline can't take: says why."""
+    """An image that the test pipeline can't read. The message says why."""
 
 
 def list_images(paths: Iterable[str | Path], without: str | Path | None = None) -> list[tuple[Path, Path]]:
-    """The images named by ``paths``, in their order, a folder's (and its subfolders') sorted in its place.
+    """List the images in ``paths``, in their order. A folder gives the images in it and in its subfolders, sorted.
 
-    A file that is named is taken whatever its suffix; from a folder, the known suffixes. Links are followed; one that
-    leads nowhere counts as an image, which will be unreadable.
+    A file may have any suffix. In folders only files with the suffixes of images count. Links are followed; a link that
+    leads nowhere counts as an image that can't be read.
 
     Args:
         paths: Files and folders.
-        without: A folder that is left out where it is in another one.
+        without: Folder to leave out if it lies in another one.
 
     Returns:
-        list[tuple[Path, Path]]: Each image, and its path relative to the folder that was named.
+        list[tuple[Path, Path]]: Path of each image, and its path relative to the folder in ``paths``.
 
     Raises:
         FileNotFoundError: If a path does not exist.
@@ -55,7 +52,7 @@ def list_images(paths: Iterable[str | Path], without: str | Path | None = None) 
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """The images below ``folder``, which may have links that lead back up."""
+    """The images below ``folder``. Folders that were seen are skipped: a link may lead back up."""
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
@@ -67,14 +64,14 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def _build_pipeline(cfg: Config, without: str) -> Compose:
-    """The test pipeline without the steps that have ``without`` in their type's name."""
+    """The test pipeline without the steps whose type has ``without`` in its name."""
     steps = [step for step in get_test_pipeline(cfg) if without not in get_type_name(step['type'])]
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         return Compose([TRANSFORMS.build(step) for step in steps])
 
 
 class ImageReader:
-    """A config's test pipeline for single files: path -> what the pipeline packs (``inputs``, ``data_samples``)."""
+    """Reads single files through a config's test pipeline, which gives ``inputs`` and ``data_samples``."""
 
     def __init__(self, cfg: Config):
         self._pipeline = _build_pipeline(cfg, without='LoadAnnotations')
@@ -83,11 +80,11 @@ class ImageReader:
         """Read an image.
 
         Raises:
-            UnreadableImageError: If it is no image, or a damaged one.
+            UnreadableImageError: If the file is no image, or damaged.
         """
         try:
             if path.stat().st_size:
-                # a label that no file has: the pipeline packs it, and nothing reads it
+                # the pipeline wants a label, which nothing reads
                 return self._pipeline(dict(img_path=str(path), gt_label=0))
         except Exception as error:
             raise UnreadableImageError(explain_failure(error)) from error
@@ -95,7 +92,7 @@ class ImageReader:
 
 
 def explain_failure(error: Exception) -> str:
-    """One line on why an image can't be read. The readers raise whatever they like: assertions, OpenCV's own errors."""
+    """One line that says why an image can't be read. ``error`` may be anything: an assertion, OpenCV's own error."""
     reason = ' '.join(str(error).split()) or 'no reason given'
     return f'{type(error).__name__}: {reason}'[:200]
 
@@ -103,14 +100,20 @@ def explain_failure(error: Exception) -> str:
 def iterate_images(
     path: Path, cfg: Config, preprocessor: Callable[[dict[str, Any]], dict[str, Any]], batch_size: int = 16
 ) -> Iterator[Tensor]:
-    """Read an image, or the images below a folder, by the config's test pipeline.
+    """Read an image, or the images below a folder, through the config's test pipeline.
+
+    Args:
+        path: An image or a folder.
+        cfg: The config.
+        preprocessor: Data preprocessor of the model.
+        batch_size: Largest number of images in a batch.
 
     Yields:
-        Batches ``(N, C, H, W)`` of at most ``batch_size``, as ``preprocessor`` (a model's) makes them.
+        Batches ``(N, C, H, W)``, preprocessed.
 
     Raises:
         ValueError: If there is no image.
-        UnreadableImageError: If one of them is damaged; names it.
+        UnreadableImageError: If an image is damaged. The message names it.
     """
     files, read = [file for file, _ in list_images([path])], ImageReader(cfg)
     for start in range(0, len(files), batch_size):
@@ -126,9 +129,9 @@ def iterate_images(
 def iterate_batches(
     samples: Iterable[tuple[int, dict[str, Any]]], batch_size: int
 ) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """Put numbered samples together, in their order, at most ``batch_size`` and all of one image size.
+    """Put numbered samples into batches, in their order: at most ``batch_size`` images, all of one size.
 
-    Images of different sizes would be padded to the largest, and what is predicted would depend on the neighbours.
+    In a batch of different sizes all images would be padded to the largest, and predictions would depend on the others.
     """
     batch: list[tuple[int, dict[str, Any]]] = []
     for number, sample in samples:
@@ -141,10 +144,10 @@ def iterate_batches(
 
 
 def find_input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width in pixels of what the config's test pipeline gives.
+    """Height and width in pixels of the images that the config's test pipeline gives.
 
     Raises:
-        ValueError: If that depends on the image.
+        ValueError: If the size depends on the image.
     """
     pipeline = _build_pipeline(cfg, without='LoadImage')
     sizes = []
@@ -155,6 +158,6 @@ def find_input_size(cfg: Config) -> tuple[int, int]:
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"the config's test pipeline gives images of no fixed size ({sizes[0]} and {sizes[1]} for a wide and a "
-            'tall one); say which with `input_size`'
+            'tall one); give the size by `input_size`'
         )
     return sizes[0]

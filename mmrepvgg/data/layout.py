@@ -1,7 +1,4 @@
-"""Checking that a config's data is where it says, before anything expensive starts.
-
-Reads the config and lists of images: torch is not imported.
-"""
+"""Check that a config's data is where the config says, before anything expensive starts. Imports no torch."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,24 +7,24 @@ from typing import Any
 from ..models.config_types import get_type_name
 from .wrappers import iterate_datasets
 
-# Where samples may come from.
+# The parts of a config's data that samples may come from.
 SPLITS = ('train', 'test')
 
 
 class DataError(ValueError):
-    """Data that is not where, or not as, a config says."""
+    """Data that is not where the config says, or does not fit its model."""
 
 
 def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
-    """Check the images of ``cfg``'s dataloaders. Data sets of other layouts than ImageNet's are let pass.
+    """Check the images of ``cfg``'s dataloaders. Only data sets with ImageNet's layout are checked.
 
     Args:
         cfg: The config.
-        dataloaders: Which to check: ``'train_dataloader'``, ``'val_dataloader'``, ``'test_dataloader'``.
+        dataloaders: Names of the dataloaders: ``'train_dataloader'``, ``'val_dataloader'``, ``'test_dataloader'``.
 
     Raises:
         DataError: If a folder is missing or empty, if training and validation folders have different classes, or if
-            a line of a list of images has no label of the model.
+            a line in a list of images lacks a label of the model.
     """
     num_classes = get_num_classes(cfg)
     classes: dict[str, set[str]] = {}
@@ -49,12 +46,12 @@ def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
         if different := sorted(classes[folders[0]] ^ classes[folder]):
             raise DataError(
                 f'{folders[0]} and {folder} must have the same class folders, or the labels would not match; '
-                f'{len(different)} are in one only: {", ".join(different[:5])}'
+                f'{len(different)} are only in one of them: {", ".join(different[:5])}'
             )
 
 
 def get_num_classes(cfg: Mapping[str, Any]) -> int | None:
-    """How many classes the classifier of a config has; None if that is not said, or it is no classifier."""
+    """Number of classes of a config's classifier. None if the config does not say it, or has no classifier."""
     head = (cfg.get('model') or {}).get('head')
     return head.get('num_classes') if isinstance(head, Mapping) else None
 
@@ -69,7 +66,7 @@ def _get_image_folder(dataset: Mapping[str, Any]) -> str | None:
 
 
 def _get_annotation_file(dataset: Mapping[str, Any]) -> str | None:
-    """The list of labels, or None where the folders are the labels; mmpretrain's ImageNet decides it so, too."""
+    """The list of labels, or None if the folders are the labels. mmpretrain's ImageNet follows the same rule."""
     root = dataset.get('data_root', '')
     if dataset.get('ann_file'):
         return os.path.join(root, dataset['ann_file'])
@@ -78,7 +75,7 @@ def _get_annotation_file(dataset: Mapping[str, Any]) -> str | None:
 
 
 def _check_annotations(path: str, dataloader: str, has_labels: bool, num_classes: int | None) -> None:
-    """Read a list as mmpretrain reads it: what stands behind the last blank of a line is the label."""
+    """Check a list as mmpretrain reads it: the text behind the last blank of a line is the label."""
     form = '"<image> <label>"' if has_labels else '"<image>"'
     if not os.path.isfile(path):
         raise DataError(f'{dataloader}: {path} does not exist; it is the `ann_file`, one {form} a line')
@@ -93,7 +90,7 @@ def _check_annotations(path: str, dataloader: str, has_labels: bool, num_classes
 
 def _find_fault(line: str, has_labels: bool, num_classes: int | None) -> str:
     if line.startswith('\ufeff'):
-        return 'the file begins with a byte-order mark, which would be taken for a part of the name; save it without'
+        return 'the file begins with a byte-order mark, which would become a part of the name; save the file without it'
     name, _, label = line.strip().rpartition(' ')
     if not label:
         return 'the line is empty'
@@ -107,7 +104,7 @@ def _find_fault(line: str, has_labels: bool, num_classes: int | None) -> str:
 
 
 def _list_classes(folder: str, dataloader: str, has_labels: bool) -> set[str]:
-    """The class folders; none where images have no labels."""
+    """The names of the class folders. Images without labels have none."""
     advice = (
         f'expected {folder}/{"<class>/" if has_labels else ""}<image>; put the data (or a link to it) there, or set '
         f'`{dataloader}.dataset.data_root=PATH`'

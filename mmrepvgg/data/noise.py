@@ -1,4 +1,4 @@
-"""Seeded noise in the place of images, for comparisons that need no data."""
+"""Seeded noise instead of images, for comparisons that need no data."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
-"""The settings of data sets, also of those that wrap others: ConcatDataset, RepeatDataset, KFoldDataset and their like.
+"""The settings of data sets, also of those that wrap others, such as ConcatDataset, RepeatDataset and KFoldDataset.
 
-Reads configs only: torch is not imported.
+Imports no torch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ from typing import Any
 
 from ..models.config_types import get_type_name
 
-# Wrappers that show images several times; where images are drawn without repetition, they are left out.
+# Wrappers that show images several times. They are left out where each image must come once.
 _REPEATING = ('RepeatDataset', 'ClassBalancedDataset')
 
 
 def iterate_datasets(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The settings of the data sets that read images: what is in a wrapper, or ``settings`` themselves."""
+    """The settings of the data sets that read images: those in a wrapper, or ``settings`` themselves."""
     if 'datasets' in settings:
         for part in settings['datasets']:
             yield from iterate_datasets(part)
@@ -24,7 +24,7 @@ def iterate_datasets(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]
 
 
 def replace_pipeline(settings: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:
-    """A data set's settings with another pipeline, and every image in it once."""
+    """Change a data set's settings: it gets ``pipeline``, and has every image once."""
     if 'datasets' in settings:
         return dict(settings, datasets=[replace_pipeline(part, pipeline) for part in settings['datasets']])
     if 'dataset' in settings:
@@ -41,15 +41,15 @@ def get_dataset(cfg: Mapping[str, Any], split: str) -> Mapping[str, Any]:
         split: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:
-        ValueError: If the config has none.
+        ValueError: If the config has no dataloader for the split.
     """
     if cfg.get(f'{split}_dataloader') is None:
-        raise ValueError(f'the config must have a {split}_dataloader: its data set is needed here')
+        raise ValueError(f'the config must have a {split}_dataloader, which gives the images')
     return cfg[f'{split}_dataloader']['dataset']
 
 
 def get_test_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
-    """The steps with which test images are read.
+    """The steps of the pipeline that reads test images.
 
     Raises:
         ValueError: If the config has no test data.
