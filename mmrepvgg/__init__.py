@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
 
-# The public names and their modules. They are resolved on first use, so that importing the package costs nothing;
-# mmengine resolves 'mmrepvgg.<name>' in a config of any scope here, too. The block for type checkers says the same.
+# The public names and their modules. A name is imported on first use, so that importing the package is fast. mmengine
+# finds 'mmrepvgg.<name>' in a config of any scope here, too. The block for type checkers below has the same names.
 _PUBLIC = {
     # networks
     'RepVGG': 'models.backbone',

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from tiny_runner import NoiseDataset, make_runner
 
 from mmrepvgg import CustomL2Hook, RepVGGBlock
-from mmrepvgg.models.custom_l2 import custom_l2
+from mmrepvgg.engine.custom_l2 import custom_l2
 
 
 def make_random_block(in_channels, out_channels, **kwargs):

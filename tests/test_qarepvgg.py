@@ -11,8 +11,8 @@ from torch import nn
 from mmrepvgg import QARepVGGBlock, RepVGG, RepVGGBlock, build_backbone, build_classifier, reparameterize
 from mmrepvgg.checkpoints.convert import convert_checkpoint
 from mmrepvgg.checkpoints.reading import read_checkpoint
+from mmrepvgg.engine.custom_l2 import custom_l2
 from mmrepvgg.models.archs import ARCHS
-from mmrepvgg.models.custom_l2 import custom_l2
 from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.fusion import FusionError
 

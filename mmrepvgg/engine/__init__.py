@@ -1,1 +1,1 @@
-"""What the Runner needs beside the model."""
+"""Training and testing by mmengine's Runner: the two runs, their hooks, optimizer wrappers and metrics."""

@@ -1,4 +1,4 @@
-"""Mixed precision, also on CPUs, which mmengine's ``AmpOptimWrapper`` refuses."""
+"""Mixed precision on GPUs, and on CPUs, which mmengine's ``AmpOptimWrapper`` refuses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from torch import nn
 
 
 class CPUAmpOptimWrapper(OptimWrapper):
-    """Run the forward pass under bfloat16 autocast on the CPU. bfloat16 has float32's range: no loss scaling.
+    """Run the forward pass in bfloat16 on the CPU (autocast). bfloat16 has float32's range and needs no loss scaling.
 
-    Worth it where the CPU multiplies bfloat16 in hardware (AMX, AVX512-BF16).
+    It is faster where the CPU multiplies bfloat16 in hardware (AMX, AVX512-BF16).
     """
 
     @contextmanager
@@ -23,9 +23,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def AmpOptimWrapper(**kwargs: Any) -> OptimWrapper:  # noqa: N802 (a config names it like a class)
-    """Build the optimizer wrapper for mixed precision on this machine.
-
-    float16 with dynamic loss scaling on a GPU, bfloat16 on a CPU.
+    """Build the optimizer wrapper for mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU.
 
     Args:
         **kwargs: Arguments of mmengine's ``OptimWrapper``; on a GPU also those of its ``AmpOptimWrapper``.

@@ -17,12 +17,12 @@ from .sampling import iterate_training_inputs, observe_inputs
 class CalibrateInsertedNormsHook(Hook):
     """Before fine-tuning with ``deploy_norm``, measure the inserted norms' statistics on training batches.
 
-    Without it training would start from another function than the converted model's: in train mode a norm
-    standardises its input by the batch, and only gains and biases that are equal to the input's own deviation and
-    mean undo that. Norms that have counted a batch already, as those of a resumed run, are left as they are.
+    Without this hook training would not start from the function of the converted model. In train mode a norm
+    standardises its input by the batch; only a gain and a bias that equal the input's deviation and mean undo that.
+    Norms that have seen a batch already, as in a resumed run, stay as they are.
 
     Args:
-        num_batches: How many training batches to measure on, in each process. More than there are: all.
+        num_batches: Largest number of training batches to measure on, in each process.
     """
 
     def __init__(self, num_batches: int = 100):
@@ -30,7 +30,7 @@ class CalibrateInsertedNormsHook(Hook):
             raise ValueError(f'num_batches must be at least 1, got {num_batches}')
         self.num_batches = num_batches
 
-    # After the checkpoint is loaded.
+    # mmengine calls it after the checkpoint is loaded.
     def before_train(self, runner: Runner) -> None:
         model = getattr(runner.model, 'module', runner.model)
         norms = _find_norms(model)
@@ -50,23 +50,23 @@ class CalibrateInsertedNormsHook(Hook):
 def calibrate_inserted_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Give every inserted norm its input's mean and variance as statistics, and the gain and bias that undo them.
 
-    In eval mode the model computes the same function before and after, up to rounding: the norms are identities
-    throughout, so one pass measures all of them. In train mode it differs as far as the statistics of a batch
-    differ from those of all batches.
+    In eval mode the model computes the same function before and after, up to rounding. In train mode it differs as far
+    as the statistics of a batch differ from those of all batches.
 
     Args:
         model: A model whose inserted norms are the identity function, as after loading a deploy-form checkpoint.
-        batches: Inputs of the model to measure on. In distributed runs each process has its own; the statistics are
-            common.
+        batches: Inputs of the model to measure on. In distributed runs each process gives its own batches, and all
+            count.
 
     Returns:
-        int: The number of batches.
+        int: Number of batches of this process.
 
     Raises:
         ValueError: If there is no inserted norm or no batch.
     """
     norms = _find_norms(model)
-    # per norm: values a channel, sum, sum of squares; float64, or the variance would suffer from cancellation
+    # of each norm's input: the number of values of a channel, their sum, the sum of their squares. In float32 the
+    # variance would suffer from cancellation.
     sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.weight.device) for norm in norms}
 
     def observe(norm: nn.Module, inputs: Tensor) -> None:

@@ -6,12 +6,12 @@ from mmengine.runner import Runner
 
 
 class ChannelsLastHook(Hook):
-    """Keep the model in channels_last memory format; the convolutions then hand it on to the activations.
+    """Keep the model in channels_last memory format, with which convolutions are faster on recent CPUs and GPUs.
 
-    Same function and same files, faster convolutions on recent CPUs and GPUs.
+    The model computes the same function, and its checkpoints are the same.
     """
 
-    # before hooks that copy the model, such as EMAHook
+    # It runs before hooks that copy the model, such as EMAHook.
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Runner) -> None:

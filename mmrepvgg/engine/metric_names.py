@@ -1,6 +1,6 @@
-"""The metrics that a test can be asked for. Imports no torch."""
+"""The names of the metrics that a test can measure. Imports no torch."""
 
-# name -> mmpretrain's metric and its item
+# name -> mmpretrain's metric, and the item of it
 METRICS = {
     'accuracy': ('Accuracy', None),
     'precision': ('SingleLabelMetric', 'precision'),

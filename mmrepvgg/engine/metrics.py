@@ -1,4 +1,4 @@
-"""Metrics by name, and a record of the single predictions."""
+"""Metrics by name, and a record of the predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from .metric_names import METRICS
 def make_evaluator(names: Sequence[str], num_classes: int) -> list[dict[str, Any]]:
     """Configs of mmpretrain's metrics for ``names`` (keys of :data:`mmrepvgg.engine.metric_names.METRICS`).
 
-    Accuracy is top-1 and top-5, or top-1 alone where there are fewer than 5 classes.
+    Accuracy is top-1 and top-5, or top-1 alone if there are fewer than 5 classes.
     """
     evaluator: list[dict[str, Any]] = []
     items = tuple(dict.fromkeys(METRICS[name][1] for name in names if METRICS[name][1]))
@@ -28,15 +28,15 @@ def make_evaluator(names: Sequence[str], num_classes: int) -> list[dict[str, Any
 
 
 def check_topk(cfg: Config, evaluator: str, num_classes: int) -> None:
-    """Check that there are as many classes as a top-k accuracy counts: it fails only after all images were seen.
+    """Check that a top-k accuracy has at least k classes. mmpretrain fails only after all images were seen.
 
     Args:
         cfg: The config.
         evaluator: ``'val_evaluator'`` or ``'test_evaluator'``.
-        num_classes: That the model has.
+        num_classes: Number of classes of the model.
 
     Raises:
-        ValueError: If a k is larger.
+        ValueError: If a k is larger than ``num_classes``.
     """
     metrics = cfg.get(evaluator) or []
     for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
@@ -49,7 +49,7 @@ def check_topk(cfg: Config, evaluator: str, num_classes: int) -> None:
 
 
 class PredictionRecord(BaseMetric):
-    """Keeps what was predicted for each image, in the order of the data set, for :attr:`predictions`."""
+    """Keeps the prediction for each image in :attr:`predictions`, in the order of the data set."""
 
     default_prefix = None
 

@@ -1,14 +1,23 @@
-"""Distributed runs on machines without a GPU, which mmengine's own start-up refuses."""
+"""The processes of a run: those that read images, and those of distributed runs."""
 
 import torch
 from mmengine.config import Config
 
 
-def prepare_launcher(cfg: Config, launcher: str) -> None:
-    """Set ``cfg`` up for ``launcher``; without a GPU, start torch's process group on gloo before the Runner does.
+def prepare_processes(cfg: Config, launcher: str) -> None:
+    """Set ``cfg`` up for ``num_workers=0`` and for ``launcher``, before the Runner is made.
 
-    mmengine would call ``torch.cuda.set_device`` in any case.
+    torch refuses some options of a data loader without workers: they are left out. In distributed runs without a GPU,
+    the process group is started here, on gloo: mmengine would call ``torch.cuda.set_device``.
+
+    Raises:
+        ValueError: If there is no GPU and another launcher than torchrun's.
     """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None and not loader.get('num_workers'):
+            for option in ('persistent_workers', 'prefetch_factor'):
+                loader.pop(option, None)
     cfg.launcher = launcher
     if launcher == 'none' or torch.cuda.is_available():
         return

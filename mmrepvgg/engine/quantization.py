@@ -14,18 +14,18 @@ from .sampling import iterate_training_inputs, observe_inputs
 
 
 class QuantizationAwareHook(Hook):
-    """Before quantization-aware training, observe the activations' ranges on training batches; fix them for its end.
+    """Before quantization-aware training, observe the activations' ranges on training batches. Later, freeze them.
 
-    Without it the first training batch alone would set the ranges, and those of frozen stages would never be set.
-    Ranges that the loaded checkpoint has, as those of a resumed run, are left as they are.
+    Without this hook the first training batch alone would set the ranges, and frozen stages would never get any.
+    Ranges that the loaded checkpoint has, as in a resumed run, stay as they are.
 
     Args:
-        num_calibration_batches: How many training batches to observe, in each process. More than there are: all.
-        freeze_ranges_after: After this many epochs observed ranges stay as they are, so that the weights settle on
-            the grids that are deployed. With None they move until the end. Learned ranges train on.
-        clip_scales: First limit the scales of the batch norms to so many times their median, as
-            :func:`clip_norm_scales` does: per-tensor training does not recover from kernels that nearly dead channels
-            made wide. With None the scales stay.
+        num_calibration_batches: Largest number of training batches to observe, in each process.
+        freeze_ranges_after: Number of epochs after which observed ranges no longer move, so that the weights adapt to
+            the ranges that are deployed. None lets them move until the end. Learned ranges are always trained.
+        clip_scales: Largest scale of a batch norm before training, as a multiple of the median
+            (:func:`clip_norm_scales`). Per-tensor training does not recover from kernels that nearly dead channels
+            made wide. None keeps the scales.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class QuantizationAwareHook(Hook):
         self.clip_scales = clip_scales
         self.freeze_ranges_after = freeze_ranges_after
 
-    # After the checkpoint is loaded.
+    # mmengine calls it after the checkpoint is loaded.
     def before_train(self, runner: Runner) -> None:
         model = getattr(runner.model, 'module', runner.model)
         quantizers = find_quantizers(model)
@@ -55,8 +55,8 @@ class QuantizationAwareHook(Hook):
             )
         if self.freeze_ranges_after is not None and not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ValueError(
-                'freeze_ranges_after counts epochs, and the training counts iterations (train_cfg); leave it out, or '
-                'train by epochs'
+                'freeze_ranges_after counts epochs, and the training counts iterations (train_cfg); leave out '
+                'freeze_ranges_after, or train by epochs'
             )
         if all(quantizer.is_observed for quantizer in quantizers.values()):
             return
@@ -75,16 +75,16 @@ class QuantizationAwareHook(Hook):
 
 
 def calibrate_activation_ranges(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Set each range that is not observed yet to the mean of the batches' minima and that of their maxima.
+    """Set each range that was not observed yet: to the mean of the batches' minima and the mean of their maxima.
 
     The model runs in floating point and in eval mode.
 
     Args:
         model: A model in train form with quantization-aware blocks.
-        batches: Inputs of the model to observe. In distributed runs each process has its own; the ranges are common.
+        batches: Inputs of the model to observe. In distributed runs each process gives its own batches, and all count.
 
     Returns:
-        int: The number of batches.
+        int: Number of batches of this process.
 
     Raises:
         ValueError: If there is no batch.

@@ -1,4 +1,4 @@
-"""Training batches to look at before training begins."""
+"""Training batches that are observed before training begins."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 
 def iterate_training_inputs(runner: Runner, num_batches: int) -> Iterator[Tensor]:
-    """At most ``num_batches`` batches of training images as the model gets them, each process its own.
+    """At most ``num_batches`` batches of training images, as the model gets them. Each process has its own.
 
-    Read by a loader of its own: an infinite sampler, as iteration-based trainings have it, can't be begun twice.
+    A second loader reads them: iteration-based trainings have an infinite sampler, which can't begin a second time.
     """
     loader = runner.train_dataloader
     model = getattr(runner.model, 'module', runner.model)
@@ -34,10 +34,10 @@ def iterate_training_inputs(runner: Runner, num_batches: int) -> Iterator[Tensor
 def observe_inputs(
     model: nn.Module, batches: Iterable[Tensor], modules: Iterable[nn.Module], observe: Callable[[Any, Tensor], None]
 ) -> int:
-    """Run ``model`` in eval mode on ``batches``, and ``observe(module, x)`` on every input of each of ``modules``.
+    """Run ``model`` in eval mode on ``batches``, and call ``observe(module, x)`` for each input ``x`` of ``modules``.
 
     Returns:
-        int: The number of batches.
+        int: Number of batches.
     """
     handles = [module.register_forward_pre_hook(lambda module, args: observe(module, args[0])) for module in modules]
     was_training = model.training

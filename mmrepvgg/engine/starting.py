@@ -19,12 +19,12 @@ from ..models.forms import INPUT_QUANTIZER
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training starts.
+    """The start of a training.
 
     Attributes:
-        path: The checkpoint; None for the weights that the config gives, random ones as a rule.
-        resumes: Whether the whole state of the training comes from it, and not the weights alone.
-        reason: The two in words, for the log.
+        path: The checkpoint, or None for the weights that the config gives (usually random ones).
+        resumes: Whether the checkpoint gives the whole state of the training, or only the weights.
+        reason: A sentence for the log that says both.
     """
 
     path: str | None
@@ -33,10 +33,16 @@ class Start:
 
 
 def choose_start(cfg: Config, work_dir: str, resume: bool | str) -> Start:
-    """Choose the checkpoint; the arguments are those of :func:`~mmrepvgg.engine.training.train`.
+    """Choose the checkpoint with which a training starts.
 
-    As in mmengine, ``resume=True`` and ``load_from`` in the config together mean: go on from ``load_from``. A job that
-    is restarted with the same arguments begins with ``load_from``, and goes on with its own checkpoints from then on.
+    A job that is always started with ``resume=True`` begins with ``load_from`` of the config, and later goes on with
+    its own checkpoints. If the config itself has ``resume = True`` and ``load_from``, the training goes on from
+    ``load_from``, as in mmengine.
+
+    Args:
+        cfg: The config.
+        work_dir: Folder of the training's checkpoints.
+        resume: A checkpoint to go on from, or True for the latest one in ``work_dir``.
     """
     if isinstance(resume, str):
         return Start(resume, True, f'resuming from {resume}')
@@ -54,7 +60,10 @@ def choose_start(cfg: Config, work_dir: str, resume: bool | str) -> Start:
 
 
 def _find_latest(work_dir: str) -> str | None:
-    """The checkpoint that mmengine has noted as the last one; in a copied or moved folder the one beside the note."""
+    """The checkpoint that mmengine's note ``last_checkpoint`` names.
+
+    The note has an absolute path. If the folder was copied or moved, the checkpoint beside the note is meant.
+    """
     note = Path(os.path.abspath(work_dir), 'last_checkpoint')
     if not note.is_file():
         return None
@@ -64,31 +73,29 @@ def _find_latest(work_dir: str) -> str | None:
 
 
 def read_start(start: Start) -> Checkpoint | None:
-    """Read the checkpoint before the Runner does, which in some versions of mmengine would fall back to an unsafe load.
+    """Read the checkpoint safely before the Runner reads it: some versions of mmengine fall back to an unsafe load.
 
     Raises:
-        CheckpointError: If it can't be read, is to be resumed and has no state of a training, or has its weights where
-            mmengine does not look for them.
+        CheckpointError: If it can't be read, has its weights where mmengine does not look for them, or is to be resumed
+            and holds no state of a training.
     """
     if start.path is None:
         return None
     checkpoint = read_checkpoint(start.path)
     if start.resumes and not {'epoch', 'iter'} <= checkpoint.meta.keys():
         raise CheckpointError(
-            f'{start.path} holds no state of a training, from which one can be resumed; to start with its weights, '
-            'set `load_from` of the config, without `resume`'
+            f'{start.path} holds no state of a training, so it can not be resumed; to start with its weights, set '
+            '`load_from` of the config and leave out `resume`'
         )
     _check_entry(checkpoint)
     return checkpoint
 
 
 def read_pretrained(model_cfg: Mapping[str, Any]) -> list[tuple[Checkpoint, str]]:
-    """The files that ``init_cfg`` of a model or of its backbone names.
-
-    Addresses on the network are left to mmengine.
+    """Read the files that ``init_cfg`` of a model or of its backbone names. mmengine itself reads network addresses.
 
     Returns:
-        list[tuple[Checkpoint, str]]: Each file, and what the keys of the backbone begin with in it.
+        list[tuple[Checkpoint, str]]: Each file, and the prefix of the backbone's keys in it.
 
     Raises:
         CheckpointError: If a file can't be read, or has its weights where mmengine does not look for them.
@@ -104,8 +111,8 @@ def read_pretrained(model_cfg: Mapping[str, Any]) -> list[tuple[Checkpoint, str]
 
 
 def _iterate_pretrained(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Paths and prefixes, these with a dot at their end."""
-    if part.get('pretrained') is not None:  # mmpretrain's classifiers make an init_cfg of it
+    """Paths, and prefixes of keys with a dot at the end."""
+    if part.get('pretrained') is not None:  # mmpretrain's classifiers turn it into an init_cfg
         yield part['pretrained'], ''
     settings = part.get('init_cfg') or []
     for init_cfg in [settings] if isinstance(settings, Mapping) else settings:
@@ -118,17 +125,17 @@ def _check_entry(checkpoint: Checkpoint) -> None:
     if checkpoint.entry not in ('state_dict', 'the file itself'):
         raise CheckpointError(
             f'{checkpoint.path} has its weights in {checkpoint.entry}, where mmengine does not look for them; convert '
-            'it with `convert_checkpoint`, and start with the result'
+            'it with `convert_checkpoint` and start with the result'
         )
 
 
 def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'backbone.') -> None:
-    """Refuse a checkpoint that leaves parts of the backbone at random values: mmengine only logs that.
+    """Refuse a checkpoint that would leave parts of the backbone at random values. mmengine only logs that.
 
     Args:
         model: A model with a ``backbone``.
-        checkpoint: What is to be loaded into it.
-        prefix: What the keys of the backbone begin with in the checkpoint.
+        checkpoint: The checkpoint that will be loaded into it.
+        prefix: Prefix of the backbone's keys in the checkpoint.
 
     Raises:
         CheckpointError: If tensors are missing, or have another shape.
@@ -139,27 +146,27 @@ def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'ba
         # files of torch < 0.4.1 have no such counters, and torch fills them in
         if key.startswith('backbone.')
         and not key.endswith('num_batches_tracked')
-        # observed yet where the checkpoint has none
+        # a range that the checkpoint lacks is observed before training
         and f'.{INPUT_QUANTIZER}.' not in key
     }
-    # an inserted norm starts as the identity function where the checkpoint has none
+    # an inserted norm that the checkpoint lacks starts as the identity function
     if checkpoint.is_deploy_form:
         wanted = {key: shape for key, shape in wanted.items() if '.deploy_norm.' not in key}
     found = checkpoint.state_dict
     if absent := [key for key, shape in wanted.items() if key not in found or found[key].shape != shape]:
         raise CheckpointError(
             f'{checkpoint.path} lacks {len(absent)} of the {len(wanted)} tensors of the backbone, or has them in '
-            f'another shape ({absent[0]}, ...); they would be left at random values. Give a checkpoint of the same '
-            "arch and form, and for `init_cfg` the prefix of its backbone (prefix='backbone')"
+            f'another shape ({absent[0]}, ...); they would keep random values. Give a checkpoint of the same arch and '
+            "form; if `init_cfg` names it, give also the prefix of its backbone (prefix='backbone')"
         )
 
 
 class IgnoreConfigTextHook(Hook):
-    """Drops the text of a config that a checkpoint may hold: on resuming, mmengine would execute it."""
+    """Removes the text of a config from a loaded checkpoint. mmengine would execute that text when it resumes."""
 
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         meta = checkpoint.get('meta')
         if isinstance(meta, dict) and meta.pop('config', None) is not None:
-            print_log('the text of a config in the checkpoint is left out', 'current')
+            print_log('the text of a config in the checkpoint is ignored', 'current')

@@ -16,9 +16,8 @@ from ..checkpoints.writing import replacing, require_writable
 from ..data.classes import check_classes, get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
-from .distributed import prepare_launcher
 from .metrics import PredictionRecord, check_topk, make_evaluator
-from .workers import drop_worker_options
+from .processes import prepare_processes
 
 
 def evaluate(
@@ -77,8 +76,7 @@ def evaluate(
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
-    drop_worker_options(cfg)
-    prepare_launcher(cfg, launcher)
+    prepare_processes(cfg, launcher)
 
     runner = Runner.from_cfg(cfg)
     model = getattr(runner.model, 'module', runner.model)

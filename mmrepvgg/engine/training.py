@@ -8,10 +8,9 @@ from ..checkpoints.safe_globals import allow_runner_checkpoints
 from ..data.classes import check_training_classes
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
-from .distributed import prepare_launcher
 from .metrics import check_topk
+from .processes import prepare_processes
 from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
-from .workers import drop_worker_options
 
 
 def train(
@@ -26,23 +25,23 @@ def train(
     """Train the model of ``cfg``.
 
     Args:
-        cfg: The config. Its data is expected to be there (:func:`mmrepvgg.data.layout.check_data`).
-        work_dir: Where logs and checkpoints go.
-        resume: Go on from this checkpoint, or (True) from the latest one in ``work_dir``. If there is none yet, start
-            as without ``resume``.
-        amp: Mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU.
+        cfg: The config. :func:`mmrepvgg.data.layout.check_data` can check its data before.
+        work_dir: Folder for logs and checkpoints.
+        resume: Checkpoint to go on from, or True for the latest one in ``work_dir``. If ``work_dir`` has none yet, the
+            training starts as without ``resume``.
+        amp: Train in mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU.
         auto_scale_lr: Scale the learning rate by the total batch size over ``cfg.auto_scale_lr.base_batch_size``.
-        launcher: How the processes were started.
+        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'`` and others of mmengine.
 
     Returns:
-        The last checkpoint that this training wrote; if it wrote none, the one from which it was resumed. None if
-        there is neither: the config has no checkpoint hook.
+        str | None: The last checkpoint that this training wrote. If it wrote none, the checkpoint from which it was
+        resumed, or None.
 
     Raises:
-        CheckpointError: If a checkpoint to start from can't be read safely or lacks weights of the backbone.
+        CheckpointError: If a checkpoint to start from can't be read safely, or lacks weights of the backbone.
         DataError: If the training data has more classes than the model, or fewer images than a batch.
-        ValueError: If ``amp`` is given for a config with an optimizer wrapper of its own, or the config wants the
-            top-5 accuracy of fewer classes.
+        ValueError: If ``amp`` is given for a config with another optimizer wrapper, if the config has no epoch after
+            its warm-up, or if it measures a top-k accuracy of fewer than k classes.
     """
     cfg.work_dir = work_dir
     start = choose_start(cfg, work_dir, resume)
@@ -54,8 +53,7 @@ def train(
             raise ValueError('the config must have auto_scale_lr = dict(base_batch_size=...) for `auto_scale_lr`')
         cfg.auto_scale_lr.enable = True
     _check_epochs(cfg)
-    drop_worker_options(cfg)
-    prepare_launcher(cfg, launcher)
+    prepare_processes(cfg, launcher)
 
     allow_runner_checkpoints()
     checkpoint = read_start(start)
@@ -77,7 +75,7 @@ def train(
 
 
 def _check_epochs(cfg: Config) -> None:
-    """A schedule without an ``end`` lasts for the training, which must then be longer than what comes before."""
+    """Check that the training is longer than the warm-up. A schedule without an ``end`` needs an epoch after it."""
     schedulers = cfg.get('param_scheduler') or []
     epochs = cfg.get('train_cfg', {}).get('max_epochs')
     if epochs is None:
@@ -94,7 +92,7 @@ def _check_epochs(cfg: Config) -> None:
 
 
 def _check_data(cfg: Config, runner: Runner) -> None:
-    """Find what would end the training after a while, or let it train nothing."""
+    """Find data that would end the training after a while, or with which it would train nothing."""
     num_classes = get_num_classes(cfg)
     if num_classes is not None:
         check_topk(cfg, 'val_evaluator', num_classes)
