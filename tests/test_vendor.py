@@ -477,7 +477,7 @@ class TestTexts:
             [('duplicated', 'a'), *(('malformed', name) for name in 'bcde'), ('extra', 'z')]
         )
         reasons = {problem.name: problem.reason for problem in result.problems}
-        assert 'must have 2 classes as the others, got 1' in reasons['b']
+        assert 'must have 2 classes as most images, got 1' in reasons['b']
         assert 'classes must be 0 to 5, got (2, 9)' in reasons['c']
         assert 'classes must differ, got (3, 3)' in reasons['d']
         assert "top.txt:5: must be an image and its classes, best first, got 'e four 1'" in reasons['e']

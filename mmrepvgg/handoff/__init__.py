@@ -1,1 +1,1 @@
-"""Testing a model on hardware without Python: its inputs as files, and the score of the outputs that came back."""
+"""Test a model on hardware without Python: write its inputs as files, and score the outputs that come back."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checkpoints.zips import open_zip
 from .listing import InputList
-from .returned import MalformedError, Returned, place, refuse
+from .returned import MalformedError, Returned, place
 
 # Bytes of one score at most. A compressed file may be far smaller than its scores.
 _MAX_ITEM_SIZE = 16
@@ -19,51 +19,52 @@ def read_arrays(path: Path, name: str, listing: InputList, entry: str | None) ->
 
     Args:
         path: The file.
-        name: Its name below the folder that was given.
+        name: Path of the file, relative to the folder that was given.
         listing: The images that are expected.
-        entry: Which entry of a ``.npz`` of rows is the output, if there are several.
+        entry: Name of the output's entry, for a ``.npz`` file of rows with several entries.
     """
     rows = listing.find_rows(name)
     try:
         content = _open(path, listing)
-    # of damaged files numpy and zipfile raise what they happen to stumble over, a MemoryError among it
-    except Exception as error:
-        yield from refuse(rows, name, path, f'no readable array file ({_shorten(error)})', listing)
-        return
-    if isinstance(content, np.ndarray):
-        if rows is None:
-            yield Returned(name, str(path), reason='no input file or image has this name', is_extra=True)
-        else:
-            yield from _split_rows(content, rows, name, path, listing)
-        return
-    with content:
-        if rows is not None:
-            try:
-                array = _load_entry(content, _choose_entry(content, entry))
-            except MalformedError as error:
-                yield from refuse(rows, name, path, str(error), listing)
+        if isinstance(content, np.ndarray):
+            if rows is None:
+                yield Returned(name, str(path), reason='no input file or image has this name', is_extra=True)
             else:
-                yield from _split_rows(array, rows, name, path, listing)
-        elif 'names' in content.files:
-            yield from _read_table(content, path, listing, entry)
-        elif any(listing.find_image(key) is not None for key in content.files):
-            for key in content.files:
-                yield _read_one(content, key, path, listing)
-        else:
-            keys = ', '.join(content.files[:3])
-            reason = f'no input file or image has the name of it or of its entries ({keys})'
-            yield Returned(name, str(path), reason=reason, is_extra=True)
+                yield from _split_rows(content, rows, path, listing)
+            return
+        with content:
+            if rows is not None:
+                array = _load_entry(content, _choose_entry(content, entry))
+                yield from _split_rows(array, rows, path, listing)
+            elif 'names' in content.files:
+                yield from _read_table(content, path, listing, entry)
+            elif any(listing.find_image(key) is not None for key in content.files):
+                for key in content.files:
+                    yield _read_one(content, key, path, listing)
+            else:
+                keys = ', '.join(content.files[:3])
+                reason = f'no input file or image has the name of it or of its entries ({keys})'
+                yield Returned(name, str(path), reason=reason, is_extra=True)
+    except MalformedError as error:
+        if rows is None:
+            yield Returned(name, str(path), reason=str(error))
+        for index in rows or ():
+            yield Returned(listing.images[index].name, str(path), index, reason=str(error))
 
 
 def _open(path: Path, listing: InputList) -> Any:
-    with open(path, 'rb') as file:
-        start = file.read(6)
-    # numpy takes anything else for a pickle
-    if start[:4] != b'PK\x03\x04' and start != b'\x93NUMPY':
-        raise ValueError('it begins as neither .npy nor .npz does')
-    if start[:4] == b'PK\x03\x04':
-        open_zip(path, expected=_MAX_ITEM_SIZE * len(listing.images) * listing.num_classes).close()
-    return np.load(path, mmap_mode='r', allow_pickle=False)
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(6)
+        # numpy would take a file with another beginning for a pickle
+        if start[:4] != b'PK\x03\x04' and start != b'\x93NUMPY':
+            raise ValueError('it begins as neither .npy nor .npz does')
+        if start[:4] == b'PK\x03\x04':
+            open_zip(path, expected=_MAX_ITEM_SIZE * len(listing.images) * listing.num_classes).close()
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+    # numpy and zipfile raise many kinds of errors for damaged files, even a MemoryError
+    except Exception as error:
+        raise MalformedError(f'no readable array file ({_shorten(error)})') from error
 
 
 def _choose_entry(content: Any, entry: str | None) -> str:
@@ -73,43 +74,35 @@ def _choose_entry(content: Any, entry: str | None) -> str:
     if entry is None and len(keys) == 1:
         return keys[0]
     wanted = 'one entry (or name the right one by `entry`)' if entry is None else f'an entry {entry}'
-    raise MalformedError(f'must have {wanted}, got {", ".join(keys[:5]) or "none"}')
+    raise MalformedError(f'must have {wanted}, got {", ".join(keys[:5]) or "no entry"}')
 
 
 def _load_entry(content: Any, key: str) -> np.ndarray:
     try:
         return content[key]
-    except Exception as error:  # see above
+    except Exception as error:  # damaged files raise many kinds of errors
         raise MalformedError(f'entry {key} is no readable array ({_shorten(error)})') from error
 
 
-def _split_rows(array: np.ndarray, rows: list[int], name: str, path: Path, listing: InputList) -> Iterator[Returned]:
+def _split_rows(array: np.ndarray, rows: list[int], path: Path, listing: InputList) -> Iterator[Returned]:
     allowed = [len(rows)]
     if listing.filled and len(rows) < listing.batch_size:
         allowed.append(listing.batch_size)
-    try:
-        table = _shape_table(array, allowed, listing.num_classes)
-    except MalformedError as error:
-        yield from refuse(rows, name, path, str(error), listing)
-        return
-    # rows beyond the listed ones are those that filled the batch
+    table = _shape_table(array, allowed, listing.num_classes)
+    # further rows are those that fill the batch
     for index, scores in zip(rows, table, strict=False):
         yield Returned(listing.images[index].name, str(path), index, scores)
 
 
 def _read_table(content: Any, path: Path, listing: InputList, entry: str | None) -> Iterator[Returned]:
+    names: Any = _load_entry(content, 'names').reshape(-1)
+    if names.dtype.kind not in 'US':
+        raise MalformedError(f'names must be text, got {names.dtype}')
     try:
-        names: Any = _load_entry(content, 'names').reshape(-1)
-        if names.dtype.kind not in 'US':
-            raise MalformedError(f'names must be text, got {names.dtype}')
-        try:
-            names = np.char.decode(names, 'utf-8') if names.dtype.kind == 'S' else names
-        except UnicodeDecodeError:
-            raise MalformedError('names must be text in UTF-8') from None
-        table = _shape_table(_load_entry(content, _choose_entry(content, entry)), [len(names)], listing.num_classes)
-    except MalformedError as error:
-        yield Returned(path.name, str(path), reason=str(error))
-        return
+        names = np.char.decode(names, 'utf-8') if names.dtype.kind == 'S' else names
+    except UnicodeDecodeError:
+        raise MalformedError('names must be text in UTF-8') from None
+    table = _shape_table(_load_entry(content, _choose_entry(content, entry)), [len(names)], listing.num_classes)
     for name, scores in zip(names.tolist(), table, strict=True):
         yield place(name, path, listing, scores=scores)
 
@@ -123,7 +116,7 @@ def _read_one(content: Any, key: str, path: Path, listing: InputList) -> Returne
 
 
 def _shape_table(array: np.ndarray, allowed_rows: list[int], num_classes: int) -> np.ndarray:
-    """``array`` as (N, num_classes); axes of length 1 may stand anywhere."""
+    """``array`` as ``(N, num_classes)``. It may have further axes of length 1 in any place."""
     if array.dtype.kind not in 'fiu':
         raise MalformedError(f'must hold numbers, got {array.dtype}')
     for num_rows in allowed_rows:
@@ -134,7 +127,7 @@ def _shape_table(array: np.ndarray, allowed_rows: list[int], num_classes: int) -
 
 
 def _shorten(error: Exception) -> str:
-    # numpy's words for a refused pickle, and for one that can't be mapped
+    # numpy has two messages for pickles that it refuses
     if 'allow_pickle' in str(error) or 'Python objects' in str(error):
         return 'it holds Python objects, which could run code'
     return ' '.join(str(error).split())[:100] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The list that goes with a folder of inputs: which file and row is which image, and its label. Imports no torch."""
+"""The list of a folder of inputs: the file, the row and the label of each image. Imports no torch."""
 
 import csv
 import json
@@ -13,16 +13,16 @@ LIST_NAME = 'list.csv'
 INFO_NAME = 'info.json'
 COLUMNS = ('name', 'file', 'row', 'label', 'image')
 
-# What the files of inputs can be, and the numbers in them.
+# The formats of the files of inputs, and the types of the numbers in them.
 FORMATS = ('npz', 'npy')
 DTYPES = ('float32', 'float16', 'uint8')
 
-# What may stand behind a name that comes back; anything else with a dot in it is part of the name.
+# The suffixes that a returned name may have. Any other text behind a dot is a part of the name.
 _SUFFIXES = ('.npz', '.npy', '.txt', '.bin', '.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
 class ListError(ValueError):
-    """A list that can't be used: says which file, why, and what to do."""
+    """A list that can't be used. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class ListedImage:
     """One line of the list.
 
     Attributes:
-        name: The image's name; no two are the same.
-        file: The file of inputs that holds it, relative to the list.
-        row: Its row in that file.
-        label: The index of its class.
+        name: Name of the image, which no other image has.
+        file: Path of the file of inputs that holds it, relative to the list.
+        row: Row in that file, from 0.
+        label: Index of its class.
     """
 
     name: str
@@ -46,10 +46,10 @@ class InputList:
     """The images of a folder of inputs, found by their names.
 
     Attributes:
-        images: The images in the order of the list.
-        num_classes: How many numbers an output must have.
-        batch_size: Rows of a file; the last one may have fewer.
-        filled: Whether the last file has been filled up to ``batch_size`` rows.
+        images: Images in the order of the list.
+        num_classes: Number of scores that an output must have.
+        batch_size: Number of rows of a file. The last file may have fewer.
+        filled: Whether the last file was filled with zeros up to ``batch_size`` rows.
     """
 
     def __init__(self, images: Sequence[ListedImage], num_classes: int, batch_size: int = 1, filled: bool = False):
@@ -58,24 +58,24 @@ class InputList:
         self.batch_size = batch_size
         self.filled = filled
         self._indices = {image.name: index for index, image in enumerate(images)}
-        # as many folders as a name may have in it
+        # the largest number of folders in a name
         self._depth = max((image.name.count('__') for image in images), default=0)
         self._rows: dict[str, list[int]] = {}
         for index in sorted(range(len(images)), key=lambda index: images[index].row):
             self._rows.setdefault(PurePath(images[index].file).stem, []).append(index)
 
     def find_image(self, name: str) -> int | None:
-        """The index of the image that ``name`` names: its name in the list, or a path that ends in it.
+        """The index of the image that ``name`` names: its name in the list, or a path that ends with it.
 
-        ``val/n01440764/ILSVRC2012_val_00000293.JPEG`` is found as ``ILSVRC2012_val_00000293``, and
-        ``val/cat/1.png`` as ``cat__1`` where that is its name.
+        ``val/n01440764/ILSVRC2012_val_00000293.JPEG`` names ``ILSVRC2012_val_00000293``, and ``val/cat/1.png`` names
+        ``cat__1``, if the list has these names. None if there is no such image.
         """
         if name in self._indices:
             return self._indices[name]
         *folders, last = name.replace('\\', '/').split('/')
         folders = folders[len(folders) - self._depth :] if len(folders) > self._depth else folders
         stem, suffix = os.path.splitext(last)
-        # the longest first: of the images cat/1.png and 1.png, val/cat/1.png is the former
+        # The longest name comes first: val/cat/1.png is the image cat/1.png and not another image 1.png.
         for start in range(len(folders) + 1):
             for ending in (last, stem) if suffix.lower() in _SUFFIXES else (last,):
                 index = self._indices.get('__'.join([*folders[start:], ending]))
@@ -84,7 +84,7 @@ class InputList:
         return None
 
     def find_rows(self, file: str) -> list[int] | None:
-        """The indices of the images whose outputs a file of this name holds, row by row."""
+        """The indices of the images whose outputs a file of this name must hold, row by row. None if there are none."""
         rows = self._rows.get(PurePath(file).stem)
         if rows is None and (index := self.find_image(file)) is not None:
             rows = [index]
@@ -92,10 +92,10 @@ class InputList:
 
 
 def make_names(paths: Sequence[str]) -> list[str]:
-    """Short names that differ: the files' names without folder and suffix, and as much more as it takes.
+    """Make short names that all differ: without folders and suffixes, if possible, or with folders, or with both.
 
     Raises:
-        ListError: If a path is there twice.
+        ListError: If two paths are the same.
     """
     root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ''
     relative = [PurePath(os.path.relpath(path, root or '.')) for path in paths]
@@ -111,7 +111,7 @@ def make_names(paths: Sequence[str]) -> list[str]:
 
 
 def write_list(folder: Path, images: Sequence[ListedImage], paths: Sequence[str], info: Mapping[str, Any]) -> None:
-    """Write ``folder``'s list, with the images' paths for the reader, and what there is to know about the inputs."""
+    """Write the list of ``folder``, with the paths of the images, and ``info`` about the inputs beside it."""
     # names of files need not be UTF-8
     with open(folder / LIST_NAME, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file, lineterminator='\n')
@@ -122,13 +122,11 @@ def write_list(folder: Path, images: Sequence[ListedImage], paths: Sequence[str]
 
 
 def read_list(folder: str | Path) -> InputList:
-    """Read the list of a folder that :func:`~mmrepvgg.handoff.preprocessed.write_inputs` wrote.
-
-    The files of inputs need not be there any more.
+    """Read the list of a folder that ``write_inputs`` wrote. The files of inputs themselves may be gone.
 
     Raises:
-        FileNotFoundError: If the list or its information is not there.
-        ListError: If they can't be understood.
+        FileNotFoundError: If ``list.csv`` or ``info.json`` does not exist.
+        ListError: If one of them is damaged.
     """
     folder = Path(folder)
     for name in (LIST_NAME, INFO_NAME):

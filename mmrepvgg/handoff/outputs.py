@@ -1,4 +1,4 @@
-"""Outputs as they come back from a vendor's machine: arrays by file or entry name, or a text with each image's top-k.
+"""Read the outputs that come back from a vendor's machine: arrays, or texts with the top-k classes of each image.
 
 Imports no torch. Nothing in a file is executed: arrays are read without pickles.
 """
@@ -16,22 +16,22 @@ TEXT_SUFFIXES = ('.txt', '.csv', '.tsv')
 
 
 def read_outputs(paths: Iterable[str | Path], listing: InputList, entry: str | None = None) -> Iterator[Returned]:
-    """Read what came back, file by file.
+    """Read outputs, file by file.
 
     Args:
-        paths: ``.npz`` and ``.npy`` files, texts, and folders of these (of texts, where there are no arrays).
+        paths: ``.npz`` and ``.npy`` files, texts, and folders of these. Texts in a folder with arrays are not read.
 
-            - An array file with the name of a file of inputs (or of an image) holds that one's rows, (N, num_classes).
-            - Any other ``.npz`` has an entry for each image, by its name; or ``names`` (N,) and one array
-              (N, num_classes).
-            - A text has a line for each image: its name and its classes, best first, each as ``CLASS`` or
-              ``CLASS:SCORE``, with blanks, tabs or commas between; or a line for each image and rank, as
+            - An array file with the name of a file of inputs, or of an image, holds its outputs ``(N, num_classes)``.
+            - Any other ``.npz`` has an entry for each image, with the image's name, or ``names`` ``(N,)`` and one array
+              ``(N, num_classes)``.
+            - A text has a line for each image: its name and its classes, best first. A class is written as ``CLASS``
+              or ``CLASS:SCORE``; blanks, tabs or commas stand between. Or a text has a line for each image and rank:
               ``NAME: ... top-0 id: CLASS, ...``.
         listing: The images that are expected.
-        entry: Which entry of a ``.npz`` of rows is the output, if there are several.
+        entry: Name of the output's entry, for ``.npz`` files of rows with several entries.
 
     Raises:
-        FileNotFoundError: If a path does not exist, or a folder holds nothing that could be an output.
+        FileNotFoundError: If a path does not exist, or a folder holds neither arrays nor texts.
     """
     for path in map(Path, paths):
         if not path.exists():

@@ -1,4 +1,4 @@
-"""A config's test images, preprocessed, as files that any machine can read."""
+"""Write a config's test images, preprocessed, into files that any machine can read."""
 
 import os
 import shutil
@@ -26,12 +26,12 @@ _ERROR_NAME = f'{UnreadableImageError.__module__}.{UnreadableImageError.__name__
 
 @dataclass(frozen=True)
 class WrittenInputs:
-    """What was written.
+    """A summary of the written files.
 
     Attributes:
         num_images: Number of images.
         num_files: Number of files of inputs.
-        shape: Shape of a full file's array, (N, C, H, W).
+        shape: Shape ``(N, C, H, W)`` of the array in the first file.
     """
 
     num_images: int
@@ -51,24 +51,23 @@ def write_inputs(
 ) -> WrittenInputs:
     """Write the images of ``cfg.test_dataloader`` as the model sees them, and a list of them.
 
-    ``folder`` gets ``inputs/<name>.npz`` (or, of several images each, ``inputs/batch_000000.npz``), ``list.csv`` with
-    the columns name, file, row, label, image, and ``info.json``. It appears when all is written. One batch after the
-    other is in memory, and those that the loader's workers have read ahead.
+    ``folder`` gets ``inputs/<name>.npz`` (or ``inputs/batch_000000.npz``, if a file holds several images),
+    ``list.csv`` with the columns name, file, row, label, image, and ``info.json``. It appears when it is complete.
 
     Args:
         cfg: The config.
-        folder: Where to write; must not exist, or be empty.
-        file_format: ``'npz'``, whose one entry is named ``entry``, or ``'npy'``.
-        batch_size: Images of a file. Arrays are (N, C, H, W), also for one image.
-        dtype: ``'float32'`` or ``'float16'``: normalised; ``'uint8'``: pixels as the pipeline gives them (BGR), for
-            models that normalise by themselves.
-        fill: Fill the last file with zeros to ``batch_size`` rows, for models of a fixed batch size.
-        entry: The name of the model's input.
+        folder: Folder to write. It must not exist, or be empty.
+        file_format: ``'npz'`` or ``'npy'``.
+        batch_size: Number of images in a file. Arrays have the shape ``(N, C, H, W)``, even for one image.
+        dtype: ``'float32'`` or ``'float16'`` for normalised images, or ``'uint8'`` for the pixels that the pipeline
+            gives (BGR), for models that normalise by themselves.
+        fill: Fill the last file with zeros up to ``batch_size`` rows, for models with a fixed batch size.
+        entry: Name of the array in a ``.npz`` file: that of the model's input.
 
     Raises:
         FileExistsError: If ``folder`` holds something.
         DataError: If the images are of other classes than the model.
-        ValueError: If an image can't be read or has no label, or sizes differ.
+        ValueError: If an argument is out of range, if an image can't be read or has no label, or if sizes differ.
         OSError: If ``folder`` can't be written, or the disk is too small.
     """
     if file_format not in FORMATS:
@@ -78,7 +77,7 @@ def write_inputs(
     if batch_size < 1:
         raise ValueError(f'`batch_size` must be at least 1, got {batch_size}')
     if entry in ('file', 'allow_pickle'):
-        raise ValueError(f'`entry` must be another name, got {entry!r}, which numpy takes for an argument of its own')
+        raise ValueError(f'`entry` must be another name, got {entry!r}, which is an argument of numpy.savez')
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not an empty folder; move it away or name another one')
@@ -88,7 +87,7 @@ def write_inputs(
     infos = [samples.get_info(index) for index in range(len(samples))]
     paths = [str(info['img_path']) for info in infos]
     if any(info.get('gt_label') is None for info in infos):
-        raise ValueError('the test images of the config must have labels, by which outputs are scored; some have none')
+        raise ValueError('the test images of the config must have labels, with which outputs are compared; some do not')
     names = make_names(paths)
     num_files = -(-len(samples) // batch_size)
     temporary = folder.with_name(f'.{folder.name}.{os.getpid()}')
@@ -133,7 +132,7 @@ def write_inputs(
 
 
 def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalised: bool) -> Iterator[Tensor]:
-    """Inputs ``(N, C, H, W)`` in their order, all of one size."""
+    """Batches of inputs ``(N, C, H, W)`` in their order. All have the same size."""
     num_workers = cfg.test_dataloader.get('num_workers', 0)
     batches = iter(DataLoader(samples, batch_size, num_workers=num_workers, collate_fn=pseudo_collate))
     preprocess = _build_preprocessor(cfg)
@@ -143,7 +142,7 @@ def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalis
         try:
             batch = next(batches, None)
         except UnreadableImageError as error:
-            # of a worker it has the whole traceback; the last line is the reason
+            # The message of a worker's error is a whole traceback. The reason is in its last line.
             raise UnreadableImageError(str(error).strip().splitlines()[-1].removeprefix(_ERROR_NAME)) from error
         if batch is None:
             return
@@ -160,7 +159,7 @@ def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalis
 
 
 def _build_preprocessor(cfg: Config) -> nn.Module:
-    """The model's own preprocessing, without the model."""
+    """Build the data preprocessor of the model, without the model."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         return MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **preprocessor}).eval()

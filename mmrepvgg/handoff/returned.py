@@ -1,8 +1,6 @@
-"""What came back for an image. Imports no torch."""
+"""The outputs that came back for an image. Imports no torch."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +9,21 @@ from .listing import InputList
 
 
 class MalformedError(ValueError):
-    """An output that can't be scored: says why."""
+    """An output that can't be scored. The message says why."""
 
 
 @dataclass(frozen=True)
 class Returned:
-    """What came back for one image.
+    """The output that came back for one image: scores, or labels, or the reason why there is neither.
 
     Attributes:
-        name: The image's name as it came back.
-        source: Where it was found.
-        index: The image's place in the list, None if it is not in there.
-        scores: (num_classes,) logits or probabilities, or None.
-        labels: Class indices, best first, or None.
-        reason: What is wrong with it.
-        is_extra: Whether what is wrong is that it is of no listed image.
+        name: Name of the image as it came back.
+        source: Place where the output was found: a file, with an entry or a line.
+        index: Place of the image in the list. None if the list does not have it.
+        scores: Logits or probabilities ``(num_classes,)``.
+        labels: Indices of classes, best first.
+        reason: Fault of the output, or an empty string.
+        is_extra: Whether the fault is that the output belongs to no listed image.
     """
 
     name: str
@@ -38,16 +36,9 @@ class Returned:
 
 
 def place(name: str, source: object, listing: InputList, **content: Any) -> Returned:
+    """Find the image that ``name`` names, and make a :class:`Returned` of it. ``content`` gives further attributes."""
     index = listing.find_image(name)
     if index is None:
         content.update(reason='no listed image has this name', is_extra=True)
         name = name[:200]
     return Returned(name, str(source), index, **content)
-
-
-def refuse(rows: list[int] | None, name: str, path: Path, reason: str, listing: InputList) -> Iterator[Returned]:
-    """The same reason for each image of a file."""
-    if rows is None:
-        yield Returned(name, str(path), reason=reason)
-    for index in rows or ():
-        yield Returned(listing.images[index].name, str(path), index, reason=reason)

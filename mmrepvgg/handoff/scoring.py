@@ -1,4 +1,4 @@
-"""Outputs matched with the list by name, and their accuracy. Imports no torch."""
+"""Score outputs by the labels in the list. Imports no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,13 +13,14 @@ KINDS = ('missing', 'duplicated', 'malformed', 'extra')
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one image or one output.
+    """A fault of one image or one output.
 
     Attributes:
-        kind: ``'missing'``: nothing came back. ``'duplicated'``: more than one answer; none is counted.
-            ``'malformed'``: what came back is no answer. ``'extra'``: it is no listed image.
-        name: The image, or what came back.
-        reason: Where and why.
+        kind: ``'missing'`` for an image without an output, ``'duplicated'`` for an image with several outputs,
+            ``'malformed'`` for an output that can't be scored, ``'extra'`` for an output of no listed image. None of
+            them counts for the accuracy.
+        name: Name of the image, or the name that came back.
+        reason: Place and reason of the fault.
     """
 
     kind: str
@@ -29,14 +30,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Score:
-    """The accuracy of what came back.
+    """The accuracy of outputs.
 
     Attributes:
-        num_listed: Images in the list.
-        num_scored: Images with exactly one good answer.
-        num_correct: For each k, the scored images whose class is among the first k; no k beyond the answers' length.
-        num_tied: Scored images of which another class has the same score as the right one.
-        problems: Everything that is not as it should be.
+        num_listed: Number of images in the list.
+        num_scored: Number of images with exactly one good output.
+        num_correct: For each k, the number of scored images whose class is among the first k. If an output has fewer
+            than k classes, there is no such k.
+        num_tied: Number of scored images for which another class has the same score as the right one.
+        problems: Faults of images and outputs.
     """
 
     num_listed: int
@@ -46,24 +48,23 @@ class Score:
     problems: list[Problem] = field(default_factory=list)
 
     def get_accuracy(self, k: int, of_all: bool = False) -> float:
-        """Top-k accuracy in percent, of the scored images or of all listed ones; NaN if there are none."""
+        """Top-k accuracy in percent, of the scored images or of all listed ones. NaN if there are none."""
         total = self.num_listed if of_all else self.num_scored
         return 100 * self.num_correct[k] / total if total else float('nan')
 
 
 def score_outputs(listing: InputList, outputs: Iterable[Returned], topk: tuple[int, ...] = (1, 5)) -> Score:
-    """Score what came back. One number an image is kept, however long the outputs are.
+    """Score outputs. Only one number for each image is kept in memory.
 
-    Of equal scores the class of lower index comes first, as in ``argmax``; an output that is the same for all
-    classes is an answer of class 0.
+    If scores are equal, the class of the lowest index comes first, as in ``argmax``.
 
     Args:
         listing: The images and their labels.
-        outputs: What came back, of :func:`~mmrepvgg.handoff.outputs.read_outputs`.
-        topk: The k of the accuracies.
+        outputs: Outputs that :func:`~mmrepvgg.handoff.outputs.read_outputs` gives.
+        topk: Values of k for the top-k accuracies.
     """
     num_images = len(listing.images)
-    ranks = np.full(num_images, -1)  # place of the right class, 0 is the first; -1: no good answer
+    ranks = np.full(num_images, -1)  # the place of the right class, from 0, or -1 without a good output
     tied = np.zeros(num_images, bool)
     num_answers = np.zeros(num_images, int)
     length = listing.num_classes

@@ -1,4 +1,4 @@
-"""Outputs in texts: each image's classes, best first. Imports no torch."""
+"""Read outputs in texts: the classes of each image, best first. Imports no torch."""
 
 import csv
 import math
@@ -11,8 +11,8 @@ from pathlib import Path
 from .listing import InputList
 from .returned import MalformedError, Returned, place
 
-# 'val/n01/x.JPEG: Relay top-0 id: 65, prob: 0.98, class name: sea snake': one line a rank. Searched for part by part:
-# one pattern for all of it takes time quadratic in the length of a line.
+# A line for one rank: 'val/n01/x.JPEG: Relay top-0 id: 65, prob: 0.98, class name: sea snake'. Its parts have a pattern
+# each: a single pattern would take time quadratic in the length of a line.
 _NAME_END = re.compile(r':\s')
 _RANK = re.compile(r'\btop-(\d{1,9})\s+id:\s*(-?\d{1,9})\b')
 _SCORE = re.compile(r'\bprob:\s*([^\s,]+)')
@@ -36,7 +36,7 @@ class _Answer:
 
 
 def read_text(path: Path, listing: InputList) -> Iterator[Returned]:
-    """Read a text; images whose number of classes is not the usual one are refused."""
+    """Read a text. An image is refused if it has not as many classes as most images."""
     answers: list[_Answer] = []
     ranks: dict[str, list[tuple[int, _Class]]] = {}
     try:
@@ -74,7 +74,7 @@ def read_text(path: Path, listing: InputList) -> Iterator[Returned]:
 
 
 def _parse_rank(line: str) -> tuple[str, tuple[int, _Class]] | None:
-    """The image's name, the rank and the class of a line that is one of a rank."""
+    """The image's name, the rank and the class of a line for one rank. None for other lines."""
     end = _NAME_END.search(line, 1)
     match = end and _RANK.search(line, end.end())
     if not end or not match:
@@ -84,7 +84,7 @@ def _parse_rank(line: str) -> tuple[str, tuple[int, _Class]] | None:
 
 
 def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
-    """The image's name and its classes; none if the line is malformed."""
+    """The image's name and its classes. A malformed line has no classes."""
     separator = '\t' if '\t' in line else ','
     if separator in line:
         try:
@@ -106,11 +106,11 @@ def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
 
 
 def _order_ranks(pairs: Sequence[tuple[int, _Class]], first: int) -> list[list[_Class]]:
-    """An image that is there twice has its ranks twice: each set is an answer of its own.
+    """Put the classes of an image in the order of their ranks. Several sets of ranks are several answers.
 
     Args:
-        pairs: Rank and class.
-        first: The best rank, 0 or 1.
+        pairs: Ranks and classes of the image.
+        first: The best rank in the text, which must be 0 or 1.
     """
     ranks = sorted(rank for rank, _ in pairs)
     repeats = ranks.count(ranks[0])
@@ -122,14 +122,14 @@ def _order_ranks(pairs: Sequence[tuple[int, _Class]], first: int) -> list[list[_
 
 
 def _check(classes: Sequence[_Class], usual: int, num_classes: int) -> tuple[int, ...]:
-    """The labels.
+    """Check the classes of an answer, and return their labels.
 
     Raises:
-        MalformedError: If they can't be an answer.
+        MalformedError: If their number, labels or scores are wrong.
     """
     labels = tuple(found.label for found in classes)
     if len(labels) != usual:
-        raise MalformedError(f'must have {usual} classes as the others, got {len(labels)}')
+        raise MalformedError(f'must have {usual} classes as most images, got {len(labels)}')
     if not all(0 <= label < num_classes for label in labels):
         raise MalformedError(f'classes must be 0 to {num_classes - 1}, got {_shorten(labels)}')
     if len(set(labels)) != len(labels):
