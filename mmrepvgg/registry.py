@@ -1,7 +1,7 @@
 """The registries of scope ``mmrepvgg``: children of mmpretrain's.
 
-mmengine imports this module by itself when a config names the scope (``type='mmrepvgg.RepVGG'``). Importing it
-registers everything and allows torch >= 2.6 to load a Runner's checkpoints safely.
+mmengine imports this module by itself when a config names the scope (``type='mmrepvgg.RepVGG'``). The import registers
+all classes, and lets torch >= 2.6 load a Runner's checkpoints safely.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from .runtimes.classifier import ExportedClassifier
 
 SCOPE = 'mmrepvgg'
 
-# The locations are mmpretrain's: a look-up that goes on to the parent does not import what the parent would.
+# The locations are mmpretrain's, since a look-up that goes on to the parent does not import the parent's locations.
 MODELS = Registry('model', parent=mmpretrain.MODELS, scope=SCOPE, locations=['mmpretrain.models'])
 DATASETS = Registry('dataset', parent=mmpretrain.DATASETS, scope=SCOPE, locations=['mmpretrain.datasets'])
 HOOKS = Registry('hook', parent=mmpretrain.HOOKS, scope=SCOPE, locations=['mmpretrain.engine'])
@@ -38,8 +38,8 @@ OPTIM_WRAPPERS = Registry(
     'optimizer_wrapper', parent=mmpretrain.OPTIM_WRAPPERS, scope=SCOPE, locations=['mmpretrain.engine']
 )
 
-# Registered here and not by decorators, so that the classes don't import upwards. Registries that are no
-# relatives of these (mmdet's, mmseg's, mmengine's own) find the same names as attributes of the package.
+# The classes are registered here and not by decorators, so that they import nothing from higher rooms. Other registries
+# (those of mmdet, mmseg, mmengine) find the same names as attributes of the package.
 for _registry, _members in {
     MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
     DATASETS: (ImageNet,),
@@ -54,28 +54,29 @@ allow_runner_checkpoints()
 
 
 def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
-    """Build a backbone from its config; an unprefixed ``RepVGG`` is this project's, whatever the current scope.
+    """Build a backbone from its config. ``RepVGG`` without a scope means this project's class, in any current scope.
 
     Args:
-        cfg: ``dict(type='RepVGG', arch='A0', ...)``, or any other backbone known to mmpretrain.
+        cfg: Config ``dict(type='RepVGG', arch='A0', ...)``, or that of any other backbone of mmpretrain.
 
     Raises:
-        TypeError, ValueError, KeyError: From the registry or the backbone, naming what is wrong.
+        TypeError: If ``cfg`` is no dict, or an argument of the backbone has a wrong type.
+        ValueError: If an argument of the backbone is out of range.
+        KeyError: If ``cfg`` has no type, or no backbone has this type.
     """
-    return _build(cfg)
+    if not isinstance(cfg, Mapping):
+        raise TypeError(f'cfg must be a dict with a type, got {type(cfg).__name__}')
+    # The scope holds for the parts, too: an ImageClassifier builds its backbone and its head itself.
+    return MODELS.build({**cfg, '_scope_': SCOPE})
 
 
 def build_classifier(cfg: Mapping[str, Any]) -> nn.Module:
-    """Build a classifier from its config, the parts in it (backbone, head) resolved as by :func:`build_backbone`.
+    """Build a classifier from its config. Types without a scope mean this project's classes, in any current scope.
 
     Args:
-        cfg: ``dict(type='ImageClassifier', backbone=dict(type='RepVGG', arch='A0'), neck=..., head=...)``.
+        cfg: Config ``dict(type='ImageClassifier', backbone=dict(type='RepVGG', arch='A0'), neck=..., head=...)``.
+
+    Raises:
+        TypeError, ValueError, KeyError: As :func:`build_backbone`, for the classifier or one of its parts.
     """
-    return _build(cfg)
-
-
-def _build(cfg: Mapping[str, Any]) -> nn.Module:
-    if not isinstance(cfg, Mapping):
-        raise TypeError(f'cfg must be a dict with a type, got {type(cfg).__name__}')
-    # The scope holds for what is built inside, too: an ImageClassifier builds its backbone and head itself.
-    return MODELS.build({**cfg, '_scope_': SCOPE})
+    return build_backbone(cfg)

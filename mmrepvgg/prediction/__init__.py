@@ -1,1 +1,1 @@
-"""Images in, predictions out."""
+"""Predict the classes of image files."""

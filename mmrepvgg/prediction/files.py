@@ -1,4 +1,4 @@
-"""Predictions as a JSON or a CSV file. Imports no torch."""
+"""Write predictions into a JSON or a CSV file. Imports no torch."""
 
 import csv
 import json
@@ -15,18 +15,18 @@ COLUMNS = ('image', 'rank', 'label', 'class', 'score', 'error')
 
 
 def write_predictions(path: str | Path, predictions: 'Sequence[Prediction]') -> None:
-    """Write predictions in their order, whole or not at all.
+    """Write predictions in their order. The file appears when it is complete.
 
-    JSON: a list with ``{"image", "predictions": [{"label", "class", "score"}, ...]}`` an image, best class first, or
-    ``{"image", "error"}``. CSV: the columns of ``COLUMNS``, a line for each image and rank (from 1), or one with the
-    error.
+    JSON: a list with ``{"image", "predictions": [{"label", "class", "score"}, ...]}`` for each image, best class first,
+    or ``{"image", "error"}``. CSV: the columns of ``COLUMNS``, with a line for each image and rank (from 1), or a line
+    with the error of an image.
 
     Args:
-        path: Ends in ``.json`` or ``.csv``.
-        predictions: What to write.
+        path: File that ends in ``.json`` or ``.csv``.
+        predictions: Predictions to write.
 
     Raises:
-        ValueError: For another ending.
+        ValueError: If ``path`` has another ending.
     """
     writers = {'.json': _write_json, '.csv': _write_csv}
     if Path(path).suffix not in writers:

@@ -1,4 +1,4 @@
-"""Pictures with their predictions written on them."""
+"""Write pictures with their predictions on them."""
 
 import warnings
 from collections.abc import Iterable
@@ -12,24 +12,25 @@ from mmpretrain.visualization import UniversalVisualizer
 from ..checkpoints.writing import require_writable
 from .predictor import Prediction
 
-# In pixels. The text is as large as the picture allows: small images are enlarged, large ones only cost time.
+# Edges of a picture in pixels. Small images are enlarged, so that the text has room; large ones would only cost time.
 SHORT_EDGE = 448
-LONG_EDGE = 4096  # of images like ribbons
+LONG_EDGE = 4096  # a limit for very long images
 
 
 class PictureWriter:
-    """Writes annotated copies of images into a folder, by mmpretrain's own visualizer.
+    """Writes copies of images with their predictions into a folder, with mmpretrain's visualizer.
 
     Args:
-        folder: The folder; is made when the first picture is written.
-        images: All the images that will come, and their paths inside ``folder``. The copies are PNG files of the
-            same name; where two would be the same file, the later ones get a number.
+        folder: Folder for the copies. It is made when the first picture is written.
+        images: All images that will be written, and the paths of their copies relative to ``folder``. The copies are
+            PNG files of the same name. If two would be the same file, the later ones get a number.
 
     Attributes:
-        failures: The pictures that could not be written, with the reasons.
+        targets: Paths of the copies, in the order of ``images``.
+        failures: Pictures that could not be written, with the reasons.
 
     Raises:
-        ValueError: If a copy would replace one of the images, or what is beside them.
+        ValueError: If a copy would replace one of the images, or a file beside them.
         PermissionError: If ``folder`` can't be written.
     """
 
@@ -52,12 +53,12 @@ class PictureWriter:
             if target.exists() and target.resolve().parent in {source.parent for source in sources}:
                 raise ValueError(f'{target} lies beside the images and would be replaced; name another folder')
         with warnings.catch_warnings():
-            # it has no folder of its own: each picture is given its file
+            # it needs no folder of its own: each picture gets its own path
             warnings.filterwarnings('ignore', 'Visualizer backend is not initialized')
             self._visualizer = UniversalVisualizer()
 
     def write(self, number: int, prediction: Prediction) -> None:
-        """Write the picture of the ``number``-th image; none if that can't be read. What fails stops nothing."""
+        """Write the picture of the ``number``-th image, if that could be read. A failure is noted and not raised."""
         if prediction.error:
             return
         try:
@@ -73,7 +74,7 @@ class PictureWriter:
         scores = torch.zeros(max(labels) + 1)
         scores[labels] = torch.tensor([ranked.score for ranked in prediction.classes])
         sample = DataSample().set_pred_label(torch.tensor(labels)).set_pred_score(scores)
-        # ImageNet's names are lists of synonyms, too long for a picture; names that are indices are there already
+        # Of ImageNet's long lists of synonyms the first one is shown. A name that is an index is shown already.
         names = {c.label: c.name.split(',')[0] for c in prediction.classes if c.name != str(c.label)}
         image = mmcv.imread(str(prediction.image), channel_order='rgb')
         short, long = sorted(image.shape[:2])

@@ -1,4 +1,4 @@
-"""The best classes of images."""
+"""Predict the best classes of images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class RankedClass:
     """One of the best classes of an image.
 
     Attributes:
-        label: Its index.
-        name: Its name.
-        score: Its probability.
+        label: Index of the class.
+        name: Name of the class.
+        score: Probability of the class.
     """
 
     label: int
@@ -35,12 +35,12 @@ class RankedClass:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one image.
+    """The prediction for one image: classes, or an error.
 
     Attributes:
-        image: The file.
-        classes: The best classes, best first; none if the image can't be read.
-        error: Why it can't be read, or has no prediction.
+        image: Path of the image.
+        classes: Best classes, best first.
+        error: Reason why the image has no prediction, or an empty string.
     """
 
     image: Path
@@ -49,16 +49,17 @@ class Prediction:
 
 
 class Predictor:
-    """A checkpoint or an exported file that takes image files.
+    """Predicts the classes of image files, with a checkpoint or an exported file.
 
     Args:
-        cfg: The config, whose test pipeline reads the images.
+        cfg: The config. Its test pipeline reads the images.
         weights: A checkpoint in either form, or a file of ``export_model``.
-        topk: How many classes to give; all of a model that has fewer.
-        batch_size: How many images to take at once.
+        topk: Largest number of classes for an image, at least 1.
+        batch_size: Largest number of images that the model takes at once, at least 1.
 
     Raises:
-        As :func:`~mmrepvgg.runtimes.classifier.load_classifier`.
+        ValueError: If ``topk`` or ``batch_size`` is below 1, or the model can't be used for prediction.
+        CheckpointError: If ``weights`` can't be read safely, or does not fit the config.
     """
 
     def __init__(self, cfg: Config, weights: str | Path, topk: int = 5, batch_size: int = 16):
@@ -78,11 +79,12 @@ class Predictor:
         """Predict images, and show the progress on stderr.
 
         Args:
-            paths: The files.
-            callback: Is called with an image's place in ``paths`` and its prediction as soon as that is there.
+            paths: Image files.
+            callback: Function that is called for each image as soon as it is predicted, with its place in ``paths`` and
+                its prediction.
 
         Returns:
-            list[Prediction]: One for each of ``paths``, in their order; unreadable images are among them.
+            list[Prediction]: Prediction for each of ``paths``, in their order, also for images that can't be read.
         """
         files = [Path(path) for path in paths]
         predictions: dict[int, Prediction] = {}
@@ -118,9 +120,9 @@ class Predictor:
 
 
 def get_class_names(model: nn.Module, num_classes: int) -> Sequence[str]:
-    """The names that came with the weights; else ImageNet's, for 1000 classes; else the indices."""
+    """Names of the classes: those in the weights, or ImageNet's for 1000 classes, or the indices."""
     names = (getattr(model, '_dataset_meta', None) or {}).get('classes') or ()
     if not names and num_classes == len(IMAGENET_CATEGORIES):
         names = IMAGENET_CATEGORIES
-    # trained on fewer classes than the head has, or with a list of other classes
+    # the head may have more classes than there are names: the others are named by their indices
     return [*names[:num_classes], *map(str, range(len(names), num_classes))]

@@ -1,1 +1,1 @@
-"""The switch from train form to deploy form, and its verification."""
+"""Switch models and checkpoints from train form to deploy form, and compare the two forms."""

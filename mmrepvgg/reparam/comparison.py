@@ -28,9 +28,9 @@ class Form:
     Attributes:
         name: ``'train'`` or ``'deploy'``.
         params: Number of parameters.
-        macs: Multiply-adds of convolutions and linear layers for one image.
-        accuracy: Top-1 in percent.
-        latency: Median seconds for one image, batch size 1.
+        macs: Number of multiply-adds of convolutions and linear layers for one image.
+        accuracy: Top-1 accuracy in percent.
+        latency: Median time in seconds for one image (batch size 1).
     """
 
     name: str
@@ -45,11 +45,11 @@ class Comparison:
     """Both forms on the test set.
 
     Attributes:
-        forms: The train form and the deploy form.
-        num_images: Images in the test set.
-        num_different: Images for which the two forms predict different classes.
-        max_difference: Largest absolute difference of two logits.
-        max_logit: Largest absolute logit.
+        forms: Train form and deploy form.
+        num_images: Number of images in the test set.
+        num_different: Number of images for which the two forms predict different classes.
+        max_difference: Largest absolute difference between logits of the two forms.
+        max_logit: Largest absolute logit of the train form.
     """
 
     forms: tuple[Form, Form]
@@ -61,9 +61,14 @@ class Comparison:
 
 @torch.no_grad()
 def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: str | Path) -> Comparison:
-    """Run a trained checkpoint and its deploy form over the test set of ``cfg``, image by image the same input.
+    """Run a trained checkpoint and its deploy form on the same images: the test set of ``cfg``.
 
-    Both compute in floating point, also where training simulated int8.
+    Both compute in floating point, even if training simulated int8.
+
+    Args:
+        cfg: Config of the training, or its deploy twin.
+        train_checkpoint: The trained checkpoint.
+        deploy_checkpoint: The checkpoint that ``reparameterize_checkpoint`` made of it.
 
     Raises:
         CheckpointError: If a checkpoint can't be read safely or does not fit.
@@ -81,7 +86,7 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
     batches = samples.iterate(batch_size=batch_size)
     for images, labels in track(batches, 'comparing the forms', math.ceil(len(samples) / batch_size)):
         if labels is None:
-            raise ValueError('the test images of the config must have labels, by which accuracy is measured')
+            raise ValueError('the test images of the config must have labels, with which accuracy is measured')
         inputs = models[0].data_preprocessor(dict(inputs=images))['inputs']
         train_logits, deploy_logits = (model(inputs) for model in models)
         for tally, logits in zip(right, (train_logits, deploy_logits), strict=True):

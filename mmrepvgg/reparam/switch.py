@@ -1,4 +1,4 @@
-"""The switch of any model that holds RepVGG blocks."""
+"""Switch any model that holds RepVGG blocks."""
 
 import copy
 from typing import TypeVar
@@ -17,28 +17,29 @@ def reparameterize(model: M, inplace: bool = False) -> M:
     """Replace the branches of every RepVGG block in ``model`` by one convolution, and drop training-only heads.
 
     Args:
-        model: A block, a backbone, a classifier, a detector or segmentor, or a wrapper of one (DDP, EMA). A
-            DDP-wrapped model must be wrapped anew before it is trained on: its buckets hold the old parameters.
+        model: A block, a backbone, a classifier, a detector or segmentor, or a wrapper of one of these (DDP, EMA). If
+            you train a switched model in DDP, wrap it anew: DDP's buckets hold the old parameters.
         inplace: Change ``model`` itself instead of a copy.
 
     Returns:
-        The model in deploy form, in the same train or eval mode. A model that is in deploy form already is
-        returned as it is (as a copy, unless ``inplace``).
+        The model in deploy form (a copy, unless ``inplace``), in the same train or eval mode. A model that is in deploy
+        form already does not change.
 
     Raises:
-        ValueError: If there is no block of this project in it.
-        FusionError: If a block can't be fused; then no block has changed.
+        ValueError: If the model holds no block of this project.
+        FusionError: If a block can't be fused. No block has changed then.
+        OverflowError: If a kernel is too large for float16 weights. No block has changed then.
     """
     blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
     if not blocks:
         raise ValueError(
-            f'{type(model).__name__} holds no RepVGGBlock of mmrepvgg; a model built with another implementation '
-            "must be rebuilt with type='mmrepvgg.RepVGG' and its weights loaded into that"
+            f'{type(model).__name__} holds no RepVGGBlock of mmrepvgg; if it was built with another implementation, '
+            "build it with type='mmrepvgg.RepVGG' and load its weights into that"
         )
     if inplace:
         switch_blocks(blocks)
     else:
-        # one block is copied at a time, and the last ones, which are the largest, while there is most memory
+        # One block is copied at a time. The last ones are the largest: they come first, while most memory is free.
         model = copy.deepcopy(model, {id(block): _copy_switched(block) for block in reversed(blocks)})
     for module in model.modules():
         if isinstance(module, RepVGG):
@@ -46,7 +47,7 @@ def reparameterize(model: M, inplace: bool = False) -> M:
         elif isinstance(module, AuxiliaryClsHead):
             module.switch_to_deploy()
         elif isinstance(module, DistributedDataParallel):
-            # It would broadcast the batch norms' statistics before each forward pass, and fail without them.
+            # DDP would broadcast the batch norms' statistics before each forward pass, and fail without them.
             module.broadcast_buffers = False
     return model
 

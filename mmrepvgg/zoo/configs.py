@@ -1,4 +1,4 @@
-"""Configs by path or by name. Importing this imports no torch, so that the command line is fast."""
+"""Find and read configs by their paths or their names. Imports no torch, so that the command line is fast."""
 
 import argparse
 import difflib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# Where this project's model-index file is, below the folder that holds configs/.
+# This project's model-index file, relative to the folder that holds configs/.
 METAFILE = 'configs/repvgg/metafile.yml'
 
 
@@ -17,7 +17,7 @@ def find_root() -> Path:
     """The folder that holds ``configs/``: ``.mim`` of an installed package, or the checkout of an editable one.
 
     Raises:
-        FileNotFoundError: If there is neither.
+        FileNotFoundError: If neither has the configs.
     """
     package = Path(__file__).parent.parent
     for root in (package / '.mim', package.parent):
@@ -35,14 +35,14 @@ def list_configs() -> Mapping[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """The file of a config.
+    """Find the file of a config.
 
     Args:
-        config: A path. If there is no such file: the name of a config that comes with this package, also with its
-            folder (``'deploy/repvgg-a0_deploy'``).
+        config: A path, or the name of a config that comes with this package. The name may have its folder, as in
+            ``'deploy/repvgg-a0_deploy'``. An existing file comes first.
 
     Raises:
-        FileNotFoundError: If there is neither; names configs with similar names.
+        FileNotFoundError: If there is no such file and no such name. The message lists similar names.
     """
     path = Path(config)
     if path.is_file():
@@ -64,8 +64,9 @@ def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
     """Read a config and change some of its settings.
 
     Args:
-        config: Its file, or the name of one that comes with this package, as ``'repvgg-a0_8xb32'``.
-        options: Settings as ``'train_cfg.max_epochs=10'``, in mmengine's syntax. The last one of a setting counts.
+        config: A path, or the name of a config that comes with this package, for example ``'repvgg-a0_8xb32'``.
+        options: Settings in mmengine's syntax, for example ``'train_cfg.max_epochs=10'``. If two name the same setting,
+            the last one counts.
 
     Raises:
         FileNotFoundError: If there is no such file and no such name.

@@ -19,15 +19,15 @@ from .configs import METAFILE, find_root
 def register_models(metafile: str | Path | None = None) -> list[str]:
     """Make ``mmpretrain.list_models`` and ``mmpretrain.get_model`` find this project's models.
 
-    Their names are ``repvgg-a0_8xb32`` and so on. mmpretrain's own, ``repvgg-A0_8xb32_in1k`` and so on, stay as they
-    are. Calling it again changes nothing. The weights behind ``get_model(name, pretrained=True)`` are read as tensors
-    and plain data only, and against the hash in their file name.
+    Their names are ``repvgg-a0_8xb32`` and so on. mmpretrain's own models, ``repvgg-A0_8xb32_in1k`` and so on, are not
+    changed. A second call changes nothing. ``get_model(name, pretrained=True)`` downloads weights, compares them with
+    the hash in their file name, and reads only tensors and plain data from them.
 
     Args:
-        metafile: Another model-index file; its configs are relative to its own folder.
+        metafile: Another model-index file. Its configs are relative to its own folder.
 
     Returns:
-        list[str]: The names.
+        list[str]: Names of the models.
 
     Raises:
         ValueError: If another model already has one of the names.
@@ -45,13 +45,13 @@ def register_models(metafile: str | Path | None = None) -> list[str]:
     if not known:
         ModelHub.register_model_index(path, config_prefix=root)
     for folder in {model.weights.rsplit('/', 1)[0] for model in models if model.weights}:
-        # A longer prefix wins over mmengine's own loader of http addresses, which would run what is in a pickle.
+        # The longest prefix wins. mmengine's own loader of http addresses would run the code in a pickle.
         CheckpointLoader.register_scheme(prefixes=f'{folder}/', loader=_load_address, force=True)
     return [model.name for model in models]
 
 
 def _load_address(address: str, map_location: Any = None) -> Any:
-    """Download a checkpoint into torch's cache, unless it is there, and read it safely (onto the CPU)."""
+    """Download a checkpoint into torch's cache, unless it is there, and read it safely, always onto the CPU."""
     name = address.rsplit('/', 1)[1]
     file = Path(torch.hub.get_dir(), 'checkpoints', name)
     if not file.is_file():
@@ -65,5 +65,5 @@ def _load_address(address: str, map_location: Any = None) -> Any:
                 f'{address} could not be downloaded ({error}); download it elsewhere and put it at {file}'
             ) from error
         except RuntimeError as error:
-            raise CheckpointError(f'{address} was not kept: {error}') from error
+            raise CheckpointError(f'{address} was downloaded and refused: {error}; download it again') from error
     return load_file(file)
