@@ -77,6 +77,8 @@ def build_classifier(cfg: Mapping[str, Any]) -> nn.Module:
         cfg: Config ``dict(type='ImageClassifier', backbone=dict(type='RepVGG', arch='A0'), neck=..., head=...)``.
 
     Raises:
-        TypeError, ValueError, KeyError: As :func:`build_backbone`, for the classifier or one of its parts.
+        TypeError: If ``cfg`` is no dict, or an argument in it has a wrong type.
+        ValueError: If an argument in it is out of range.
+        KeyError: If ``cfg`` has no type, or a type in it is unknown.
     """
     return build_backbone(cfg)

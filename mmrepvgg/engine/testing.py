@@ -67,9 +67,9 @@ def evaluate(
     weights = None if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
-    if metrics and num_classes is not None:
-        cfg.test_evaluator = make_evaluator(metrics, num_classes)
     if num_classes is not None:
+        if metrics:
+            cfg.test_evaluator = make_evaluator(metrics, num_classes)
         check_topk(cfg, 'test_evaluator', num_classes)
     if isinstance(checkpoint, Mapping):
         cfg.model = dict(checkpoint)
@@ -86,17 +86,10 @@ def evaluate(
     if num_classes is not None:
         meta = weights.meta if weights is not None else dict(dataset_meta=getattr(model, '_dataset_meta', None))
         check_classes(runner.test_loop.dataloader.dataset, num_classes, get_trained_classes(meta))
-    results = {name: _to_plain(value) for name, value in runner.test().items()}
+    results = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in runner.test().items()}
     if out is not None and is_main_process():
         records = [m for m in runner.test_loop.evaluator.metrics if isinstance(m, PredictionRecord)]
-        _write_json(out, dict(metrics=results, predictions=records[0].predictions))
+        content = dict(metrics=results, predictions=records[0].predictions)
+        with replacing(out) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + '\n')
     return results
-
-
-def _write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + '\n')
-
-
-def _to_plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value

@@ -87,7 +87,7 @@ def _check_epochs(cfg: Config) -> None:
         if scheduler.get('by_epoch', True) and 'end' not in scheduler and begin >= epochs:
             raise ValueError(
                 f'train_cfg.max_epochs must be above {begin}, where the warm-up of param_scheduler ends, got {epochs}; '
-                'for a shorter training set an earlier end of the warm-up and the same begin of what follows'
+                'for a shorter training, let the warm-up end earlier, and let the next schedule begin there'
             )
 
 

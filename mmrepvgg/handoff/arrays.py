@@ -56,11 +56,10 @@ def _open(path: Path, listing: InputList) -> Any:
     try:
         with open(path, 'rb') as file:
             start = file.read(6)
-        # numpy would take a file with another beginning for a pickle
-        if start[:4] != b'PK\x03\x04' and start != b'\x93NUMPY':
-            raise ValueError('it begins as neither .npy nor .npz does')
         if start[:4] == b'PK\x03\x04':
             open_zip(path, expected=_MAX_ITEM_SIZE * len(listing.images) * listing.num_classes).close()
+        elif start != b'\x93NUMPY':  # numpy would take it for a pickle
+            raise ValueError('it begins as neither .npy nor .npz does')
         return np.load(path, mmap_mode='r', allow_pickle=False)
     # numpy and zipfile raise many kinds of errors for damaged files, even a MemoryError
     except Exception as error:

@@ -48,7 +48,7 @@ def time_interleaved(
     shuffled by a fixed seed: the first of the two goes through it forwards, the second one backwards.
 
     Args:
-        runs: Functions to time. A run must not return before its work is done, on a GPU neither.
+        runs: Functions to time. They must return only when their work is done, also that on a GPU.
         repeats: Number of timed rounds.
         warm_up: Number of rounds before them, whose times are not kept.
         budget: Seconds for each of ``runs``, warm-up included. A run that has used them up is not called again. It is

@@ -89,7 +89,7 @@ ARCHS: dict[str, Arch] = {
 
 
 def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
-    """Look up a preset by its name, or make an :class:`Arch` from a dict of its attributes, which JSON may have kept.
+    """Look up a preset by its name, or make an :class:`Arch` from a dict of its attributes, also from JSON's.
 
     Raises:
         ValueError: If no preset has this name, or a field is unknown, missing or out of range.

@@ -55,7 +55,7 @@ def check_forms(blocks: Mapping[str, nn.Module], state_dict: Mapping[str, Any]) 
         state_dict: The state dict.
 
     Raises:
-        CheckpointFormError: Names the form found, the form wanted, and what to do.
+        CheckpointFormError: If the state dict has another form. The message names both forms.
     """
     for prefix, block in blocks.items():
         modules = {name for name, _ in block.named_modules()}
