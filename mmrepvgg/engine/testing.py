@@ -36,9 +36,10 @@ def evaluate(
         checkpoint: The weights; or the config of a classifier that has weights of its own, such as an exported file.
             This classifier then takes the place of the model of ``cfg``.
         work_dir: Folder for the logs.
-        metrics: Names from :data:`mmrepvgg.engine.metrics.METRICS`. Default: the evaluator of the config.
+        metrics: Names of metrics (keys of :data:`mmrepvgg.engine.metric_names.METRICS`). Default: the evaluator of the
+            config.
         out: JSON file to write, with the metrics and the prediction of each image.
-        launcher: How the processes were started.
+        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'`` and others of mmengine.
 
     Returns:
         The metrics by name.

@@ -10,7 +10,7 @@ from ..checkpoints.zips import open_zip
 from .listing import InputList
 from .returned import MalformedError, Returned, place
 
-# Bytes of one score at most. A compressed file may be far smaller than its scores.
+# Largest number of bytes of one score. A compressed file may be far smaller than its scores.
 _MAX_ITEM_SIZE = 16
 
 

@@ -18,12 +18,7 @@ _RANK = re.compile(r'\btop-(\d{1,9})\s+id:\s*(-?\d{1,9})\b')
 _SCORE = re.compile(r'\bprob:\s*([^\s,]+)')
 
 _LABEL = re.compile(r'(?P<label>-?\d{1,9})(?::(?P<score>\S+))?')
-
-
-@dataclass(frozen=True)
-class _Class:
-    label: int
-    score: str | None
+_Class = tuple[int, str | None]  # label, and score as it is written
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def _parse_rank(line: str) -> tuple[str, tuple[int, _Class]] | None:
     if not end or not match:
         return None
     score = _SCORE.search(line, match.end())
-    return line[: end.start()].rstrip(), (int(match[1]), _Class(int(match[2]), score[1] if score else None))
+    return line[: end.start()].rstrip(), (int(match[1]), (int(match[2]), score[1] if score else None))
 
 
 def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
@@ -101,7 +96,7 @@ def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
     while len(parts) > 1 and not parts[-1]:  # a separator at the end
         parts.pop()
     matches = [_LABEL.fullmatch(part) for part in parts[1:]]
-    classes = [_Class(int(match['label']), match['score']) for match in matches if match]
+    classes = [(int(match['label']), match['score']) for match in matches if match]
     return parts[0], classes if len(classes) == len(matches) else []
 
 
@@ -127,14 +122,14 @@ def _check(classes: Sequence[_Class], usual: int, num_classes: int) -> tuple[int
     Raises:
         MalformedError: If their number, labels or scores are wrong.
     """
-    labels = tuple(found.label for found in classes)
+    labels = tuple(label for label, _ in classes)
     if len(labels) != usual:
         raise MalformedError(f'must have {usual} classes as most images, got {len(labels)}')
     if not all(0 <= label < num_classes for label in labels):
         raise MalformedError(f'classes must be 0 to {num_classes - 1}, got {_shorten(labels)}')
     if len(set(labels)) != len(labels):
         raise MalformedError(f'classes must differ, got {_shorten(labels)}')
-    scores = [_parse_score(found.score) for found in classes if found.score is not None]
+    scores = [_parse_score(score) for _, score in classes if score is not None]
     if scores != sorted(scores, reverse=True):
         raise MalformedError(f'classes must be the best first, got the scores {_shorten(scores)}')
     return labels
