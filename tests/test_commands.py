@@ -5,46 +5,31 @@ import json
 from pathlib import Path
 
 import pytest
-from tool_runs import run_python
+from tool_runs import ROOT, fail_here, run_command, run_python
 
 import mmrepvgg
 from mmrepvgg import load_config
 from mmrepvgg.commands import convert, export, quantize, train
 from mmrepvgg.commands.errors import UsageError, checking_usage, describe, translate
-from mmrepvgg.commands.main import main
 from mmrepvgg.commands.table import COMMANDS
 from mmrepvgg.zoo.configs import find_config, list_configs
 
-ROOT = Path(__file__).parents[1]
 SLOW = ['torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'rich', 'cv2']
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch):
-    """A command sets this for its own process; put it back after the test."""
-    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
-
-
-def call(*args, capsys):
-    """The exit status, the output and the errors of ``mmrepvgg``."""
-    with pytest.raises(SystemExit, match=r'^\d$') as info:
-        main(list(map(str, args)))
-    out, err = capsys.readouterr()
-    return info.value.code, out, err
 
 
 class TestTable:
     @pytest.mark.parametrize('args', [[], ['--help']])
-    def test_all_commands_are_listed_with_a_line_each(self, args, capsys):
-        code, out, _ = call(*args, capsys=capsys)
-        assert code == 0
-        lines = out.splitlines()
+    def test_all_commands_are_listed_with_a_line_each(self, args, tmp_path):
+        done = run_command(*args, cwd=tmp_path)
+        assert done.returncode == 0
+        lines = done.stdout.splitlines()
         assert all(len(line) < 100 for line in lines)
         for command in COMMANDS.values():
             assert sum(line.split() == [command.name, *command.summary.split()] for line in lines) == 1
 
-    def test_the_version(self, capsys):
-        assert call('--version', capsys=capsys) == (0, f'mmrepvgg {mmrepvgg.__version__}\n', '')
+    def test_the_version(self, tmp_path):
+        done = run_command('--version', cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f'mmrepvgg {mmrepvgg.__version__}\n', '')
 
     @pytest.mark.parametrize(
         ('name', 'hint'),
@@ -55,10 +40,10 @@ class TestTable:
             ('xyzzy', 'it must be one of train, test, reparameterize'),
         ],
     )
-    def test_an_unknown_command(self, name, hint, capsys):
-        code, out, err = call(name, 'a', '--b', capsys=capsys)
-        assert (code, out) == (2, '')
-        assert err.splitlines()[-1].startswith(f"mmrepvgg: error: there is no command '{name}'; {hint}")
+    def test_an_unknown_command(self, name, hint, tmp_path):
+        done = run_command(name, 'a', '--b', cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, '')
+        assert done.stderr.splitlines()[-1].startswith(f"mmrepvgg: error: there is no command '{name}'; {hint}")
 
     def test_each_function_that_is_public_here_is_so_in_the_package(self):
         internal = {'measure_cost', 'run_benchmark'}
@@ -90,7 +75,7 @@ for name in COMMANDS:
                 found[name + ' ' + option] = end.code, out.getvalue()
 print(json.dumps(found))
 """
-    done = run_python('-c', code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    done = run_python('-c', code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for name in COMMANDS:
@@ -106,9 +91,9 @@ def test_the_package_and_a_script_are_the_same_command(tmp_path):
         (['-m', 'mmrepvgg', 'flops'], 'mmrepvgg flops'),
         ([ROOT / 'tools/get_flops.py'], 'get_flops.py'),
     ):
-        done = run_python(*args, 'no.py', cwd=tmp_path, PYTHONPATH=str(ROOT))
+        done = run_python(*args, 'no.py', cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (1, '', f'{prog}: error: no.py does not exist\n')
-        done = run_python(*args, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        done = run_python(*args, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith(f'usage: {prog} ')
 
@@ -211,12 +196,12 @@ class TestErrors:
             'FileNotFoundError: '
         )
 
-    def test_wrong_usage_is_translated_too(self, capsys):
+    def test_wrong_usage_is_translated_too(self, tmp_path):
         with pytest.raises(UsageError, match='no'), checking_usage():
             raise ValueError('no')
-        code, out, err = call('export', 'repvgg-a0_8xb32', 'a.pth', 'a.onnx', '--batch-size', 2, capsys=capsys)
-        assert (code, out) == (2, '')
-        assert err.splitlines()[-1] == 'mmrepvgg export: error: --batch-size goes with --no-dynamic-batch'
+        done = run_command('export', 'repvgg-a0_8xb32', 'a.pth', 'a.onnx', '--batch-size', 2, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, '')
+        assert done.stderr.splitlines()[-1] == 'mmrepvgg export: error: --batch-size goes with --no-dynamic-batch'
 
     def test_warnings_of_this_package_are_translated_too(self, tmp_path):
         code = f"""
@@ -231,7 +216,7 @@ def warn(args):
 
 run(SimpleNamespace(__doc__='', add_arguments=export.add_arguments, run=warn), 'prog', ['a', 'b', 'c.ts'])
 """
-        done = run_python('-c', code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        done = run_python('-c', code, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, '')
         assert done.stderr == 'prog: warning: mind --tolerance\n/elsewhere.py:1: UserWarning: mind `tolerance`\n'
 
@@ -249,10 +234,7 @@ run(SimpleNamespace(__doc__='', add_arguments=export.add_arguments, run=warn), '
             ['export-inputs', 'repvgg-a0_8xb32', 'file/dst'],
         ],
     )
-    def test_what_cannot_be_written_is_told_first(self, args, tmp_path, monkeypatch, capsys):
-        monkeypatch.chdir(tmp_path)
+    def test_what_cannot_be_written_is_told_first(self, args, tmp_path):
         for name in ('a.pth', 'file'):
-            Path(name).write_text('no checkpoint')
-        code, out, err = call(*args, capsys=capsys)
-        assert (code, out) == (1, '')
-        assert 'can not be written: no file can be made in ' in err
+            (tmp_path / name).write_text('no checkpoint')
+        assert 'can not be written: no file can be made in ' in fail_here(*args, cwd=tmp_path)

@@ -34,16 +34,17 @@ def run_tool(
 
 
 def run_python(*args: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+    """Run Python, with the package of this tree."""
     command = [sys.executable, *map(str, args)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', **env}
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **env}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     # the onedl forks of the stack say this on stdout when they are imported
     done.stdout = done.stdout.removeprefix('Could not import OneDL\n')
     return done
 
 
-def run_command(name: str, *args: object, cwd: Path) -> subprocess.CompletedProcess:
-    """Run ``mmrepvgg <name>`` in this process. One of its own would import torch and mmpretrain for seconds."""
+def run_command(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+    """Run ``mmrepvgg <args>`` in this process. One of its own would import torch and mmpretrain for seconds."""
     status, stdout, stderr, folder = None, io.StringIO(), io.StringIO(), Path.cwd()
     # what a command sets for its process is put back: variables, filters and the words of warnings
     with (
@@ -55,12 +56,12 @@ def run_command(name: str, *args: object, cwd: Path) -> subprocess.CompletedProc
     ):
         os.chdir(cwd)
         try:
-            main([name, *map(str, args)])
+            main([*map(str, args)])
         except SystemExit as end:
             status = end.code
         finally:
             os.chdir(folder)
-    return subprocess.CompletedProcess([name, *args], status, stdout.getvalue(), stderr.getvalue())
+    return subprocess.CompletedProcess(args, status, stdout.getvalue(), stderr.getvalue())
 
 
 def succeed(name: str, *args: object, cwd: Path, **env: str) -> str:
