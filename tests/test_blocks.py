@@ -1,9 +1,9 @@
 import copy
-import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
+from block_forms import GRID, assert_switch_keeps_function
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
@@ -15,24 +15,6 @@ from mmrepvgg.models.fusion import FusionError
 
 def make_block(randomise, in_channels=8, out_channels=8, dtype=torch.float64, **kwargs):
     return randomise(RepVGGBlock(in_channels, out_channels, **kwargs)).to(dtype).eval()
-
-
-def assert_switch_keeps_function(block, x, atol=1e-10):
-    expected = block(x)
-    switched = copy.deepcopy(block)
-    switched.switch_to_deploy()
-    assert switched.deploy
-    assert not hasattr(switched, 'branch_3x3')
-    torch.testing.assert_close(switched(x), expected, atol=atol, rtol=0)
-    return switched
-
-
-GRID = [
-    dict(in_channels=c_in, groups=groups, stride=stride, padding=dilation, dilation=dilation, se_cfg=se)
-    for c_in, groups, stride, dilation, se in itertools.product(
-        (4, 8), (1, 2, 4), (1, 2, 3), (1, 2), (None, dict(ratio=2, divisor=1))
-    )
-]
 
 
 @pytest.mark.parametrize('kwargs', GRID, ids=lambda k: '-'.join(str(v) for v in k.values()))

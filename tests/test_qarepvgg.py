@@ -1,10 +1,10 @@
 """QARepVGG's block: both forms, the official network and its files, and what does not go together with it."""
 
 import copy
-import itertools
 
 import pytest
 import torch
+from block_forms import GRID, assert_switch_keeps_function
 from official_network import PLAIN, QARepVGG, fill
 from torch import nn
 
@@ -19,22 +19,6 @@ from mmrepvgg.models.fusion import FusionError
 
 def make_block(randomise, in_channels=8, out_channels=8, dtype=torch.float64, **kwargs):
     return randomise(QARepVGGBlock(in_channels, out_channels, **kwargs)).to(dtype).eval()
-
-
-def assert_switch_keeps_function(block, x, atol=1e-10):
-    expected = block(x)
-    switched = copy.deepcopy(block)
-    switched.switch_to_deploy()
-    torch.testing.assert_close(switched(x), expected, atol=atol, rtol=0)
-    return switched
-
-
-GRID = [
-    dict(in_channels=c_in, groups=groups, stride=stride, padding=dilation, dilation=dilation, se_cfg=se)
-    for c_in, groups, stride, dilation, se in itertools.product(
-        (4, 8), (1, 2, 4), (1, 2, 3), (1, 2), (None, dict(ratio=2, divisor=1))
-    )
-]
 
 
 def test_the_formula(randomise):
