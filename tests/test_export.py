@@ -256,7 +256,7 @@ def test_fp16_is_refused_where_it_would_overflow(small_cfg, small_source, tmp_pa
         ('net.safetensors', dict(softmax=True), 'safetensors files have no softmax; leave out'),
         ('net.ts', dict(dynamic_batch=False), 'TorchScript files have no fixed batch size'),
         ('net.pt2', dict(opset=18), r'torch\.export files have no opset; leave out'),
-        ('net.onnx', dict(opset=10), 'opset must be at least 11, got 10'),
+        ('net.onnx', dict(opset=10), '`opset` must be at least 11, got 10'),
         ('net.tflite', {}, r'must end in \.onnx, \.xml, .*, got .*net\.tflite'),
     ],
 )
@@ -269,7 +269,7 @@ def test_the_input_size(small_cfg, small_source, tmp_path):
     cv2.imwrite(str(tmp_path / 'image.png'), make_images(1, size=40)[0].permute(1, 2, 0).numpy())
     export = export_model(small_cfg, small_source, tmp_path / 'net.ts', data=tmp_path / 'image.png')
     assert (export.metadata.input_size, export.num_inputs) == ((32, 32), 1)
-    with pytest.raises(ExportError, match=r'gives images of the shape \(3, 32, 32\), and the file is to take'):
+    with pytest.raises(ExportError, match=r'gives images of the shape \(3, 32, 32\), but the file takes'):
         export_model(small_cfg, small_source, tmp_path / 'net.ts', data=tmp_path, input_size=(64, 48))
     export_model(small_cfg, small_source, tmp_path / 'net.ts', input_size=(64, 48))
     with pytest.raises(ValueError, match=r'takes images of the shape \(N, 3, 64, 48\), got \(1, 3, 32, 32\)'):
@@ -288,7 +288,7 @@ class TestLoading:
         weights = bytearray(path.with_suffix('.bin').read_bytes())
         weights[100] ^= 1
         (tmp_path / 'net.bin').write_bytes(weights)
-        with pytest.raises(CheckpointError, match=r'net\.bin is not the one that was written with .*net\.xml'):
+        with pytest.raises(CheckpointError, match=r'net\.bin is not the file that was written with .*net\.xml'):
             load_exported(tmp_path / 'net.xml')
 
     def crafted_pt2(self, source, target, change):
@@ -388,7 +388,7 @@ class TestTool:
         done = run_tool('export', DIGITS, small_source, 'net.onnx', cwd=tmp_path, without=['torch', 'onnxscript'])
         assert done.returncode == 1
         assert done.stderr == (
-            'export.py: error: ONNX files take onnxscript, not installed here: pip install "mmrepvgg[onnx]"\n'
+            'export.py: error: ONNX files need onnxscript, not installed here: pip install "mmrepvgg[onnx]"\n'
         )
 
     def test_success_and_failure(self, small_cfg, small_source, tmp_path):

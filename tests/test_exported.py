@@ -143,7 +143,7 @@ def test_the_tool_tests_an_exported_file(runner_cfg, export_once, tmp_path):
     done = run_tool('test', 'config.py', path, cwd=tmp_path, without=['torch', 'onnxruntime'])
     assert (done.returncode, done.stdout) == (1, '')
     assert done.stderr == (
-        'test.py: error: ONNX files take onnxruntime, not installed here: pip install "mmrepvgg[onnx]"\n'
+        'test.py: error: ONNX files need onnxruntime, not installed here: pip install "mmrepvgg[onnx]"\n'
     )
 
 
@@ -154,7 +154,7 @@ def test_what_does_not_fit(runner_cfg, export_once, tmp_path):
     with pytest.raises(ValueError, match='takes the place of a classifier, got a config of UNet'):
         make_exported_config(Config(dict(model=dict(type='UNet'))), path)
     model = load_classifier(runner_cfg, path)
-    with pytest.raises(ValueError, match="mode must be 'tensor' or 'predict'.*got 'loss'"):
+    with pytest.raises(ValueError, match="`mode` must be 'tensor' or 'predict'.*got 'loss'"):
         model(torch.zeros(1, 3, 32, 32), mode='loss')
     batch = make_batch()
     batch['inputs'][1] = batch['inputs'][1][:, :16]
@@ -162,7 +162,7 @@ def test_what_does_not_fit(runner_cfg, export_once, tmp_path):
         model.test_step(batch)
     with pytest.raises(ValueError, match=r'takes images of the shape \(N, 3, 32, 32\), got \(1, 3, 48, 48\)'):
         model.test_step(dict(inputs=torch.zeros(1, 3, 48, 48)))
-    with pytest.raises(ValueError, match=r'num_threads must be positive, got 0'):
+    with pytest.raises(ValueError, match=r'`num_threads` must be at least 1, got 0'):
         load_exported(path, num_threads=0)
-    with pytest.raises(ValueError, match='has 10 classes, and the config 5'):
+    with pytest.raises(ValueError, match='has 10 classes, and the config has 5'):
         ExportedClassifier(path, num_classes=5)

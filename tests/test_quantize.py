@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint(source, tmp_path):
 def test_a_missing_quantizer(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(
-        MissingPackageError, match=r'take nncf, not installed here: pip install "mmrepvgg\[quantization\]"'
+        MissingPackageError, match=r'need nncf, not installed here: pip install "mmrepvgg\[quantization\]"'
     ):
         quantize_model(*source, tmp_path / 'net.xml')
 
@@ -238,7 +238,7 @@ class TestTool:
         done = self.run_without('nncf', source[1], 'net.xml', cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr == (
-            'quantize.py: error: int8 OpenVINO files take nncf, not installed here: '
+            'quantize.py: error: int8 OpenVINO files need nncf, not installed here: '
             'pip install "mmrepvgg[quantization]"\n'
         )
 

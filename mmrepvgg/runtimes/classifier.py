@@ -1,4 +1,4 @@
-"""Checkpoints and exported files alike behind mmpretrain's classifier interface."""
+"""Checkpoints and exported files behind one interface, that of mmpretrain's classifiers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +24,14 @@ from .table import is_exported
 
 
 class StackingDataPreprocessor(BaseDataPreprocessor):
-    """What mmpretrain's ``ClsDataPreprocessor`` computes for inference, in fewer passes over the images.
+    """The data preprocessor of an exported file.
 
-    Images are stacked as uint8, and normalised in place.
+    It computes what mmpretrain's ``ClsDataPreprocessor`` computes for inference, in fewer passes over the images:
+    images are stacked as uint8, and normalised in place.
 
     Args:
-        metadata: Says how to normalise. With preprocessing inside the file, images stay as they are.
+        metadata: Description of the file, with its normalisation. Images stay as they are if the file itself
+            normalises them.
     """
 
     def __init__(self, metadata: ExportMetadata):
@@ -44,8 +46,9 @@ class StackingDataPreprocessor(BaseDataPreprocessor):
         """Make the batch.
 
         Args:
-            data: ``inputs``, images ``(C, H, W)`` of one shape or a stack of them, and maybe ``data_samples``.
-            training: For the interface only.
+            data: Dict with ``inputs``, a list of images ``(C, H, W)`` of one shape or a stack ``(N, C, H, W)`` of
+                them, and optionally ``data_samples``.
+            training: Not used. The interface has it.
 
         Returns:
             dict: ``inputs`` ``(N, C, H, W)`` and ``data_samples``.
@@ -74,13 +77,15 @@ class ExportedClassifier(BaseClassifier):
 
     Args:
         path: An exported file.
-        num_classes: What the file must have, if given.
-        num_threads: CPU threads; the runtime's default if None.
-        data_preprocessor: Not used: the Runner hands on the config's, and the file itself says how to normalise.
+        num_classes: Number of classes that the file must have. Default: any.
+        num_threads: Number of CPU threads. Default: that of the runtime.
+        data_preprocessor: Not used. The Runner gives that of the config, but the file itself says how to normalise.
 
     Raises:
-        ValueError: If the number of classes is another.
-        CheckpointError: If the file is damaged, and whatever else :func:`load_exported` raises.
+        ValueError: If the file has another number of classes, an unknown ending or no metadata.
+        FileNotFoundError: If there is no such file.
+        MissingPackageError: If the runtime is not installed.
+        CheckpointError: If the file is damaged.
     """
 
     def __init__(
@@ -93,8 +98,8 @@ class ExportedClassifier(BaseClassifier):
         exported = load_exported(path, num_threads=num_threads)
         if num_classes not in (None, exported.metadata.num_classes):
             raise ValueError(
-                f'{path} has {exported.metadata.num_classes} classes, and the config {num_classes}; give the config '
-                'from which it was exported'
+                f'{path} has {exported.metadata.num_classes} classes, and the config has {num_classes}; give the '
+                'config from which it was exported'
             )
         super().__init__(data_preprocessor=StackingDataPreprocessor(exported.metadata))
         self.exported = exported
@@ -106,20 +111,28 @@ class ExportedClassifier(BaseClassifier):
         """Run the file.
 
         Args:
-            inputs: ``(N, 3, H, W)`` of the data preprocessor.
-            data_samples: Where predictions are set; new ones if None.
-            mode: ``'tensor'`` gives the file's output ``(N, classes)``, ``'predict'`` data samples with
+            inputs: Images ``(N, 3, H, W)`` from the data preprocessor.
+            data_samples: Data samples that get the predictions. Default: new ones.
+            mode: ``'tensor'`` for the output of the file ``(N, classes)``, or ``'predict'`` for data samples with
                 ``pred_score`` and ``pred_label``.
 
         Raises:
-            ValueError: For another mode, or a shape that the file does not take.
+            ValueError: If the mode is another, or if the file does not take images of this shape.
         """
         if mode not in ('tensor', 'predict'):
-            raise ValueError(f"mode must be 'tensor' or 'predict', an exported file can not be trained, got {mode!r}")
+            raise ValueError(f"`mode` must be 'tensor' or 'predict', since the file can't be trained, got {mode!r}")
         return self.exported(inputs) if mode == 'tensor' else self.predict(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None) -> list[DataSample]:
-        """As mmpretrain's classifiers': probabilities ``(classes,)`` and label ``(1,)`` in each data sample."""
+        """Predict images, as mmpretrain's classifiers do.
+
+        Args:
+            inputs: Images ``(N, 3, H, W)`` from the data preprocessor.
+            data_samples: Data samples that get the predictions. Default: new ones.
+
+        Returns:
+            list[DataSample]: For each image the probabilities ``(classes,)`` and the label ``(1,)``.
+        """
         scores = self.exported(inputs)
         if not self.exported.metadata.softmax:
             scores = scores.softmax(1)
@@ -151,18 +164,21 @@ def make_exported_config(cfg: Config, path: str | Path) -> dict[str, Any]:
 
 
 def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
-    """The model of ``cfg`` with the weights of a checkpoint in either form, or an exported file in its place.
+    """Load a checkpoint or an exported file as a classifier in eval mode.
 
-    The result has mmpretrain's classifier interface (``test_step``, ``predict``, ``data_preprocessor``) and can be
-    given to its ``ImageClassificationInferencer``. An exported file brings its own normalisation and classes; of
-    ``cfg`` the test pipeline matters.
+    The result has the interface of mmpretrain's classifiers (``test_step``, ``predict``, ``data_preprocessor``), and
+    mmpretrain's ``ImageClassificationInferencer`` takes it. An exported file has its own normalisation and classes;
+    it takes only the test pipeline from ``cfg``.
 
     Args:
         cfg: The train config or its deploy twin.
-        path: A checkpoint (.pth, .pt), or an exported file.
+        path: A checkpoint (.pth, .pt) in either form, or an exported file.
 
     Raises:
-        CheckpointError: If a checkpoint can't be read or does not fit; for exported files see :func:`load_exported`.
+        ValueError: If an exported file has another number of classes than ``cfg``, or no metadata.
+        FileNotFoundError: If there is no such file.
+        MissingPackageError: If the runtime of an exported file is not installed.
+        CheckpointError: If the file is damaged, or if a checkpoint does not fit.
     """
     model: Any
     if is_exported(path):
@@ -171,7 +187,7 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
         checkpoint = read_checkpoint(path)
         model = build_model(cfg, deploy=checkpoint.is_deploy_form)
         load_weights(model, checkpoint)
-        # a checkpoint of quantization-aware training says what its int8 file will say
+        # so that a checkpoint of quantization-aware training predicts what its int8 file will predict
         set_fake_quantization(model, enabled=True)
         names = get_trained_classes(checkpoint.meta)
         model._dataset_meta = {'classes': names} if names else {}

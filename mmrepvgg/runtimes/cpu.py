@@ -1,4 +1,4 @@
-"""What the CPU can do, as Linux tells. Imports no torch."""
+"""The instructions of the CPU, as Linux lists them. Imports no torch."""
 
 import functools
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @functools.cache
 def read_cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; empty where there is none."""
+    """The entries of the first processor in /proc/cpuinfo; empty on systems without that file."""
     path = Path('/proc/cpuinfo')
     if not path.is_file():
         return {}
@@ -16,11 +16,11 @@ def read_cpuinfo() -> dict[str, str]:
 
 
 def read_flags() -> set[str]:
-    """Names of the instruction sets; none where they are not told."""
+    """Names of the instruction sets; empty if the system does not list them."""
     cpuinfo = read_cpuinfo()
     return set((cpuinfo.get('flags') or cpuinfo.get('Features') or '').split())
 
 
 def has_vnni() -> bool:
-    """Whether an x86 CPU multiplies and adds int8 in 32 bits; False also where that is not told."""
+    """Whether an x86 CPU multiplies int8 and adds in 32 bits; False if the system does not say so."""
     return bool(read_flags() & {'avx512_vnni', 'avx_vnni'})

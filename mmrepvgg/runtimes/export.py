@@ -1,4 +1,4 @@
-"""A checkpoint -> a file for a runtime, verified by running that file."""
+"""The export: it writes a file for a runtime, runs that file and compares it with the checkpoint."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,25 @@ from .network import ExportError, check_half_range
 from .prepared import normalise, prepare_model
 from .table import find_format
 
-# Largest difference to the float32 model that is let pass, relative to the largest output.
+# Largest allowed difference from the float32 model, relative to the largest output, by precision.
 DEFAULT_TOLERANCES = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 5e-2}
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an export did.
+    """The result of an export.
 
     Attributes:
-        metadata: What the file says about itself.
-        max_difference: Largest absolute difference of an output of the file from the checkpoint's in PyTorch, float32.
-        difference: The same, relative to the largest output.
-        num_inputs: On how many images that was measured.
-        computed_in: In which precision the runtime computed on this machine, see :class:`ExportedModel`.
+        metadata: Description of the file, which is stored in it.
+        max_difference: Largest absolute difference between the outputs of the file and those of the checkpoint, which
+            PyTorch computes in float32.
+        difference: The same difference, relative to the largest output.
+        num_inputs: Number of images on which the difference was measured.
+        computed_in: Precision in which the runtime computed on this machine. It can be another than the file's.
         was_switched: Whether the checkpoint was in train form.
-        was_trained_for_int8: Whether it is of quantization-aware training: in float it may be far less accurate.
-        max_activation: fp16 only: largest absolute output of a layer; float16 ends at 65504.
+        was_trained_for_int8: Whether the checkpoint comes from quantization-aware training. Its accuracy in float32
+            may be far lower than in int8.
+        max_activation: Largest absolute output of a layer, for fp16 only. The largest float16 number is 65504.
     """
 
     metadata: ExportMetadata
@@ -65,33 +67,34 @@ def export_model(
     data: str | Path | None = None,
     tolerance: float | None = None,
 ) -> Export:
-    """Write ``checkpoint`` for the runtime that ``out``'s ending names, run the file, and only then put it in place.
+    """Write a checkpoint as a file for a runtime.
 
-    A checkpoint in train form is switched on the way; the file is compared with the form that the checkpoint has.
-    The file's input ``images`` is ``(N, C, H, W)``, its output ``scores`` ``(N, classes)``, both float32 in every
-    precision; with preprocessing the input is uint8.
+    A checkpoint in train form is switched to deploy form first. The file is run and compared with the checkpoint
+    before it is put in place. Its input ``images`` has the shape ``(N, C, H, W)``, its output ``scores`` has
+    ``(N, classes)``. Both are float32 in every precision; with preprocessing inside the input is uint8.
 
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
-        out: The file; its ending says for which runtime (``mmrepvgg.runtimes.table``).
-        input_size: Height and width in pixels. Default: those of the config's test pipeline.
-        dynamic_batch: The file takes any N, otherwise ``batch_size`` only.
-        batch_size: Of a file without dynamic batch.
-        opset: ONNX: the version of the operators, 11 or later. Default: the exporter's.
+        out: File to write. Its ending chooses the runtime (``mmrepvgg.runtimes.table``).
+        input_size: Height and width of the images in pixels. Default: those of the config's test pipeline.
+        dynamic_batch: Whether the file takes any N, or only ``batch_size``.
+        batch_size: Batch size of a file without dynamic batch.
+        opset: Version of the ONNX operators, 11 or later. Default: that of the exporter.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
-        with_preprocess: Put the change to RGB and the normalisation into the file.
-        softmax: Give probabilities.
-        ema: Export the averaged weights.
-        data: An image or a folder of images to compare on. Default: seeded noise.
-        tolerance: Largest allowed difference, relative to the largest output. Default:
-            :data:`DEFAULT_TOLERANCES` by precision.
+        with_preprocess: Whether the change to RGB and the normalisation are in the file.
+        softmax: Whether the file gives probabilities instead of logits.
+        ema: Whether the averaged weights are exported.
+        data: Image or folder of images on which the file is compared. Default: seeded noise.
+        tolerance: Largest allowed difference, relative to the largest output. Default: the entry of
+            :data:`DEFAULT_TOLERANCES` for the precision.
 
     Raises:
-        ValueError: If the format is unknown or has not what is asked for.
+        ValueError: If the format is unknown or does not support an argument, or if the classifier gives an image
+            several labels.
         MissingPackageError: If the exporter is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
-        ExportError: If fp16 would overflow, or the file differs by more than ``tolerance``.
+        ExportError: If fp16 would overflow, or if the file differs by more than ``tolerance``.
     """
     row = find_format(out)
     row.check(
@@ -141,7 +144,7 @@ def export_model(
 
 @torch.no_grad()
 def _compare(model: Any, exported: ExportedModel, batches: Iterable[Tensor]) -> Difference:
-    """Run the file and the model on the same images, as a pipeline gives them."""
+    """Run the file and the model on the same uint8 images."""
     difference = Difference()
     for images in batches:
         normalised = normalise(model, images)
@@ -153,7 +156,7 @@ def _compare(model: Any, exported: ExportedModel, batches: Iterable[Tensor]) -> 
 
 
 def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | None) -> Iterator[Tensor]:
-    """Images as a pipeline gives them, ``(N, C, H, W)`` uint8, in batches of several sizes."""
+    """Images ``(N, C, H, W)`` before normalisation, uint8, in batches of several sizes."""
     shape = (metadata.channels, *metadata.input_size)
     noise = torch.randint(256, (3, *shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     if data is None:
@@ -162,8 +165,8 @@ def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | No
     for images in iterate_images(Path(data), cfg, _stack):
         if images.shape[1:] != noise.shape[1:]:
             raise ExportError(
-                f"the config's test pipeline gives images of the shape {tuple(images.shape[1:])}, and the file is to "
-                f'take {shape}; leave out `data` (seeded noise is used) or `input_size`'
+                f"the config's test pipeline gives images of the shape {tuple(images.shape[1:])}, but the file takes "
+                f'{shape}; leave out `data` (seeded noise is used then) or `input_size`'
             )
         yield images
 

@@ -1,4 +1,4 @@
-"""An exported file as a module: whatever runs it behind one forward."""
+"""An exported file as a module: all runtimes have the same forward."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .metadata import ExportMetadata
 
-# Normalised (or uint8) images of exactly one batch that the file takes -> its scores.
+# A function from a batch of images that the file takes to its scores.
 Run = Callable[[Tensor], Tensor]
 
 
@@ -17,9 +17,9 @@ class ExportedModel(nn.Module):
     """An exported file, ready to run.
 
     Attributes:
-        metadata (ExportMetadata): What the file says about itself.
-        computes_in (str): The precision in which it is computed here. OpenVINO stores float16 and computes in float32
-            on CPUs, and takes float32 for bfloat16 where the CPU has no instructions for that.
+        metadata (ExportMetadata): Description of the file.
+        computes_in (str): Precision in which the runtime computes on this machine. OpenVINO computes float16 files in
+            float32 on CPUs, and bfloat16 files too where the CPU has no instructions for bfloat16.
     """
 
     def __init__(self, path: Path, run: Run, metadata: ExportMetadata, any_size: bool = False, computes_in: str = ''):
@@ -27,12 +27,12 @@ class ExportedModel(nn.Module):
         self.path = path
         self.metadata = metadata
         self.computes_in = computes_in or metadata.precision
-        self._run = run  # a module among them is registered, and moves with this one
+        self._run = run  # a module is registered here, and moves with this one
         self._any_size = any_size
         self.training = False
 
     def train(self, mode: bool = True) -> 'ExportedModel':
-        """Nothing to switch: a file was exported for inference, and torch.export's modules refuse to be asked."""
+        """Do nothing: a file is for inference only, and torch.export's modules raise an error here."""
         return self
 
     @torch.no_grad()
@@ -40,15 +40,14 @@ class ExportedModel(nn.Module):
         """Run the file.
 
         Args:
-            x: ``(N, 3, H, W)``, any N: what a file of a fixed batch size lacks is padded, and cut off the result.
-                Normalised float32; for a file with preprocessing inside the images as the pipeline gives them,
-                uint8 values in any dtype.
+            x: Images ``(N, 3, H, W)``, normalised float32. A file with preprocessing inside takes uint8 values of any
+                dtype instead. N can be any number: for a file of a fixed batch size the last batch is padded.
 
         Returns:
-            Logits ``(N, classes)``, float32; probabilities if ``metadata.softmax``.
+            Tensor: Logits ``(N, classes)``, float32, or probabilities if ``metadata.softmax``.
 
         Raises:
-            ValueError: If the shape is not the file's.
+            ValueError: If the file does not take images of this shape.
         """
         expected = (self.metadata.channels, *self.metadata.input_size)
         if x.ndim != 4 or (tuple(x.shape[1:]) != expected and not (self._any_size and x.shape[1] == expected[0])):
@@ -67,6 +66,6 @@ class ExportedModel(nn.Module):
 
 
 def set_torch_threads(num_threads: int | None) -> None:
-    """For the formats that PyTorch itself runs: the threads are those of the whole process."""
+    """Set the threads of the formats that PyTorch runs. They are those of the whole process."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)

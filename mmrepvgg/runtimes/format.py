@@ -1,8 +1,9 @@
-"""What a format of exported files is. Imports no torch, so that commands answer at once."""
+"""The interfaces of a format of exported files and of a quantizer. Imports no torch: commands answer at once."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,47 +18,53 @@ if TYPE_CHECKING:
     from .metadata import ExportMetadata
 
 PRECISIONS = ('fp32', 'fp16', 'bf16')
-# The entry of a file that holds its metadata, as JSON.
+# Name of the entry of a file that holds its metadata, as JSON.
 ENTRY = 'mmrepvgg'
 
+# Smallest and largest value of the input of a convolution, by the name of the convolution in the deploy form.
 Ranges = Mapping[str, tuple[float, float]]
 
 
 class MissingPackageError(ModuleNotFoundError):
-    """A format takes a package that is not installed; the message says how to install it."""
+    """A package that a format needs is not installed. The message says how to install it."""
 
 
 def require_packages(what: str, packages: Iterable[str], extra: str) -> None:
-    """Say which of ``packages`` are missing for ``what``, and which extra of this project installs them.
+    """Check that packages are installed, without importing them.
+
+    Args:
+        what: What needs the packages, for the message.
+        packages: Names of the packages, as they are imported.
+        extra: Name of the extra of this project that installs them.
 
     Raises:
         MissingPackageError: If one is not installed.
     """
     if missing := [package for package in packages if find_spec(package) is None]:
         raise MissingPackageError(
-            f'{what} take {", ".join(missing)}, not installed here: pip install "mmrepvgg[{extra}]"'
+            f'{what} need {", ".join(missing)}, not installed here: pip install "mmrepvgg[{extra}]"'
         )
 
 
 class Format(ABC):
-    """One kind of file: what it can hold, what it takes, and how it is written and read.
+    """One kind of file.
 
-    A subclass in a module of its own and its object in ``table.FORMATS`` are all that a new format takes: the export,
-    the test, the prediction and the benchmark ask this object.
+    A new format is a subclass in a module of its own, and an object of it in ``table.FORMATS``. The export, the test,
+    the prediction and the benchmark ask this object.
 
     Attributes:
-        name: Its name in messages.
-        suffixes: What its files end in.
-        precisions: What its weights can be.
-        options: Which arguments of the export it knows, of ``'opset'``, ``'dynamic_batch'``, ``'with_preprocess'`` and
-            ``'softmax'``.
-        packages: Packages that running a file takes, by the name that is imported.
-        writing_packages: Packages that writing one takes besides.
-        extra: The extra of this project that installs them.
-        runtime: What runs the file, by its name in the benchmark; empty if it is not timed there.
-        runtime_title: The same for people.
-        computes: In which floating precisions the runtime computes on CPUs, whatever a file holds.
-        quantizers: What makes int8 files of this format, the default first; none if there are no such files.
+        name: Name of the format in messages.
+        suffixes: Endings of the files.
+        precisions: Precisions that the weights can have.
+        options: Arguments of the export that the format knows, out of ``'opset'``, ``'dynamic_batch'``,
+            ``'with_preprocess'`` and ``'softmax'``.
+        packages: Packages that run a file, by the names that are imported.
+        writing_packages: Further packages that write a file.
+        extra: Name of the extra of this project that installs the packages.
+        runtime: Name of the runtime in the benchmark; empty if the benchmark does not time it.
+        runtime_title: Name of the runtime for people.
+        computes: Floating-point precisions in which the runtime computes on CPUs, whatever a file holds.
+        quantizers: Quantizers that make int8 files of this format, the default first; empty if there is none.
     """
 
     name: ClassVar[str]
@@ -85,15 +92,15 @@ class Format(ABC):
         """Write a model as ``metadata`` describes it.
 
         Args:
-            model: What gives logits ``(N, classes)`` for normalised images ``(N, C, H, W)``; it may be changed to the
-                precision.
-            path: The file.
-            metadata: What the file is and says about itself.
-            model_cfg: The config from which the model was built.
-            opset: ONNX: version of the operators.
+            model: Network from normalised images ``(N, C, H, W)`` to logits ``(N, classes)``. Its weights may be
+                changed to the precision.
+            path: File to write.
+            metadata: Description of the file, which is stored in it.
+            model_cfg: Config from which the model was built.
+            opset: Version of the ONNX operators.
 
         Raises:
-            ExportError: If the model can't be written so.
+            ExportError: If the format can't hold this model.
         """
 
     @abstractmethod
@@ -113,20 +120,20 @@ class Format(ABC):
     def replacing(self, path: str | Path) -> Iterator[Path]:
         """Yield a name to write to; all files of it are put in place if the block ends without an error."""
         with ExitStack() as stack:
-            # what is opened is put in place last: it knows the others
+            # the first file is put in place last, because it refers to the others
             temporary, *_ = [stack.enter_context(replacing(file)) for file in self.list_files(Path(path).resolve())]
             yield temporary
 
     def check(self, *, precision: str = 'fp32', dynamic_batch: bool = True, **options: Any) -> None:
-        """Check that files of this format can be what is asked for.
+        """Check that this format supports the arguments of an export.
 
         Args:
-            precision: Of the weights.
-            dynamic_batch: Whether any batch size is taken.
-            **options: ``opset``, ``with_preprocess`` and ``softmax``; what is None or False is not asked for.
+            precision: Precision of the weights.
+            dynamic_batch: Whether the file takes any batch size.
+            **options: ``opset``, ``with_preprocess`` and ``softmax``. None and False mean that the option is not used.
 
         Raises:
-            ValueError: If not; the message names what the format has.
+            ValueError: If an argument is not supported. The message names it.
         """
         if precision not in self.precisions:
             raise ValueError(
@@ -138,7 +145,10 @@ class Format(ABC):
                 raise ValueError(f'{self.name} files have no {_WORDS[option]}; leave out `{option}`')
 
     def require_packages(self, *, write: bool) -> None:
-        """Say which packages the format lacks, without importing them.
+        """Check that the packages of the format are installed, without importing them.
+
+        Args:
+            write: Whether files are to be written, not only run.
 
         Raises:
             MissingPackageError: If one is not installed.
@@ -147,7 +157,7 @@ class Format(ABC):
         require_packages(f'{self.name} files', packages, self.extra)
 
     def measure_size(self, path: Path) -> int:
-        """Bytes of all its files."""
+        """Size in bytes of all files that belong to ``path``."""
         return sum(file.stat().st_size for file in self.list_files(path))
 
 
@@ -179,40 +189,41 @@ class GraphFormat(Format):
         self.write_graph(network, path, make_example(metadata), metadata, opset)
 
     def find_precision_inside(self, metadata: 'ExportMetadata') -> str:
-        """The precision that the network itself has when it is written."""
+        """The precision of the network that is given to :meth:`write_graph`."""
         return metadata.precision
 
     @abstractmethod
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
     ) -> None:
-        """Write a network with all that is around it, as it computes ``example``."""
+        """Trace a network, with preprocessing and softmax inside, by the inputs ``example``, and write it."""
 
 
+@dataclass(frozen=True)
 class Int8Model(ABC):
-    """A network with the ranges of its activations, of which files are written.
+    """A network with the ranges of its activations, ready to be written.
 
     Attributes:
-        layers: For each convolution and linear layer, by its name in the model, whether it can be int8.
+        layers: Whether a layer can be int8, by the name of the convolution or linear layer in the model.
     """
 
     layers: Mapping[str, bool]
 
     @abstractmethod
     def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
-        """Write a file with all layers that can be int8 in int8, but for ``float_layers``."""
+        """Write a file. All layers that can be int8 are int8, except ``float_layers``."""
 
 
 class Quantizer(ABC):
-    """A library that makes int8 files of float32 ones.
+    """A library that makes int8 files from float32 files.
 
     Attributes:
-        name: Its name in settings and messages.
-        calibrations: How it can find the ranges of the activations, the default first.
-        takes_ranges: Whether it can be given them instead.
-        packages: Packages that it takes besides those of the formats, by the name that is imported.
-        extra: The extra of this project that installs them.
-        source: The format of the float32 files that it starts from; None: that of the int8 files.
+        name: Name of the quantizer in settings and messages.
+        calibrations: Methods that find the ranges of the activations, the default first.
+        takes_ranges: Whether the quantizer also takes given ranges.
+        packages: Packages that it needs besides those of the formats, by the names that are imported.
+        extra: Name of the extra of this project that installs them.
+        source: Format of the float32 files. None means the format of the int8 files.
     """
 
     name: ClassVar[str]
@@ -226,18 +237,30 @@ class Quantizer(ABC):
     def calibrate(
         self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str
     ) -> Int8Model:
-        """Find the ranges of the activations of a float32 file of any batch size, by its inputs ``(N, C, H, W)``."""
+        """Find the ranges of the activations.
+
+        Args:
+            path: A float32 file that takes any batch size.
+            batches: Inputs of the file, ``(N, C, H, W)``.
+            granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
+            calibration: One of ``calibrations``.
+        """
 
     def use_ranges(self, path: Path, ranges: Ranges, *, granularity: str) -> Int8Model:
-        """Take the ranges of the inputs of the convolutions named, which alone can be int8 then.
+        """Take given ranges. Only the convolutions that are named in ``ranges`` can be int8.
+
+        Args:
+            path: A float32 file that takes any batch size.
+            ranges: Ranges of the inputs of convolutions.
+            granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
 
         Raises:
             ValueError: If a convolution does not exist, or a range can't be used.
         """
-        raise NotImplementedError(f'{self.name} takes no ranges')
+        raise NotImplementedError(f'{self.name} does not take given ranges')
 
     def require_packages(self, row: Format) -> None:
-        """Say which packages are missing for int8 files of the format ``row``, without importing them.
+        """Check that the packages for int8 files of the format ``row`` are installed, without importing them.
 
         Raises:
             MissingPackageError: If one is not installed.

@@ -1,4 +1,4 @@
-"""Exported files, by their endings."""
+"""Loading of exported files, by their endings."""
 
 from pathlib import Path
 
@@ -9,16 +9,17 @@ from .table import find_format
 def load_exported(path: str | Path, *, num_threads: int | None = None) -> ExportedModel:
     """Load a file that :func:`mmrepvgg.export_model` or :func:`mmrepvgg.quantize_model` wrote.
 
-    Files of torch.export and TorchScript are programs: load only those that you trust.
+    Files of torch.export and TorchScript are programs. Load only files that you trust.
 
     Args:
         path: The file.
-        num_threads: CPU threads; the runtime's default if None. PyTorch's are those of the whole process.
+        num_threads: Number of CPU threads. Default: that of the runtime. For files that PyTorch runs this sets the
+            threads of the whole process.
 
     Raises:
         ValueError: If the ending is unknown, or the file holds no metadata.
         FileNotFoundError: If there is no such file.
-        MissingPackageError: If the runtime is not installed; names the extra that has it.
+        MissingPackageError: If the runtime is not installed. The message names the extra that installs it.
         CheckpointError: If the file is damaged.
     """
     path = Path(path)
@@ -27,5 +28,5 @@ def load_exported(path: str | Path, *, num_threads: int | None = None) -> Export
         raise FileNotFoundError(f'{path} does not exist' if not path.exists() else f'{path} is not a file')
     row.require_packages(write=False)
     if num_threads is not None and num_threads < 1:
-        raise ValueError(f'num_threads must be positive, got {num_threads}')
+        raise ValueError(f'`num_threads` must be at least 1, got {num_threads}')
     return row.load(path, num_threads)

@@ -1,4 +1,4 @@
-"""What an exported file says about itself."""
+"""The description that is stored in an exported file."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -7,24 +7,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """The record inside an exported file.
+    """The description of an exported file.
 
     Attributes:
-        arch: The preset's name, or the arch dict as JSON.
-        classes: Names in the order of the outputs; empty if the checkpoint has none.
+        arch: Name of the preset, or the arch dict as JSON.
+        classes: Names of the classes in the order of the outputs; empty if the checkpoint has none.
         num_classes: Number of outputs.
-        channels: Channels of the image.
-        input_size: Height and width in pixels.
-        batch_size: The one batch size that the file takes, or None: it takes any.
-        mean: What is subtracted from each channel, after the change to RGB; empty for no normalisation.
-        std: What each channel is divided by.
-        to_rgb: Whether the network wants RGB where images are read as BGR.
+        channels: Number of channels of an image.
+        input_size: Height and width of an image in pixels.
+        batch_size: Number of images that the file takes. None means any number.
+        mean: Numbers that are subtracted from the channels, after the change to RGB; empty for no normalisation.
+        std: Numbers by which the channels are divided.
+        to_rgb: Whether the network takes RGB, and images that are read as BGR must be changed.
         precision: ``'fp32'``, ``'fp16'``, ``'bf16'`` or ``'int8'``.
-        with_preprocess: Whether normalisation and the change to RGB are inside: the input is then uint8 BGR (whichever
-            order the reader of images gives, if not ``to_rgb``), otherwise normalised float32.
-        softmax: Whether the output is probabilities instead of logits.
+        with_preprocess: Whether normalisation and the change to RGB are inside the file. The input is then uint8, in
+            BGR if ``to_rgb``. Otherwise it is normalised float32.
+        softmax: Whether the outputs are probabilities instead of logits.
         source_sha256: SHA-256 of the checkpoint from which the file was made.
-        version: This project's version that wrote it.
+        version: Version of this project that wrote the file.
     """
 
     arch: str
@@ -47,18 +47,22 @@ class ExportMetadata:
 
     @classmethod
     def from_json(cls, text: str | None, path: Any) -> 'ExportMetadata':
-        """Read what :meth:`to_json` gave; ``path`` is for the message.
+        """Read a text of :meth:`to_json`.
+
+        Args:
+            text: The text; None if the file has none.
+            path: Name of the file, for the message.
 
         Raises:
-            ValueError: If it is no such text.
+            ValueError: If the text is not of :meth:`to_json`.
         """
         try:
             values = json.loads(text or '')
             known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f'{path} holds no metadata of mmrepvgg (input size, normalisation, classes), without which it can not '
-                'be run rightly; write it with `export_model` of this version'
+                f'{path} holds no metadata of mmrepvgg (input size, normalisation, classes), and nothing else says how '
+                'to run it; write it with `export_model` of this version'
             ) from None
         known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
         return cls(**known)

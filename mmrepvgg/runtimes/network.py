@@ -1,6 +1,6 @@
-"""The network as it is exported: precision, preprocessing and softmax around the deploy form."""
+"""The network in a file: the deploy form with its precision, preprocessing and softmax."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ class ExportError(ValueError):
 
 
 class DeployedNetwork(nn.Module):
-    """A classifier in deploy form from images to scores, both float32 whatever the precision inside.
+    """A classifier in deploy form. Its inputs and outputs are float32 in every precision.
 
     Args:
-        model: A classifier whose forward gives logits ``(N, classes)``. It is changed to the precision.
-        precision: A key of :data:`DTYPES`.
-        softmax: Give probabilities.
+        model: Classifier whose forward gives logits ``(N, classes)``. It is changed to the precision.
+        precision: Key of :data:`DTYPES`.
+        softmax: Whether the outputs are probabilities instead of logits.
     """
 
     def __init__(self, model: nn.Module, precision: str = 'fp32', softmax: bool = False):
@@ -35,25 +35,23 @@ class DeployedNetwork(nn.Module):
 
 
 class WithPreprocess(nn.Module):
-    """A network that takes images as they are read: uint8 ``(N, C, H, W)``, normalised inside.
+    """A network that normalises uint8 images ``(N, C, H, W)`` itself.
 
     Args:
-        network: What takes normalised images.
-        mean: For each channel, after the change to RGB; empty for no normalisation.
-        std: Likewise.
-        to_rgb: Reverse the order of the channels first.
+        network: Network that takes normalised images.
+        metadata: Description of the file, with its normalisation.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], to_rgb: bool):
+    def __init__(self, network: nn.Module, metadata: ExportMetadata):
         super().__init__()
         self.network = network
-        self.to_rgb = to_rgb
-        self.normalise = bool(mean)
-        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1))
+        self.to_rgb = metadata.to_rgb
+        self.normalise = bool(metadata.mean)
+        self.register_buffer('mean', torch.tensor(metadata.mean).view(-1, 1, 1))
+        self.register_buffer('std', torch.tensor(metadata.std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         if self.to_rgb:
@@ -65,45 +63,45 @@ class WithPreprocess(nn.Module):
 
 
 def wrap_network(model: nn.Module, metadata: ExportMetadata, precision: str) -> nn.Module:
-    """A classifier with all that its file is to have inside, in eval mode.
+    """A classifier in eval mode, with all that its file has inside.
 
     Args:
-        model: What gives logits for normalised images; it is changed to the precision.
-        metadata: What the file is.
-        precision: Of the weights; int8 files are made of float32 ones.
+        model: Network from normalised images to logits. It is changed to the precision.
+        metadata: Description of the file.
+        precision: Precision of the weights, a key of :data:`DTYPES`.
     """
-    network: nn.Module = DeployedNetwork(model, 'fp32' if precision == 'int8' else precision, metadata.softmax)
+    network: nn.Module = DeployedNetwork(model, precision, metadata.softmax)
     if metadata.with_preprocess:
-        network = WithPreprocess(network, metadata.mean, metadata.std, metadata.to_rgb)
+        network = WithPreprocess(network, metadata)
     return network.eval().requires_grad_(False)
 
 
 def make_example(metadata: ExportMetadata) -> Tensor:
-    """An input of a file: zeros. A batch of 1 would be taken for a constant, so any number is shown by 2."""
+    """Zeros as an input of a file. Exporters take a batch of 1 for a constant, so 2 stands for any number."""
     shape = (metadata.batch_size or 2, metadata.channels, *metadata.input_size)
     return torch.zeros(shape, dtype=torch.uint8 if metadata.with_preprocess else torch.float32)
 
 
 @torch.no_grad()
 def check_half_range(model: nn.Module, inputs: Iterable[Tensor]) -> float:
-    """Check that a float32 model stays within float16: its weights, and on ``inputs`` what its layers give.
+    """Check that the weights of a float32 model, and the outputs of its layers on ``inputs``, fit into float16.
 
     Returns:
-        The largest absolute output of a convolution or linear layer; float16 ends at 65504.
+        float: Largest absolute output of a convolution or linear layer. The largest float16 number is 65504.
 
     Raises:
-        ExportError: If something would overflow; names where.
+        ExportError: If a number would overflow. The message names its layer.
     """
     limit = torch.finfo(torch.float16).max
-    advice = 'fp16 would give infinity there; give `precision` bf16 or fp32'
+    advice = 'fp16 has no larger number; set `precision` to bf16 or fp32'
     for name, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.abs().max() <= limit:
-            raise ExportError(f'{name} reaches {weight.abs().max().item():.3g}, over {limit:.0f}: {advice}')
+            raise ExportError(f'{name} reaches {weight.abs().max().item():.3g}, above {limit:.0f}: {advice}')
     peaks: dict[str, float] = {}
 
     def record(name: str, output: Tensor) -> None:
         peak = output.abs().max().item()
-        if not peak <= peaks.get(name, 0.0):  # not >, which NaN would pass
+        if not peak <= peaks.get(name, 0.0):  # true for NaN too
             peaks[name] = peak if peak > 0 else torch.inf
 
     handles = [
@@ -119,5 +117,5 @@ def check_half_range(model: nn.Module, inputs: Iterable[Tensor]) -> float:
             handle.remove()
     for name, peak in peaks.items():
         if not peak <= limit:
-            raise ExportError(f'the output of {name} reaches {peak:.3g}, over {limit:.0f}: {advice}')
+            raise ExportError(f'the output of {name} reaches {peak:.3g}, above {limit:.0f}: {advice}')
     return max(peaks.values(), default=0.0)

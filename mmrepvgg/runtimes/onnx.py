@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 # PyTorch's exporter writes this version of the operators and later ones.
 MIN_EXPORTED_OPSET = 18
-# Down to here the operators of this project's networks mean the same in float32 and float16.
+# The operators of this project's networks mean the same from this version on, in float32 and float16.
 MIN_OPSET = 11
 
 
 class OnnxFormat(GraphFormat):
-    """One file, weights and metadata inside."""
+    """A file that holds weights and metadata. ONNX Runtime runs it."""
 
     name = 'ONNX'
     suffixes = ('.onnx',)
@@ -38,7 +38,7 @@ class OnnxFormat(GraphFormat):
     def check(self, *, opset: int | None = None, **options: object) -> None:
         super().check(opset=opset, **options)  # type: ignore[arg-type]
         if opset is not None and opset < MIN_OPSET:
-            raise ValueError(f'opset must be at least {MIN_OPSET}, got {opset}')
+            raise ValueError(f'`opset` must be at least {MIN_OPSET}, got {opset}')
 
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
@@ -66,17 +66,17 @@ class OnnxFormat(GraphFormat):
         written = program.model.opset_imports['']
         if asked is not None and written != asked:
             raise ExportError(
-                f'opset must be one that the installed exporter can write, got {opset}; it gave {written}'
+                f'`opset` must be a version that the installed exporter can write, got {opset}; it wrote {written}'
             )
         for node in program.model.graph:
-            node.metadata_props.clear()  # where in the source it comes from, with the paths of this machine
+            node.metadata_props.clear()  # they hold paths of this machine
         if opset is not None and opset < MIN_EXPORTED_OPSET:
             model = lower_opset(program.model_proto, opset)
             model.metadata_props.add(key=ENTRY, value=metadata.to_json())
             path.write_bytes(model.SerializeToString())
             return
         program.model.metadata_props[ENTRY] = metadata.to_json()
-        # protobuf ends at 2 GB, which no arch reaches: one file, no weights beside it
+        # no arch reaches protobuf's limit of 2 GB, so the weights can be in the same file
         program.save(path, external_data=False)
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
@@ -89,14 +89,14 @@ class OnnxFormat(GraphFormat):
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # int8: without VNNI instructions its fastest kernels saturate, and give other results than elsewhere; with them
-        # they are exact, and 3 to 4 times as fast as those of this option
+        # The fastest int8 kernels saturate on CPUs without VNNI instructions, so that results differ between machines.
+        # On CPUs with VNNI they are exact, and 3 to 4 times as fast as the kernels of this option.
         options.add_session_config_entry('session.x64quantprecision', '0' if has_vnni() else '1')
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
         try:
             session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # its own errors have no common class
+        except Exception as error:  # ONNX Runtime's errors have no common class
             raise CheckpointError(f'ONNX Runtime can not load {path}: {error}') from error
         metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(ENTRY), path)
         name = session.get_inputs()[0].name

@@ -1,4 +1,4 @@
-"""int8 ONNX files by ONNX Runtime's own quantizer. Imports no torch."""
+"""ONNX Runtime's quantizer, which makes int8 ONNX files. Imports no torch."""
 
 import copy
 import tempfile
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
     from .metadata import ExportMetadata
 
-# What is computed in int8 because it holds weights, and what comes along with the layer that follows it.
+# Operators with weights, and operators that become int8 together with the layer behind them.
 _LAYERS = ('Conv', 'Gemm')
 _POOLING = ('ReduceMean', 'GlobalAveragePool')
 
 
 @dataclass(frozen=True)
 class OnnxInt8Model(Int8Model):
-    """A layer in int8 has an int8 weight, symmetric around 0, and a uint8 input. Its output is float32, until the next
-    layer takes that in. So each layer can be left in float32 without a trace.
+    """A float32 ONNX model with the ranges of its activations.
+
+    A layer in int8 has an int8 weight, symmetric around 0, and a uint8 input. Its output is float32. So a layer that
+    stays in float32 changes nothing for the others.
 
     Attributes:
-        layers: For each layer whether it can be int8.
-        nodes: For each layer the nodes that are quantized with it.
+        nodes: Names of the nodes that are quantized with a layer, by the name of the layer.
         model: The float32 ``onnx.ModelProto``.
         ranges: ONNX Runtime's ``TensorsData``.
-        granularity: Of the weights.
-        save: Writes an ``onnx.ModelProto``.
+        granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
+        save: Function that writes an ``onnx.ModelProto``.
     """
 
-    layers: Mapping[str, bool]
     nodes: Mapping[str, list[str]]
     model: Any
     ranges: Any
@@ -49,12 +49,12 @@ class OnnxInt8Model(Int8Model):
         chosen = [layer for layer, can_be_int8 in self.layers.items() if can_be_int8 and layer not in float_layers]
         nodes = [node for layer in chosen for node in self.nodes[layer]]
         model = copy.deepcopy(self.model)
-        if nodes:  # it takes none for all
+        if nodes:  # for the quantizer an empty list means all nodes
             with quiet():
                 quantizer = QDQQuantizer(
                     model,
                     self.granularity == 'per-channel',
-                    False,  # full range: the runtime is told to be exact where that would saturate
+                    False,  # weights use all 8 bits: OnnxFormat.load chooses kernels that do not saturate
                     QuantType.QInt8,
                     QuantType.QUInt8,
                     self.ranges,
@@ -92,7 +92,7 @@ class OnnxRuntimeQuantizer(Quantizer):
             with quiet():
                 calibrator: Any = create_calibrator(path, [*_LAYERS, *_POOLING], augmented, methods[calibration])
             for batch in batches:
-                # batch by batch, or all activations of all images would be held at once
+                # one batch a call: the calibrator holds all activations of a call in memory
                 reader = SimpleNamespace(get_next=iter([{'images': batch}, None]).__next__)
                 with quiet():
                     calibrator.collect_data(reader)
@@ -106,13 +106,15 @@ class OnnxRuntimeQuantizer(Quantizer):
         import onnx
 
         model = onnx.load(path)
-        nodes = {layer: names[:1] for layer, names in _find_nodes(model.graph).items()}  # without the pooling before it
+        nodes = {
+            layer: names[:1] for layer, names in _find_nodes(model.graph).items()
+        }  # the pooling before it stays float32
         layers = {layer: layer in ranges for layer in nodes}
         return OnnxInt8Model(layers, nodes, model, _assign_ranges(ranges, nodes, model), granularity, self.save)
 
     @staticmethod
     def save(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
-        """Write an ``onnx.ModelProto`` of any batch size, which it changes, with its metadata."""
+        """Write an ``onnx.ModelProto`` with its metadata and batch size. The model is changed."""
         if metadata.batch_size is not None:
             del model.graph.value_info[:]
             for value in (*model.graph.input, *model.graph.output):
@@ -124,7 +126,7 @@ class OnnxRuntimeQuantizer(Quantizer):
 
 
 def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -> Any:
-    """Ranges of convolutions' inputs as those of tensors, checked."""
+    """Check the ranges of the inputs of convolutions, and assign them to tensors."""
     import numpy as np
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 
@@ -141,7 +143,7 @@ def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -
         common = tensors.setdefault(inputs[layer], (low, high))
         if common != (low, high):
             raise ValueError(
-                f'{layer} must have the range of the others that take the same input, {common}, got {(low, high)}'
+                f'{layer} must have the same range as the other layers of its input, {common}, got {(low, high)}'
             )
     return TensorsData(
         CalibrationMethod.MinMax,
@@ -153,7 +155,7 @@ def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -
 
 
 def _find_nodes(graph: Any) -> dict[str, list[str]]:
-    """For each layer its node, and the poolings that are quantized with it."""
+    """The node of each layer, and the poolings that are quantized with it, by the name of the layer."""
     weights = {tensor.name for tensor in graph.initializer}
     consumers: dict[str, list[Any]] = {}
     for node in graph.node:
@@ -167,7 +169,7 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
     nodes = {layer: [node] for node, layer in owners.items()}
     for node in graph.node:
         if node.op_type in _POOLING:
-            # a pooled tensor has one way to go, through a reshape at most
+            # only a reshape may stand between a pooling and its layer
             following = node
             while following.name not in owners and len(consumers.get(following.output[0], [])) == 1:
                 following = consumers[following.output[0]][0]
@@ -177,7 +179,7 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
 
 
 def name_layer(weight: str) -> str:
-    """A layer's name, from the name that an exporter gave its weight; a block's convolution has the block's name."""
+    """The name of a layer, from the name of its weight in a file. A block's convolution has the block's name."""
     from ..models.forms import DEPLOY_BRANCH
 
     name = weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')

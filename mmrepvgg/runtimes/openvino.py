@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .exported_model import ExportedModel
     from .metadata import ExportMetadata
 
-# How the .xml says which .bin is its own.
+# The entry of the .xml with the SHA-256 of its .bin.
 _WEIGHTS = re.compile(rb'<weights_sha256 value="([0-9a-f]{64})"')
 
 
 class OpenvinoFormat(GraphFormat):
-    """Two files. The .xml has the SHA-256 of the .bin, since they are replaced one after the other.
+    """An .xml file and a .bin file. They are replaced one after the other, so the .xml has the SHA-256 of the .bin.
 
-    Half precision is that of the weights in the file; bfloat16 is what the runtime is told to compute in.
+    For fp16 the weights in the file are float16. For bf16 the runtime is asked to compute in bfloat16.
     """
 
     name = 'OpenVINO'
@@ -36,7 +36,6 @@ class OpenvinoFormat(GraphFormat):
         return path, path.with_suffix('.bin')
 
     def find_precision_inside(self, metadata: 'ExportMetadata') -> str:
-        # it has the precision as an option of the file and of the runtime, and wants a float32 model
         return 'fp32'
 
     def write_graph(
@@ -62,10 +61,12 @@ class OpenvinoFormat(GraphFormat):
         openvino = import_openvino()
         weights = path.with_suffix('.bin')
         if not weights.is_file():
-            raise FileNotFoundError(f'{weights} does not exist; an OpenVINO model is two files, {path.name} and it')
-        # before it is read: of a foreign .bin OpenVINO's messages tell nothing
+            raise FileNotFoundError(
+                f'{weights} does not exist; an OpenVINO model is two files, {path.name} and {weights.name}'
+            )
+        # checked before OpenVINO reads the model, because its messages do not explain a wrong .bin
         if (match := _WEIGHTS.search(path.read_bytes())) and match[1].decode() != hash_file(weights):
-            raise CheckpointError(f'{weights} is not the one that was written with {path}; export again')
+            raise CheckpointError(f'{weights} is not the file that was written with {path}; export again')
         core = get_core()
         try:
             model = core.read_model(path)
@@ -75,8 +76,8 @@ class OpenvinoFormat(GraphFormat):
         record = model.get_rt_info([ENTRY, 'metadata']).astype(str) if has_record else None
         metadata = ExportMetadata.from_json(record, path)
         if match is None:
-            raise CheckpointError(f'{path} does not say to which .bin it belongs; export again')
-        # without the hint a CPU with bfloat16 instructions uses them in any model
+            raise CheckpointError(f'{path} does not name the SHA-256 of its .bin; export again')
+        # without this hint OpenVINO computes every model in bfloat16 on CPUs that have it
         hints: dict[str, Any] = {
             'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
             'PERFORMANCE_HINT': 'LATENCY',
@@ -88,7 +89,7 @@ class OpenvinoFormat(GraphFormat):
         request = compiled.create_infer_request()
 
         def run(x: 'Tensor') -> 'Tensor':
-            # the output is the request's own memory, and the next call's
+            # the next call overwrites the memory of this output
             scores = request.infer({0: x.cpu().contiguous().numpy()}, share_inputs=True)[0]
             return torch.from_numpy(scores.copy()).to(x.device)
 

@@ -1,11 +1,11 @@
-"""OpenVINO without its telemetry, and with one ``Core`` that compiles models for the whole process.
+"""OpenVINO without telemetry, and with one ``Core`` for the whole process.
 
-OpenVINO and NNCF report to their makers over the network unless told not to; here they are told.
+OpenVINO and NNCF report to their makers over the network by default. This module prevents it.
 
-Each ``Core`` that compiles a model for the CPU sets up a stack for the process's signal handlers, and puts its
-predecessor's back when it goes. If that one went before, the handlers are left with memory that is no longer there, and
-the next signal that Python handles (the end of a data loader's worker, say) kills the process without a word (seen with
-OpenVINO 2026.4.1). So there is one, and it stays.
+Each ``Core`` that compiles a model for the CPU sets a stack for the signal handlers of the process, and restores the
+former stack when it is deleted. If the ``Core`` of that former stack was deleted first, the handlers get freed memory.
+The next signal that Python handles (for example the end of a data loader's worker) then kills the process without a
+message (seen with OpenVINO 2026.4.1). So there is only one ``Core``, and it is never deleted.
 """
 
 import functools
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def import_openvino() -> ModuleType:
-    """Import ``openvino`` without its telemetry: it and NNCF do without that package where it is missing.
+    """Import ``openvino`` without telemetry, which OpenVINO and NNCF leave out where its package is missing.
 
-    Nothing changes for a process that imported it before.
+    A process that has imported the telemetry before keeps it.
     """
     if 'openvino_telemetry' not in sys.modules:
         sys.modules['openvino_telemetry'] = None  # type: ignore[assignment]  # the import system's "not there"
@@ -36,13 +36,13 @@ def import_openvino() -> ModuleType:
 
 @functools.cache
 def get_core() -> Any:
-    """The process's one ``openvino.Core``."""
+    """The only ``openvino.Core`` of the process."""
     return import_openvino().Core()
 
 
 @contextmanager
 def compiling_by_one_core() -> Iterator[None]:
-    """Let a library that makes a ``Core`` for each model it compiles, as NNCF does, compile by :func:`get_core`."""
+    """Make libraries such as NNCF, which create a ``Core`` for each model, compile with :func:`get_core`."""
     core = get_core()
     cores: Any = type(core)
     compile_model = cores.compile_model

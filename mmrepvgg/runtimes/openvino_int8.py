@@ -1,8 +1,8 @@
-"""int8 OpenVINO files, by NNCF or by ONNX Runtime's quantizer. Imports no torch."""
+"""The quantizers for int8 OpenVINO files: NNCF and ONNX Runtime's. Imports no torch."""
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,21 +21,19 @@ if TYPE_CHECKING:
 _LAYERS = ('Convolution', 'GroupConvolution', 'MatMul')
 _INT8 = ('i8', 'u8')
 _ROUNDING = 'FakeQuantize'
-# What may lie between a rounded tensor and the layer that takes it.
+# Operations that may stand between a rounded tensor and the layer that takes it.
 _POOLING = ('ReduceMean', 'Reshape')
 
 
 @dataclass(frozen=True)
 class NncfModel(Int8Model):
-    """What NNCF made of a float32 file.
+    """The model that NNCF made from a float32 file.
 
     Attributes:
-        layers: For each layer whether NNCF made it int8.
         model: The int8 ``openvino.Model``.
-        original: The float32 one.
+        original: The float32 ``openvino.Model``.
     """
 
-    layers: Mapping[str, bool]
     model: Any
     original: Any
 
@@ -66,8 +64,8 @@ class NncfQuantizer(Quantizer):
         }
         parameters = nncf.AdvancedQuantizationParameters(
             # On CPUs without VNNI instructions OpenVINO's kernels saturate where neighbouring inputs and weights are
-            # large. The first layer has such inputs and gets 7-bit weights; in all layers these cost more than
-            # saturation does.
+            # large. The first layer has such inputs, so it gets 7-bit weights. In the other layers 7-bit weights cost
+            # more accuracy than saturation.
             overflow_fix=nncf.OverflowFix.FIRST_LAYER,
             weights_quantization_params=QuantizationParameters(per_channel=granularity == 'per-channel'),
             activations_range_estimator_params=estimators[calibration],
@@ -86,7 +84,7 @@ class NncfQuantizer(Quantizer):
 
 
 class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
-    """ONNX Runtime's quantizer, whose result OpenVINO reads."""
+    """ONNX Runtime's quantizer. OpenVINO converts the int8 model that it makes."""
 
     source = ONNX
 
@@ -99,20 +97,20 @@ class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
 
 
 def _restore(model: Any, original: Any, float_layers: Collection[str]) -> None:
-    """Put ``float_layers`` of an int8 model back to what they are in ``original``."""
+    """Give ``float_layers`` of an int8 model the weights, biases and inputs that they have in ``original``."""
     originals = {op.get_friendly_name(): op for op in original.get_ops()}
     for name, layer in _iterate_layers(model):
         if name not in float_layers:
             continue
         additions = [target.get_node() for target in layer.output(0).get_target_inputs()]
-        # NNCF corrects the bias for what rounding does to the weight
+        # the bias too, because NNCF changes it for the rounded weight
         for op in (layer, *(op for op in additions if op.get_type_name() == 'Add')):
             op.input(1).replace_source_output(originals[op.get_friendly_name()].input_value(1))
         _take_unrounded(layer.input(0))
 
 
 def _take_unrounded(target: Any) -> None:
-    """Let an input of an operation take its tensor unrounded, and a pooling before it likewise."""
+    """Connect an input of an operation, and the input of a pooling before it, with the unrounded tensor."""
     source = target.get_source_output()
     node = source.get_node()
     if node.get_type_name() == _ROUNDING:
@@ -123,13 +121,13 @@ def _take_unrounded(target: Any) -> None:
 
 
 def _list_takers(output: Any) -> list[Any]:
-    """The operations that take a tensor, without roundings of it that nothing takes any more."""
+    """The operations that take a tensor, without roundings that have no use any more."""
     nodes = [target.get_node() for target in output.get_target_inputs()]
     return [node for node in nodes if node.get_type_name() != _ROUNDING or _list_takers(node.output(0))]
 
 
 def _iterate_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """The operations of an ``openvino.Model`` made from PyTorch that are layers, by their names in the classifier."""
+    """The layers of an ``openvino.Model`` that was made from PyTorch, with their names in the classifier."""
     for op in model.get_ordered_ops():
         if op.get_type_name() in _LAYERS:
             # '__module.model.head.fc/aten::linear/MatMul'
@@ -146,7 +144,7 @@ def _has_int8_weight(op: Any) -> bool:
 
 
 def _import_nncf() -> Any:
-    # not with stdout redirected, which its logger would keep
+    # without quiet(), because NNCF's logger would keep the redirected stdout
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A checkpoint, switched and described: what every file is made of."""
+"""The preparation of a checkpoint for all formats: it is read, switched and described."""
 
 import json
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ class PreparedModel:
     """A checkpoint, ready to be written.
 
     Attributes:
-        model: The classifier in the form that the checkpoint has; its data preprocessor normalises.
-        deployed: The classifier in deploy form.
-        metadata: What the file is to say about itself.
+        model: Classifier in the form of the checkpoint. Its data preprocessor normalises images.
+        deployed: Classifier in deploy form.
+        metadata: Description of the file.
         was_switched: Whether the checkpoint was in train form.
     """
 
@@ -52,7 +52,17 @@ def prepare_model(
     softmax: bool,
     ema: bool,
 ) -> PreparedModel:
-    """Read a checkpoint, switch it, and describe the file that is to be made of it; arguments as of the export.
+    """Read a checkpoint, switch it to deploy form, and describe the file.
+
+    Args:
+        cfg: The train config or its deploy twin.
+        checkpoint: Weights of the classifier, in either form.
+        input_size: Height and width of the images in pixels; None for those of the config's test pipeline.
+        batch_size: Number of images that the file takes; None for any number.
+        precision: ``'fp32'``, ``'fp16'``, ``'bf16'`` or ``'int8'``.
+        with_preprocess: Whether the change to RGB and the normalisation are in the file.
+        softmax: Whether the file gives probabilities instead of logits.
+        ema: Whether the averaged weights are taken.
 
     Raises:
         CheckpointError: If the checkpoint can't be read, or does not fit.
@@ -78,7 +88,7 @@ def prepare_model(
 
 
 def normalise(model: Any, images: Tensor) -> Tensor:
-    """What a classifier's data preprocessor makes of uint8 images ``(N, C, H, W)``."""
+    """Give uint8 images ``(N, C, H, W)`` to the data preprocessor of a classifier."""
     return model.data_preprocessor(dict(inputs=images))['inputs']
 
 
@@ -92,8 +102,8 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
     preprocessor = model.data_preprocessor
     if settings['with_preprocess'] and getattr(preprocessor, 'pad_size_divisor', 1) > 1:
         raise ExportError(
-            f'pad_size_divisor must be 1 for preprocessing in the file, got {preprocessor.pad_size_divisor}; '
-            'leave out `with_preprocess`'
+            f'pad_size_divisor of the data preprocessor must be 1 for preprocessing in the file, got '
+            f'{preprocessor.pad_size_divisor}; leave out `with_preprocess`'
         )
     has_mean = getattr(preprocessor, '_enable_normalize', False)
     arch = cfg.model.backbone.arch
@@ -112,7 +122,7 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
 
 
 def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
-    """The names in the checkpoint, else those of the data set's class (ImageNet's), else none."""
+    """The names in the checkpoint; without them those of the data set's class, such as ImageNet's; or none."""
     names = get_trained_classes(checkpoint.meta)
     if names:
         # a head may have more classes than were trained

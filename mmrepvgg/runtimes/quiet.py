@@ -1,4 +1,4 @@
-"""Exporters tell of their own workings at length; their errors come as exceptions."""
+"""Silence for exporters, which print much about themselves. Their errors are exceptions, and stay."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings, log messages and what is printed to stdout."""
+    """Suppress warnings, log messages and output to stdout."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""safetensors files: the weights, and the config from which the model is built again."""
+"""safetensors files: weights, and the config from which the model is built."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .exported_model import ExportedModel
     from .metadata import ExportMetadata
 
-# What a file may ask to be built, and which settings say nothing about inference.
+# Types that a file may use in its config, and settings that have no effect on inference.
 _TYPES = {
     *('ImageClassifier', 'RepVGG', 'GlobalAveragePooling', 'LinearClsHead', 'AuxiliaryClsHead'),
     *('BN', 'BN2d', 'SyncBN', 'MMSyncBN', 'Conv2d', 'ReLU', 'ReLU6', 'SiLU', 'Swish', 'HSwish', 'GELU', 'LeakyReLU'),
@@ -25,7 +25,7 @@ _MODEL = f'{ENTRY}_model'
 
 
 class SafetensorsFormat(Format):
-    """Nothing in such a file can be run. It is computed by PyTorch, at any image size."""
+    """A file without a program. PyTorch runs it, for images of any size."""
 
     name = 'safetensors'
     suffixes = ('.safetensors',)
@@ -68,16 +68,15 @@ class SafetensorsFormat(Format):
         weights, record = read_safetensors(path)
         metadata = ExportMetadata.from_json(record.get(ENTRY), path)
         model_cfg = json.loads(record.get(_MODEL, '{}'))
-        # a registry imports and builds what it is asked for: ask for nothing that a file could make up
+        # A registry imports and builds every type that it is given, and anybody can write a type into a file.
         if not model_cfg or (unknown := _find_unknown(model_cfg)):
-            raise CheckpointError(
-                f'{path} must describe a classifier of this project, got {", ".join(unknown) if model_cfg else "none"}'
-            )
+            found = ', '.join(unknown) if model_cfg else 'none'
+            raise CheckpointError(f'{path} must describe a classifier of this project, got {found}')
         model = build_model(Config(dict(model=model_cfg, default_scope='mmrepvgg')), deploy=True)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            raise CheckpointError(f'the weights in {path} are not those of the model it describes: {error}') from error
+            raise CheckpointError(f'the weights in {path} do not fit the model that it describes: {error}') from error
         return ExportedModel(path, DeployedNetwork(model, metadata.precision).eval(), metadata, any_size=True)
 
 
@@ -85,7 +84,7 @@ SAFETENSORS = SafetensorsFormat()
 
 
 def _find_unknown(node: Any) -> list[str]:
-    """The types in a config that are none of ``_TYPES``, and the keys that speak to a registry, not to a class."""
+    """The types in a config that are not in ``_TYPES``, and the keys that a registry interprets."""
     return sorted(set(_iterate_unknown(node)))
 
 

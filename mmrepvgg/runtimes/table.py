@@ -13,20 +13,20 @@ FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, SAFETENSORS]
 
 
 def list_suffixes() -> tuple[str, ...]:
-    """What exported files end in."""
+    """The endings of exported files."""
     return tuple(suffix for row in FORMATS for suffix in row.suffixes)
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a file is an exported one, by its ending."""
+    """Whether a file has the ending of an exported file."""
     return Path(path).suffix in list_suffixes()
 
 
 def find_format(path: str | Path) -> Format:
-    """The format of a file by its name.
+    """The format of a file, by its ending.
 
     Raises:
-        ValueError: If there is none with such an ending.
+        ValueError: If no format has this ending.
     """
     for row in FORMATS:
         if Path(path).suffix in row.suffixes:
@@ -35,11 +35,11 @@ def find_format(path: str | Path) -> Format:
 
 
 def list_quantizers() -> tuple[str, ...]:
-    """Names of what makes int8 files, of all formats."""
+    """Names of the quantizers of all formats."""
     return tuple(dict.fromkeys(quantizer.name for row in FORMATS for quantizer in row.quantizers))
 
 
 def list_calibrations() -> tuple[str, ...]:
-    """How ranges of activations can be found, by all quantizers."""
+    """Names of the calibrations of all quantizers."""
     methods = [method for row in FORMATS for quantizer in row.quantizers for method in quantizer.calibrations]
     return tuple(dict.fromkeys(methods))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TorchExportFormat(GraphFormat):
-    """A program. What a plain network needs is checked before torch reads it; the rest is refused."""
+    """A program. Before torch reads a file, it is checked and must hold nothing but a plain network."""
 
     name = 'torch.export'
     suffixes = ('.pt2',)
@@ -30,10 +30,9 @@ class TorchExportFormat(GraphFormat):
         dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
         with quiet():
             program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
-            # the example would be written, too
-            program.example_inputs = None
+            program.example_inputs = None  # they would be in the file too
             for node in program.graph.nodes:
-                node.meta.pop('stack_trace', None)  # paths of this machine
+                node.meta.pop('stack_trace', None)  # it holds paths of this machine
             torch.export.save(program, path, extra_files={f'{ENTRY}.json': metadata.to_json()})
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
@@ -49,8 +48,8 @@ class TorchExportFormat(GraphFormat):
         extra = {f'{ENTRY}.json': ''}
         try:
             program = torch.export.load(checked, extra_files=extra)
-        except Exception as error:  # of any class
-            raise CheckpointError(f'{path} is damaged, or of another version of torch: {error}') from error
+        except Exception as error:  # torch raises many kinds of error here
+            raise CheckpointError(f'{path} is damaged, or another version of torch wrote it: {error}') from error
         return ExportedModel(path, program.module(), ExportMetadata.from_json(extra[f'{ENTRY}.json'], path))
 
 

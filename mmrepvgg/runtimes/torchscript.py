@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TorchScriptFormat(GraphFormat):
-    """A traced program, for any batch size: load only files that you trust."""
+    """A traced program, for any batch size. Load only files that you trust."""
 
     name = 'TorchScript'
     suffixes = ('.ts', '.torchscript')
@@ -47,7 +47,9 @@ class TorchScriptFormat(GraphFormat):
         try:
             module = torch.jit.load(path, map_location='cpu', _extra_files=extra)
         except RuntimeError as error:
-            raise CheckpointError(f'{path} is no TorchScript file, or damaged: {str(error).splitlines()[0]}') from error
+            raise CheckpointError(
+                f'{path} is not a TorchScript file, or is damaged: {str(error).splitlines()[0]}'
+            ) from error
         return ExportedModel(path, module.eval(), ExportMetadata.from_json(extra[f'{ENTRY}.json'], path))
 
 
