@@ -132,8 +132,10 @@ class TestSubjects:
         runner = prepare(case, build_network(case.network, case.arch, model), inputs)
         logits = runner.logits().clone()
         assert logits.dtype == torch.float32
-        allowed = TOLERANCES[case.precision] / (1 if case.precision == 'int8' else 4)
-        assert (logits - expected).abs().max() <= allowed * expected.abs().max()
+        difference = (logits - expected).abs().max() / expected.abs().max()
+        # of random networks: int8 is not float32 in disguise
+        low, high = (0.01, 1) if case.precision == 'int8' else (-1, 0.25)
+        assert low < difference <= high * TOLERANCES[case.precision]
         runner.run()
 
     def test_what_is_tested_ends_in_predictions(self, reference):

@@ -18,6 +18,7 @@ from mmrepvgg.quantization.measuring import load_file, measure_accuracy, read_in
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.onnx import ONNX
 from mmrepvgg.runtimes.openvino import OPENVINO
+from mmrepvgg.runtimes.openvino_core import get_core
 from mmrepvgg.runtimes.prepared import prepare_model
 
 ROWS = {'onnx': ONNX, 'nncf': OPENVINO, 'onnx in OpenVINO': OPENVINO}
@@ -129,6 +130,12 @@ def test_calibrations(network, calibrate, tmp_path, name, calibration):
     assert not torch.equal(*scores)
 
 
+def read_shape(path):
+    if path.suffix == '.xml':
+        return list(get_core().read_model(path).inputs[0].shape)
+    return [dim.dim_value for dim in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
+
+
 @pytest.mark.parametrize('name', QUANTIZERS)
 def test_one_batch_size(network, calibrate, tmp_path, name):
     path = find_path(name, tmp_path)
@@ -137,6 +144,7 @@ def test_one_batch_size(network, calibrate, tmp_path, name):
     calibrate(name).write(path, replace(network.metadata, batch_size=2))
     exported = load_exported(path)
     assert exported.metadata.batch_size == 2
+    assert read_shape(path) == [2, 3, 32, 32]
     torch.testing.assert_close(exported(network.x[:5]), expected, atol=1e-3, rtol=0)
     calibrate(name).write(path, network.metadata)  # the model is as it was
     torch.testing.assert_close(load_exported(path)(network.x[:5]), expected)
