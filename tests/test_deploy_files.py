@@ -163,6 +163,10 @@ REFUSED = {
         },
         'exceed the range of torch.float32 when they are fused',
     ),
+    'outputs that are not finite': (
+        lambda s: {**s, 'head.fc.weight': torch.full((10, 128), 3e38)},
+        'differs from the train form by nan',
+    ),
     'negative variance': (
         lambda s: {**s, 'backbone.stem.branch_1x1.norm.running_var': -torch.ones(16)},
         r'stem\.branch_1x1\.norm\.running_var has negative values, which no variance has',

@@ -226,6 +226,15 @@ def test_weights_that_are_not_finite(small_cfg, small_source, tmp_path):
         export_model(small_cfg, tmp_path / 'nan.pth', tmp_path / 'net.ts', precision='fp16')
 
 
+def test_outputs_that_are_not_finite_differ(small_cfg, small_source, tmp_path):
+    state_dict = dict(read_checkpoint(small_source).state_dict)
+    state_dict['head.fc.weight'] = torch.full_like(state_dict['head.fc.weight'], 3e38)
+    torch.save(state_dict, tmp_path / 'large.pth')
+    with pytest.raises(ExportError, match=r'differs from PyTorch by nan'):
+        export_model(small_cfg, tmp_path / 'large.pth', tmp_path / 'net.ts')
+    assert not (tmp_path / 'net.ts').exists()
+
+
 def test_a_file_that_differs_is_not_kept(small_cfg, small_source, tmp_path):
     for name in ('net.xml', 'net.bin', 'net.ts'):
         (tmp_path / name).write_text('precious')
