@@ -19,15 +19,16 @@ from studies.quantization.training import Plan, train_subject
 OPTIONS = [
     *('--config', 'small.py', '--data', 'small', '--work-dir', 'work'),
     *('--kinds', 'repvgg', 'qat', '--seeds', 3, '--max-epochs', 2),
+    *('--jobs', 2),  # with one thread each
 ]
 
 
 @pytest.fixture(scope='module')
-def workspace(digits, tmp_path_factory):
+def workspace(digit_images, tmp_path_factory):
     """The config of a small network, and a few of the digits in small/."""
     folder = tmp_path_factory.mktemp('study')
     for split, step in (('train', 5), ('val', 6)):
-        for path in sorted((digits / f'data/digits/{split}').glob('*/*.png'))[::step]:
+        for path in sorted((digit_images / split).glob('*/*.png'))[::step]:
             link = folder / 'small' / split / path.parent.name / path.name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
