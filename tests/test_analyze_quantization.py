@@ -248,9 +248,7 @@ class TestAnalysis:
         assert clipped.clip_scales == CLIP_SCALES
         assert clipped.drop < 5 < analysis.find('per-tensor').drop - 10
         (advice,) = (line for line in judge(analysis).advice if '`clip_scales=4`' in line)
-        assert advice.endswith(
-            f'the loss is about {clipped.drop:.1f} points' if clipped.drop > 0 else 'the loss is nothing'
-        )
+        assert advice.endswith(f'loses about {clipped.drop:.1f} points' if clipped.drop > 0 else 'loses nothing')
         settings = QuantizationSettings('per-tensor', num_samples=64, clip_scales=CLIP_SCALES)
         result = quantize_model(cfg, workspace / 'bad.pth', tmp_path / 'net.onnx', settings)
         assert result.num_clipped >= 1

@@ -309,5 +309,5 @@ class TestGivenRanges:
 
     def test_nncf_takes_none(self, calibrate):
         assert not QUANTIZERS['nncf'].takes_ranges
-        with pytest.raises(NotImplementedError, match='nncf takes no ranges'):
+        with pytest.raises(NotImplementedError, match='nncf does not take given ranges'):
             QUANTIZERS['nncf'].use_ranges(calibrate.write(OPENVINO), {}, granularity='per-channel')

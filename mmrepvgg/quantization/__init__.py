@@ -1,1 +1,1 @@
-"""int8: files from the runtimes' own quantizers, what int8 will do to a model, and how models are made to bear it."""
+"""int8 files from the quantizers of the runtimes, and the analysis of a model before it is quantized."""

@@ -1,4 +1,4 @@
-"""Which layers must stay in float32 so that an int8 model keeps its accuracy."""
+"""The search for the layers that must stay in float32, so that an int8 model keeps its accuracy."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -14,12 +14,12 @@ from ..runtimes.metadata import ExportMetadata
 from ..runtimes.network import ExportError
 from .measuring import Batch, Run, load_file, measure_accuracy
 
-# Layers are ranked on so many batches of the calibration images.
+# Number of batches of calibration images on which layers are ranked.
 _NUM_RANKING = 4
 
 
 class AccuracyError(ExportError):
-    """int8 loses more accuracy than allowed, whichever layers stay in float32."""
+    """int8 loses more accuracy than allowed, and no choice of float32 layers helps."""
 
 
 def limit_drop(
@@ -32,22 +32,22 @@ def limit_drop(
     calibration: Sequence[np.ndarray],
     test: Iterable[Batch],
 ) -> tuple[tuple[str, ...], float]:
-    """Choose the layers that stay in float32 so that at most ``max_drop`` points of top-1 accuracy are lost.
+    """Choose the layers that stay in float32, so that top-1 accuracy drops by at most ``max_drop`` points.
 
     Args:
         int8: The model.
-        path: A file to try with.
-        metadata: Of that file.
-        accuracy: Top-1 in percent in float32.
-        max_drop: In points.
-        calibration: Batches of inputs by which the layers are ranked.
-        test: Batches on which the accuracy is measured; gone through many times.
+        path: File that is written and run for each trial.
+        metadata: Description of that file.
+        accuracy: Top-1 accuracy of the float32 model in percent.
+        max_drop: Largest allowed drop in points.
+        calibration: Batches of inputs on which the layers are ranked.
+        test: Batches on which the accuracy is measured. Each trial reads all of them.
 
     Returns:
-        tuple[tuple[str, ...], float]: These layers, and the top-1 in percent with all layers in int8.
+        tuple[tuple[str, ...], float]: Names of these layers, and top-1 accuracy in percent with all layers in int8.
 
     Raises:
-        AccuracyError: If that can't be had.
+        AccuracyError: If no choice of layers is good enough.
     """
     layers = [layer for layer, can_be_int8 in int8.layers.items() if can_be_int8]
     tried = []
@@ -58,7 +58,7 @@ def limit_drop(
 
     def is_enough(float_layers: frozenset[str]) -> bool:
         tried.append(measure_accuracy(write(float_layers), test))
-        # a difference of two percentages may be a hair off
+        # two percentages have rounding errors
         return accuracy - tried[-1] <= max_drop + 1e-9
 
     def run(float_layers: Collection[str]) -> Tensor:
@@ -84,18 +84,18 @@ def limit_drop(
 
 
 def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) -> tuple[str, ...] | None:
-    """Find a small set of layers which must be kept in float32.
+    """Find a small set of layers that must stay in float32.
 
-    The most sensitive layers are kept first, twice as many each time, until that is enough; then the number is
-    bisected. Of what is left as much as can be is put back to int8, halves first, then quarters, down to single layers:
-    a ranking of layers one by one says little about them together.
+    The first trial keeps the most sensitive layer. Each further trial keeps twice as many, until the set is enough.
+    The number is then bisected. At last the search puts halves of the set back to int8, then quarters, down to single
+    layers, as long as the rest is enough: a ranking of single layers says little about several layers together.
 
     Args:
-        ranked: All layers, the most sensitive one first. At least one must be kept.
-        is_enough: Whether a set of layers in float32 is enough.
+        ranked: Names of all layers, the most sensitive one first. At least one must be kept.
+        is_enough: Function that tells whether a set of layers in float32 is enough.
 
     Returns:
-        tuple[str, ...] | None: The layers in the order of ``ranked``; None if not even one layer can be int8.
+        tuple[str, ...] | None: Names of the layers in the order of ``ranked``. None if even one int8 layer is too much.
     """
     is_enough = functools.cache(is_enough)
     most = len(ranked) - 1
@@ -129,7 +129,7 @@ def _put_back(kept: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) 
 
 
 def _measure_noise(expected: Tensor, got: Tensor) -> float:
-    """Energy of the error relative to that of the scores; infinite if a score is not finite."""
+    """The energy of the error over the energy of the scores; infinity if a score is not finite."""
     if not got.isfinite().all():
         return float('inf')
     return ((got - expected).square().sum() / expected.square().sum().clamp_min(1e-30)).item()

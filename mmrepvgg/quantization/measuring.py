@@ -1,4 +1,4 @@
-"""What int8 costs: the images to measure on, and the measures."""
+"""The accuracy of a file, and the images on which it is measured."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from ..runtimes.network import ExportError
 from ..runtimes.prepared import PreparedModel, normalise
 
 BATCH_SIZE = 16
-# More than this of a split is not kept in memory, and read anew each time.
+# Images of a split stay in memory up to this size. Larger splits are read again each time.
 _MAX_BYTES = 2**30
 _HINT = '; `eval_samples=0` does without them'
 
-# Inputs of a file (N, C, H, W) and labels (N,), None for training images without.
+# Inputs of a file (N, C, H, W), and their labels (N,). Only training images may have None for labels.
 Batch = tuple[np.ndarray, Tensor | None]
-# Inputs of a file -> its scores, or the logits that it is compared with: (N, classes).
+# A function from inputs (N, C, H, W) to scores (N, classes).
 Run = Callable[[np.ndarray], Tensor]
 
 
 @dataclass(frozen=True)
 class FileInputs:
-    """Images of a split of a config's data as the inputs of a file, in batches, read anew each time."""
+    """Batches of images as the inputs of a file. Each iteration reads them again."""
 
     split: str
     samples: Samples
@@ -53,17 +53,17 @@ class FileInputs:
 def read_inputs(
     cfg: Config, split: str, num_samples: int | None, *, seed: int, prepared: PreparedModel
 ) -> Iterable[Batch]:
-    """Read images as the inputs of a file; those that memory does not hold, only the first ones, and anew each time.
+    """Read images as the inputs of a file. If they are too large for memory, each iteration reads them again.
 
     Args:
         cfg: The config.
-        split: ``'train'`` or ``'test'``, whose images must have labels.
-        num_samples: How many images at most; None: all.
-        seed: Of the draw.
-        prepared: What the file is made of.
+        split: ``'train'`` or ``'test'``. Test images must have labels.
+        num_samples: Largest number of images; None for all.
+        seed: Seed of the draw.
+        prepared: The prepared model of the file.
 
     Raises:
-        ValueError: If there are no such data, no images in them, or such that do not fit.
+        ValueError: If the data can't be found, is empty, or does not fit the file.
     """
     try:
         samples = Samples(cfg, split, prepared.metadata.classes)
@@ -80,12 +80,15 @@ def read_inputs(
 
 @torch.no_grad()
 def run_reference(prepared: PreparedModel, inputs: np.ndarray, *, simulate: bool) -> Tensor:
-    """The logits that a file is compared with, for inputs of the file.
+    """Run the model with which a file is compared.
 
     Args:
-        prepared: What the file is made of.
-        inputs: ``(N, C, H, W)``.
-        simulate: In the int8 that quantization-aware training simulates, instead of float32.
+        prepared: The prepared model of the file.
+        inputs: Inputs of the file, ``(N, C, H, W)``.
+        simulate: Whether to simulate int8 as quantization-aware training does, instead of float32.
+
+    Returns:
+        Tensor: Logits ``(N, classes)``.
     """
     images = torch.from_numpy(inputs)
     if prepared.metadata.with_preprocess:
@@ -100,7 +103,7 @@ def run_reference(prepared: PreparedModel, inputs: np.ndarray, *, simulate: bool
 
 
 def load_file(path: Path) -> Run:
-    """A file as a function from its inputs to its scores."""
+    """Load a file as a function from its inputs to its scores."""
     exported = load_exported(path)
     return lambda inputs: exported(torch.from_numpy(inputs))
 
@@ -115,7 +118,12 @@ def measure_accuracy(run: Run, batches: Iterable[Batch]) -> float:
 
 
 def compare(run: Run, reference: Run, batches: Iterable[Batch]) -> tuple[Tally, Tally, Tally]:
-    """How often a file agrees with its reference, and how often each of them is right, on images that have labels."""
+    """Compare a file with its reference.
+
+    Returns:
+        tuple[Tally, Tally, Tally]: How often both agree, how often the file is right, and how often the reference is
+            right. The last two count images with labels only.
+    """
     agreeing, right, right_reference = Tally(), Tally(), Tally()
     for inputs, labels in batches:
         scores, expected = run(inputs), reference(inputs)

@@ -1,4 +1,4 @@
-"""What is to be done, decided and checked before anything slow. Imports no torch, so that commands answer at once."""
+"""The plan of a quantization, which is checked before slow work. Imports no torch, so that commands answer at once."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a file is made.
+    """The way in which a file is made.
 
     Attributes:
-        row: Its format.
-        quantizer: What makes it.
-        source: The format of the float32 file that the quantizer starts from.
-        granularity: Of the weights.
-        ranges: Of the convolutions' inputs; None: they are calibrated.
-        is_trained: Whether the model was trained for int8, and the file is compared with what training simulated.
-        settings: What was asked for.
+        row: Format of the file.
+        quantizer: Quantizer that makes the file.
+        source: Format of the float32 file from which the quantizer starts.
+        granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
+        ranges: Ranges of the inputs of convolutions. None means that they are calibrated.
+        is_trained: Whether the model was trained for int8. The file is then compared with simulated int8.
+        settings: Settings of the user.
     """
 
     row: Format
@@ -45,29 +45,30 @@ def make_plan(
     """Decide how int8 files of a format are made.
 
     Args:
-        row: The format.
-        settings: What is asked for.
-        trained: The int8 that the model was trained for.
-        ranges: Of the convolutions' inputs, instead of calibrated ones. Default: those of the training.
+        row: Format of the files.
+        settings: Settings of the user.
+        trained: The int8 for which the model was trained, if it was.
+        ranges: Ranges of the inputs of convolutions. Default: those of the training; without training they are
+            calibrated.
         has_branches: Whether the model is in train form.
 
     Raises:
-        ValueError: If the format, the settings and the model do not go together; the message names what can be had.
+        ValueError: If the format, the settings and the model do not fit together. The message says what is possible.
     """
     if trained is not None and ranges is None:
         ranges = trained.ranges
     if ranges is not None and settings.max_drop is not None:
-        raise ValueError('`max_drop` goes with calibrated ranges, and these are given or trained ones; leave it out')
+        raise ValueError('`max_drop` needs calibrated ranges, but the ranges are given or trained; leave it out')
     quantizer = _choose_quantizer(row, settings, takes_ranges=ranges is not None)
     if settings.clip_scales is not None and trained is not None:
         raise ValueError(
-            '`clip_scales` changes the weights that quantization-aware training has settled on, and its ranges with '
-            'them; leave it out'
+            '`clip_scales` changes the weights, but quantization-aware training has found weights and ranges that fit '
+            'together; leave it out'
         )
     if settings.clip_scales is not None and not has_branches:
         raise ValueError(
-            '`clip_scales` limits the batch norms of the branches, and the checkpoint is in deploy form, which has '
-            'none; give the train-form checkpoint from which it was made'
+            '`clip_scales` limits the batch norms of the branches, but the checkpoint is in deploy form, without '
+            'branches; give the train-form checkpoint from which it was made'
         )
     if trained is not None and settings.granularity not in (None, trained.granularity):
         raise ValueError(

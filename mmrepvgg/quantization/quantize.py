@@ -1,21 +1,19 @@
-"""A checkpoint -> an int8 file, measured against float32 before it is kept."""
+"""Quantization: it writes an int8 file, and compares it with float32 before the file is put in place."""
 
 import copy
 import functools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
-from torch import nn
 
 from ..checkpoints.writing import require_writable
 from ..models.norm_scales import clip_norm_scales
 from ..progress import track
 from ..reparam.switch import reparameterize
-from ..runtimes.format import Int8Model, Ranges
+from ..runtimes.format import Ranges
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.prepared import PreparedModel, prepare_model
 from ..runtimes.table import find_format
@@ -28,26 +26,26 @@ from .trained import find_training
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a quantization did.
+    """The result of a quantization.
 
     Attributes:
-        metadata: What the file says about itself.
-        int8_layers: Names of the layers that are int8, in the model's own names.
-        float_layers: Those of the other convolutions and linear layers.
-        granularity: Of the weights.
-        reference: What the file is compared with: ``'float32'``, or ``'training'``, the int8 that quantization-aware
-            training simulated.
-        accuracy_reference: Top-1 in percent of that on the test images; None if they were left out.
-        accuracy_all_int8: That of the file as it was before layers were put back to float32. None without ``max_drop``.
-        accuracy: That of the file.
-        agreement: Percentage of images to which the file gives the same label as the reference.
-        num_images: On how many images that was measured.
-        images: Of which split these are.
-        num_calibration: On how many images the ranges were measured.
-        size: Bytes of the file, the .bin included.
-        size_ratio: That of the same file in float32, divided by ``size``.
+        metadata: Description of the file, which is stored in it.
+        int8_layers: Names of the layers that are int8, as in the model.
+        float_layers: Names of the other convolutions and linear layers.
+        granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
+        reference: Reference of the comparison: ``'float32'``, or ``'training'`` for the int8 that quantization-aware
+            training simulates.
+        accuracy_reference: Top-1 accuracy of the reference on the test images, in percent. None without test images.
+        accuracy_all_int8: Top-1 accuracy with all layers in int8, in percent. None without ``max_drop``.
+        accuracy: Top-1 accuracy of the file, in percent. None without test images.
+        agreement: Percentage of images for which the file and the reference predict the same class.
+        num_images: Number of images of the comparison.
+        images: Split of these images, ``'test'`` or ``'train'``.
+        num_calibration: Number of images on which the ranges were measured.
+        size: Size of the file in bytes, with its .bin.
+        size_ratio: Size of the same file in float32, divided by ``size``.
         was_switched: Whether the checkpoint was in train form.
-        num_clipped: How many channels ``clip_scales`` limited; None without it.
+        num_clipped: Number of channels that ``clip_scales`` limited. None without ``clip_scales``.
     """
 
     metadata: ExportMetadata
@@ -81,35 +79,33 @@ def quantize_model(
     ema: bool = False,
     activation_ranges: Ranges | None = None,
 ) -> Quantization:
-    """Write ``checkpoint`` as an int8 file for the runtime that ``out``'s ending names.
+    """Write a checkpoint as an int8 file for a runtime.
 
-    The ranges of the activations come from the config's training images as its test pipeline prepares them, and by
-    the quantizer of the runtime's makers: ONNX Runtime's, or NNCF for OpenVINO. Of a model that was trained
-    quantization-aware they are those of its training (the checkpoint must be in train form), as if given as
-    ``activation_ranges``, and the file is compared with what training simulated.
+    The quantizer runs training images through the test pipeline of the config, and so finds the ranges of the
+    activations. A model of quantization-aware training needs no such images, if its checkpoint is in train form: the
+    ranges of the training are taken, and the file is compared with the int8 that training simulates.
 
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
-        out: The file, .onnx or .xml.
-        settings: How to quantize. Default: by smallest and largest value.
-        dynamic_batch: The file takes any N, otherwise ``batch_size`` only.
-        batch_size: Of a file without dynamic batch.
-        with_preprocess: Put the change to RGB and the normalisation into the file.
-        softmax: Give probabilities.
-        ema: Take the averaged weights.
-        activation_ranges: Smallest and largest value of the inputs of convolutions, by their names in the deploy form
-            (``'backbone.stage_1.0'``), as quantization-aware training learns them. These convolutions
-            alone are quantized then, with exactly these ranges: uint8 inputs, and int8 weights with the scale
-            ``max(abs(weight)) / 127``, of each channel or of the whole. Nothing is calibrated.
+        out: File to write, .onnx or .xml. Its ending chooses the runtime.
+        settings: Settings of the quantization. Default: ``QuantizationSettings()``.
+        dynamic_batch: Whether the file takes any N, or only ``batch_size``.
+        batch_size: Batch size of a file without dynamic batch.
+        with_preprocess: Whether the change to RGB and the normalisation are in the file.
+        softmax: Whether the file gives probabilities instead of logits.
+        ema: Whether the averaged weights are taken.
+        activation_ranges: Smallest and largest value of the inputs of convolutions, by the names of the convolutions in
+            the deploy form (``'backbone.stage_1.0'``). Only these convolutions are quantized then, with exactly these
+            ranges: uint8 inputs, and int8 weights with the scale ``max(abs(weight)) / 127`` of each channel or of the
+            whole weight. Nothing is calibrated.
 
     Raises:
-        ValueError: If the format has not what is asked for, ``activation_ranges`` does not fit the model or goes with
-            ``max_drop``, ``clip_scales`` goes with a model without branches or one trained for int8, or the data can't
-            be read.
+        ValueError: If the format, the settings, ``activation_ranges`` and the model do not fit together, if the
+            classifier gives an image several labels, or if the data can't be read.
         MissingPackageError: If a package is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
-        AccuracyError: If ``max_drop`` can't be met. Nothing is written.
+        AccuracyError: If accuracy drops by more than ``max_drop``. Nothing is written.
     """
     settings = settings or QuantizationSettings()
     row = find_format(out)
@@ -140,23 +136,30 @@ def quantize_model(
 
 
 def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, out: Path) -> Quantization:
-    """Make the file ``out``; what comes in between is in ``folder``."""
+    """Make the file ``out``, with temporary files in ``folder``."""
     settings, metadata = plan.settings, prepared.metadata
     read = functools.partial(read_inputs, cfg, seed=settings.seed, prepared=prepared)
     has_test = settings.eval_samples != 0
-    # what is wrong with these data is told before the slow part
+    # both are read before the slow part, which errors in the data would waste
     test = read('test', settings.eval_samples) if has_test else ()
     images = (
         [inputs for inputs, _ in read('train', settings.num_samples)] if plan.ranges is None or not has_test else []
     )
     network, num_clipped = prepared.deployed, None
     if settings.clip_scales is not None:
-        network, num_clipped = _clip(prepared.model, settings.clip_scales)
-    # takes any batch size, whatever is asked for: single images and batches are run
+        network = copy.deepcopy(prepared.model)
+        num_clipped = clip_norm_scales(network, settings.clip_scales)
+        network = reparameterize(network, inplace=True)
+    # the float32 file takes any batch size, because single images and batches are run
     any_batch = replace(metadata, batch_size=None)
     float_path = folder / f'float{plan.source.suffixes[0]}'
     plan.source.write(network, float_path, replace(any_batch, precision='fp32'))
-    int8 = _find_ranges(plan, float_path, images)
+    if plan.ranges is not None:
+        int8 = plan.quantizer.use_ranges(float_path, plan.ranges, granularity=plan.granularity)
+    else:
+        int8 = plan.quantizer.calibrate(
+            float_path, track(images, 'calibration'), granularity=plan.granularity, calibration=settings.calibration
+        )
 
     reference = functools.partial(run_reference, prepared, simulate=plan.is_trained)
     kept: tuple[str, ...] = ()
@@ -194,19 +197,3 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
         was_switched=prepared.was_switched,
         num_clipped=num_clipped,
     )
-
-
-def _find_ranges(plan: Plan, path: Path, images: Sequence[np.ndarray]) -> Int8Model:
-    """Calibrate the float32 file ``path`` on ``images``, or take the ranges that are given."""
-    if plan.ranges is not None:
-        return plan.quantizer.use_ranges(path, plan.ranges, granularity=plan.granularity)
-    return plan.quantizer.calibrate(
-        path, track(images, 'calibration'), granularity=plan.granularity, calibration=plan.settings.calibration
-    )
-
-
-def _clip(model: nn.Module, factor: float) -> tuple[nn.Module, int]:
-    """The deploy form of ``model`` with limited scales, and the number of channels that were limited."""
-    clipped = copy.deepcopy(model)
-    num_clipped = clip_norm_scales(clipped, factor)
-    return reparameterize(clipped, inplace=True), num_clipped

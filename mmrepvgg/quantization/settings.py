@@ -1,4 +1,4 @@
-"""How a model is to be quantized: what the user asks. Imports no torch, so that commands answer at once."""
+"""The settings of a quantization. Imports no torch, so that commands answer at once."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,26 @@ from ..runtimes.table import list_calibrations, list_quantizers
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """How a model is quantized.
+    """The settings of a quantization.
 
     Attributes:
-        granularity: ``'per-channel'``, one scale for each output channel of a weight, or ``'per-tensor'``, one for the
-            whole. None: what the model was trained for, and per-channel if it was not trained for int8.
-        calibration: ``'minmax'``: the smallest and largest value that was seen. ``'entropy'``: the range that loses
-            least information. ``'percentile'``: without the outermost values.
-        num_samples: How many training images to calibrate on, at most.
-        seed: Of their choice.
-        max_drop: Largest allowed loss of top-1 accuracy in points; layers stay in float32 until it is met. None: any.
-        eval_samples: How many test images to measure the accuracy on. None: all; 0: none, and then no accuracy.
-        quantizer: Name of one of the format's quantizers; None: the first of them.
-        clip_scales: Before the branches are fused, limit the scales of their batch norms to so many times their median,
-            as :func:`mmrepvgg.clip_norm_scales` does. None leaves them as they are.
+        granularity: ``'per-channel'`` for one scale for each output channel of a weight, or ``'per-tensor'`` for one
+            scale for the whole weight. Default: the granularity of quantization-aware training; for other models
+            per-channel.
+        calibration: Method that finds the ranges of the activations. ``'minmax'`` takes the smallest and largest value,
+            ``'entropy'`` the range that loses least information, ``'percentile'`` leaves out the outermost values.
+        num_samples: Largest number of training images for the calibration.
+        seed: Seed of the draw of images.
+        max_drop: Largest allowed drop of top-1 accuracy in points. As many layers as needed stay in float32. Default:
+            no limit, and all layers are int8.
+        eval_samples: Number of test images on which the accuracy is measured. Default: all. With 0 no accuracy is
+            measured.
+        quantizer: Name of a quantizer of the format. Default: the first one.
+        clip_scales: Limit for the scales of the branches' batch norms, in multiples of their median. They are limited
+            before the fusion, as by :func:`mmrepvgg.clip_norm_scales`. Default: no limit.
 
     Raises:
-        ValueError: If a value is none of those.
+        ValueError: If a value is not allowed.
     """
 
     granularity: str | None = None
@@ -52,4 +55,4 @@ class QuantizationSettings:
         if self.eval_samples is not None and self.eval_samples < 0:
             raise ValueError(f'`eval_samples` must not be negative, got {self.eval_samples}')
         if self.max_drop is not None and self.eval_samples == 0:
-            raise ValueError('`max_drop` takes test images to measure it on, got `eval_samples` 0')
+            raise ValueError('`max_drop` needs test images, got `eval_samples` 0')

@@ -1,4 +1,4 @@
-"""What quantization-aware training leaves in a model."""
+"""The settings and ranges of quantization-aware training, as a model has them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from ..models.quantization_aware import QuantizationAwareBlock
 
 @dataclass(frozen=True)
 class Training:
-    """The int8 that a model was trained for.
+    """The int8 for which a model was trained.
 
     Attributes:
-        granularity: Of its weights.
-        ranges: Smallest and largest value of the inputs of its convolutions, by their names.
+        granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
+        ranges: Smallest and largest value of the inputs of convolutions, by the names of the convolutions.
     """
 
     granularity: str
@@ -23,7 +23,7 @@ class Training:
 
 
 def find_training(model: nn.Module) -> Training | None:
-    """What ``model``, in train form, was trained for; None without quantization-aware blocks.
+    """The int8 for which a model in train form was trained; None if it has no quantization-aware blocks.
 
     Raises:
         ValueError: If a range was never observed.

@@ -1,1 +1,1 @@
-"""What int8 will do to a model: simulation, numbers by layer, a verdict, its report and its picture."""
+"""The analysis of a model before it is quantized: simulation, numbers by layer, a verdict, a report and a picture."""

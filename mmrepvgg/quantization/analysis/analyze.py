@@ -1,4 +1,4 @@
-"""What int8 will do to a model, layer by layer and end to end, found by simulation."""
+"""The analysis of a model by simulated int8, for each layer and for the whole model."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from .results import CLIP_SCALES, Activations, Analysis, Layer, Norm, Outcome
 from .simulation import simulate
 from .verdict import find_worst, predict
 
-# Images on which each layer is looked at alone: their number decides the time, and ratios of powers need few.
+# Number of images on which each layer is simulated alone. It decides the time, and ratios of powers need few images.
 NUM_LAYER_IMAGES = 32
 
 Batch = tuple[Tensor, Tensor | None]
@@ -55,16 +55,17 @@ def analyze(
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form; the train form is switched in memory.
-        num_samples: Images on which accuracy and agreement are found.
-        num_calibration: Images that give the ranges of the activations.
-        seed: Of the draws.
-        split: ``'train'`` or ``'test'``: where the samples come from.
-        calibration_split: Likewise of the calibration images.
-        batch_size: Images in a batch; changes nothing but memory and time.
-        ema: Analyze the averaged weights.
+        num_samples: Number of images on which accuracy and agreement are measured.
+        num_calibration: Number of images on which the ranges of the activations are measured.
+        seed: Seed of the draw of both.
+        split: Split of the samples, ``'train'`` or ``'test'``.
+        calibration_split: Split of the calibration images, ``'train'`` or ``'test'``.
+        batch_size: Number of images in a batch. It changes only memory and time.
+        ema: Whether the averaged weights are analyzed.
 
     Raises:
-        ValueError: If the model is no classifier on a RepVGG or was trained for int8, or the data can't be used.
+        ValueError: If the model is no classifier on a RepVGG, gives an image several labels or was trained for int8; or
+            if the data can't be used.
         CheckpointError: If the checkpoint can't be read, or does not fit.
     """
     require_single_label(cfg)
@@ -74,8 +75,8 @@ def analyze(
     load_weights(model, weights)
     if find_training(model) is not None:
         raise ValueError(
-            f'{checkpoint} is of quantization-aware training: its int8 file has the ranges of training, and there is '
-            'nothing to predict; write and measure it with `quantize_model`'
+            f'{checkpoint} is of quantization-aware training: its int8 file has the ranges of training, so there is '
+            'nothing to predict; write and measure the file with `quantize_model`'
         )
     calibration = list(iterate_samples(cfg, calibration_split, num_calibration, seed=seed, batch_size=batch_size))
     trained = get_trained_classes(weights.meta)
@@ -85,12 +86,12 @@ def analyze(
 
 @torch.no_grad()
 def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequence[Batch]) -> Analysis:
-    """As :func:`analyze`, of a model in memory.
+    """Predict what static int8 quantization will do to a model in memory.
 
     Args:
-        model: A classifier in either form and eval mode, on the CPU; it is not changed.
-        calibration: Images ``(N, C, H, W)`` as the pipeline gives them, before the data preprocessor.
-        samples: The same with labels ``(N,)``, or None for no labels.
+        model: Classifier in either form, in eval mode and on the CPU. It is not changed.
+        calibration: Batches of images ``(N, C, H, W)`` before the data preprocessor.
+        samples: Batches of such images with labels ``(N,)``, or with None if there are no labels.
 
     Raises:
         ValueError: If the model is no classifier on a RepVGG, if there is no image, or activations are not finite.
@@ -119,7 +120,7 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
         for activations in (True, False)
         for granularity in GRANULARITIES
     ]
-    # the granularity is the weights'
+    # the granularity has no effect here, since the weights stay float32
     outcomes.append(find_outcome('per-tensor', weights=False))
     if predict(outcomes[0]).level != 'safe':
         outcomes.append(find_outcome('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
@@ -127,7 +128,7 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
             clipped = copy.deepcopy(model)
             clip_norm_scales(clipped, CLIP_SCALES)
             clipped = reparameterize(clipped, inplace=True)
-            # set against the model as it was trained, not against itself
+            # find_outcome compares it with the model before the scales were limited
             outcome = find_outcome('per-tensor', clipped, _observe(clipped, calibration))
             outcomes.append(replace(outcome, clip_scales=CLIP_SCALES))
     return Analysis(
@@ -151,7 +152,7 @@ def _compare(
     activations: bool = True,
     kept: tuple[str, ...] = (),
 ) -> Outcome:
-    """Set int8's logits ``(N, classes)`` against those of float32, which is right where there are no labels."""
+    """Compare the int8 logits ``(N, classes)`` with the float32 logits. Without labels float32 counts as right."""
     predicted, before = logits.argmax(1), expected.argmax(1)
     truth = before if labels is None else labels
     return Outcome(
@@ -171,7 +172,7 @@ def _compare(
 def _describe_layers(
     model: nn.Module, ranges: Ranges, batches: Sequence[Tensor], logits: Tensor, norms: Mapping[str, tuple[Norm, ...]]
 ) -> tuple[Layer, ...]:
-    """Each layer alone in int8, on the first images."""
+    """Describe each layer, and simulate it alone in int8 on the first images."""
     size = len(batches[0])
     few = torch.cat(list(batches[: -(-NUM_LAYER_IMAGES // size)]))[:NUM_LAYER_IMAGES]
     batches = normalise(model, few).split(size)
@@ -201,7 +202,7 @@ def _observe(model: nn.Module, calibration: Sequence[Tensor]) -> Ranges:
 
 
 def _run(model: nn.Module, batches: Sequence[Tensor], title: str) -> Tensor:
-    """The logits ``(N, classes)`` of all batches of images."""
+    """Compute the logits ``(N, classes)`` of all batches of images."""
     return torch.cat([model(normalise(model, images)) for images in track(batches, title)])
 
 
@@ -214,6 +215,6 @@ def _check_classifier(model: Any) -> None:
         )
     if getattr(model, 'with_neck', False) and len(model.backbone.out_indices) > 1:
         raise ValueError(
-            f'the backbone must have one output to be analyzed, got out_indices={model.backbone.out_indices}; leave '
-            'the others out, the head takes the last one only'
+            f'the backbone must have one output to be analyzed, got out_indices={model.backbone.out_indices}; keep '
+            'only the last one, which the head takes'
         )

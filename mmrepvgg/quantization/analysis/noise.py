@@ -1,4 +1,4 @@
-"""Signal over quantization noise, in dB."""
+"""The ratio of signal to quantization noise, in dB."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -11,24 +11,24 @@ from .points import Point, find_layers, intercept
 from .results import Activations
 from .simulation import quantize_activations, quantize_weight
 
-# What no noise at all counts as; float32 itself has some 140 dB.
+# Ratio in dB that stands for no noise at all. float32 itself has about 140 dB.
 MAX_SNR = 100.0
 
 
 def to_decibel(signal: Tensor, noise: Tensor) -> Tensor:
-    """Of powers; within ``MAX_SNR`` on both sides."""
+    """The ratio of two powers in dB, limited to ``-MAX_SNR`` and ``MAX_SNR``."""
     return (10 * (signal / noise).log10()).nan_to_num(MAX_SNR, MAX_SNR, -MAX_SNR).clamp(-MAX_SNR, MAX_SNR)
 
 
 class OutputNoise:
-    """Collects signal and noise of each channel of a layer's output over batches."""
+    """The signal and noise of each channel of a layer's output, collected over batches."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sums: dict[str, Tensor] = {}
 
     def update(self, reference: Tensor, rounded: Mapping[str, Tensor]) -> None:
-        """Take in a batch: outputs ``(N, C, ...)`` of float32, and of each granularity."""
+        """Add a batch: outputs ``(N, C, ...)`` of float32, and those of int8 by granularity."""
         values = reference.transpose(0, 1).flatten(1).double()  # (C, N * H * W)
         self.count += values.shape[1]
         self._add('value', values)
@@ -37,9 +37,9 @@ class OutputNoise:
             self._add(granularity, (output - reference).transpose(0, 1).flatten(1).double().square())
 
     def summarise(self) -> dict[str, float]:
-        """By granularity the lower quartile over the channels; channels that never vary do not count."""
+        """The lower quartile over the channels in dB, by granularity. Constant channels do not count."""
         variance = self.sums['square'] / self.count - (self.sums['value'] / self.count).square()
-        # relative to the squares: the difference of two large numbers is never quite 0
+        # compared with the squares, because the difference of two large numbers is not exactly 0
         varying = variance > 1e-12 * self.sums['square'] / self.count
         return {
             granularity: _find_quartile(to_decibel(variance, self.sums[granularity] / self.count)[varying])
@@ -51,7 +51,7 @@ class OutputNoise:
 
 
 def measure_weight_noise(weight: Tensor) -> dict[str, float]:
-    """By granularity the lower quartile over the output channels of ``(C_out, ...)``; zeros do not count."""
+    """The lower quartile over the output channels of ``(C_out, ...)`` in dB, by granularity. Zeros do not count."""
     snr = {}
     for granularity in GRANULARITIES:
         error = (quantize_weight(weight, granularity) - weight).double().flatten(1)
@@ -64,15 +64,15 @@ def measure_weight_noise(weight: Tensor) -> dict[str, float]:
 def measure_output_noise(
     model: nn.Module, batches: Iterable[Tensor], ranges: Mapping[str, Activations]
 ) -> dict[str, dict[str, float]]:
-    """Signal over noise of each layer's output when that layer alone is int8, input and weights.
+    """Measure the signal over noise of each layer's output, when only this layer has int8 inputs and weights.
 
     Args:
-        model: A classifier in deploy form and eval mode.
+        model: Classifier in deploy form and eval mode.
         batches: Normalised images ``(N, C, H, W)``.
-        ranges: Of its activations; layers that are not in it are left out.
+        ranges: Ranges of the activations. Layers without a range are left out.
 
     Returns:
-        dict: By the layer's name and by granularity, dB.
+        dict: Ratios in dB, by the name of the layer and by granularity.
     """
     layers = {name: layer for name, layer in find_layers(model).items() if name in ranges}
     rounded: dict[str, dict[str, nn.Module]] = {}
@@ -99,7 +99,10 @@ def measure_output_noise(
 
 
 def measure_logits_noise(reference: Tensor, rounded: Tensor) -> float:
-    """Of ``(N, classes)``. What all classes of an image have in common changes no prediction, and does not count."""
+    """The signal over noise of logits ``(N, classes)`` in dB.
+
+    A change that all classes of an image have in common changes no prediction, and does not count.
+    """
     signal = (reference - reference.mean(1, keepdim=True)).double()
     noise = (rounded - rounded.mean(1, keepdim=True)).double() - signal
     return to_decibel(signal.square().sum(), noise.square().sum()).item()

@@ -1,4 +1,4 @@
-"""Ranges and distributions of kernels and activations; of the activations nothing is kept but counts."""
+"""The ranges and distributions of kernels and activations. Of activations only counts stay in memory."""
 
 import math
 from collections.abc import Iterable
@@ -18,13 +18,14 @@ NUM_QUANTILES = 33
 _BRANCHES = {'branch_3x3': '3x3', 'branch_1x1': '1x1', 'branch_norm': 'identity'}
 _TINY = torch.finfo(torch.float32).tiny
 
-# A float32's leading bits (exponent and six of the mantissa) number bins that are 1.6% wide or less, in order of size.
+# The first bits of a float32 (exponent and six of the mantissa) are the number of its bin. Bins are ordered by
+# value, and at most 1.6% wide.
 _BIN_SHIFT = 23 - 6
 _NUM_BINS = 1 << (31 - _BIN_SHIFT)
 
 
 class Observer:
-    """Collects a tensor's minimum, maximum and distribution over batches."""
+    """The minimum, maximum and distribution of a tensor, collected over batches."""
 
     def __init__(self) -> None:
         self.low = float('inf')
@@ -33,13 +34,13 @@ class Observer:
         self.channel_maxima: Tensor | None = None
 
     def update(self, x: Tensor) -> None:
-        """Take in a batch ``(N, C, ...)``.
+        """Add a batch ``(N, C, ...)``.
 
         Raises:
             ValueError: If a value is not finite.
         """
         low, high = (value.item() for value in x.aminmax())
-        if not (abs(low) < float('inf') and abs(high) < float('inf')):  # NaN is not below either
+        if not (abs(low) < float('inf') and abs(high) < float('inf')):  # true for NaN too
             raise ValueError('the activations of the model are not finite; its training has diverged')
         self.low, self.high = min(self.low, low), max(self.high, high)
         magnitudes = x.detach().float().abs().contiguous()
@@ -51,7 +52,7 @@ class Observer:
         assert self.channel_maxima is not None, 'no batch was seen'
         cumulated = self.counts.cumsum(0)
         number = int((cumulated < math.ceil(PERCENTILE * int(cumulated[-1]))).sum())
-        # the first bin is that of zeros
+        # the first bin has the zeros
         edge = torch.tensor((number + 1) << _BIN_SHIFT, dtype=torch.int32).view(torch.float32).item() if number else 0.0
         largest = max(abs(self.low), abs(self.high))
         return Activations(self.low, self.high, min(edge, largest), measure_spread(self.channel_maxima))
@@ -62,11 +63,11 @@ def observe_activations(model: nn.Module, batches: Iterable[Tensor]) -> dict[str
     """Run ``model`` and describe its tensors.
 
     Args:
-        model: A classifier in deploy form and eval mode.
+        model: Classifier in deploy form and eval mode.
         batches: Normalised images ``(N, C, H, W)``.
 
     Returns:
-        dict: By the names of :func:`find_points`, in the order in which the network computes them.
+        dict: Activations by the names of :func:`find_points`, in the order in which the network computes them.
 
     Raises:
         ValueError: If there is no batch, or an activation is not finite.
@@ -86,7 +87,7 @@ def observe_activations(model: nn.Module, batches: Iterable[Tensor]) -> dict[str
 
 @torch.no_grad()
 def describe_kernel(weight: Tensor) -> Kernel:
-    """Describe ``(C_out, C_in // groups, k, k)`` or ``(C_out, C_in)``."""
+    """Describe a weight ``(C_out, C_in // groups, k, k)`` or ``(C_out, C_in)``."""
     magnitudes = weight.detach().double().abs()
     maxima = magnitudes.flatten(1).amax(1)
     largest = maxima.max().item()
@@ -103,7 +104,7 @@ def describe_kernel(weight: Tensor) -> Kernel:
 
 @torch.no_grad()
 def describe_norms(model: nn.Module) -> dict[str, tuple[Norm, ...]]:
-    """The batch norms of each RepVGG block that the switch would fuse, by the block's name."""
+    """Describe the batch norms that the switch fuses, by the name of their RepVGG block."""
     return {
         name: tuple(
             _describe_norm(_BRANCHES.get(path.split('.')[0], path), module)
@@ -116,7 +117,7 @@ def describe_norms(model: nn.Module) -> dict[str, tuple[Norm, ...]]:
 
 
 def measure_spread(maxima: Tensor) -> float:
-    """The largest over the median of those that are not 0 (of an even number the mean of the middle two)."""
+    """The largest number over the median. Zeros do not count."""
     positive = maxima[maxima > 0].double()
     return (positive.max() / positive.quantile(0.5)).item() if positive.numel() else 1.0
 

@@ -1,4 +1,4 @@
-"""An analysis as a picture: bad layers are red."""
+"""The picture of an analysis. Bad layers are red."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from ...checkpoints.writing import replacing, require_writable
 from .results import Analysis, Layer
 from .verdict import MARKS, Verdict, find_mark
 
-# Okabe and Ito's palette: the colour-blind can tell these apart.
+# Okabe and Ito's palette, which colour-blind people can read.
 _COLOURS = {'!!': '#D55E00', '!': '#E69F00', '': '#0072B2'}
 _TITLES = {'!!': 'under 10 dB', '!': 'under 20 dB', '': '20 dB and more'}
 _BITS = LinearSegmentedColormap.from_list('bits', ['#D55E00', '#FFFFFF', '#0072B2'])
@@ -23,11 +23,16 @@ _INCHES_PER_LAYER = 0.3
 
 
 def draw_picture(analysis: Analysis, verdict: Verdict, path: str | Path) -> None:
-    """Write a PNG: for each layer the noise that its int8 makes, and where the eight bits of weights and inputs go.
+    """Write a PNG with four panels. Each layer has a column.
 
-    Four panels above each other, a column for each layer: the logits' signal over noise with this layer alone in
-    int8; its own output's, per-tensor beside per-channel; how many bits of a per-tensor scale its output channels have
-    left, from the smallest channel to the largest; how many bits of its input serve outliers.
+    The panels show: the signal over noise of the logits with only this layer in int8; the signal over noise of the
+    layer's own output, per-tensor beside per-channel; the number of bits of a per-tensor scale that its output channels
+    use, from the smallest channel to the largest; the number of bits of its input that serve outliers.
+
+    Args:
+        analysis: The analysis.
+        verdict: The verdict about it.
+        path: File to write.
     """
     require_writable(path)
     layers = analysis.layers
@@ -85,7 +90,7 @@ def _draw_channels(figure: Figure, ax: Any, layers: tuple[Layer, ...]) -> None:
     last = len(rows) - 1
     ax.set_yticks([0, last / 2, last], ['smallest', 'median', 'largest'], fontsize=8)
     figure.colorbar(image, ax=ax, label='bits', pad=0.01)
-    _finish(ax, 'weights: bits of a per-tensor scale that are left to the output channels (red: none)', 'channel')
+    _finish(ax, 'weights: bits of a per-tensor scale that the output channels use (red: none)', 'channel')
 
 
 def _draw_inputs(ax: Any, layers: tuple[Layer, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Where a classifier in deploy form is quantized: its layers, and the tensors between them."""
+"""The layers of a classifier in deploy form, and the tensors between them that int8 rounds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ class Point:
     """A tensor of the network.
 
     Attributes:
-        module: Whose input or output it is.
-        is_input: Which of them.
-        layer: The layer with which it is rounded.
+        module: Module that takes or gives the tensor.
+        is_input: Whether the tensor is the input of the module, or its output.
+        layer: Name of the layer together with which the tensor is rounded.
     """
 
     module: nn.Module
@@ -30,7 +30,7 @@ class Point:
 
 
 def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The convolutions and linear layers by name; a block's own convolution has the block's name."""
+    """The convolutions and linear layers by name. A block's own convolution has the block's name."""
     return {
         name.removesuffix(f'.{DEPLOY_BRANCH}'): module
         for name, module in model.named_modules()
@@ -39,10 +39,10 @@ def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 
 
 def find_points(model: nn.Module) -> dict[str, Point]:
-    """Where int8 ONNX files round activations: at the inputs of layers, and of the poolings before them.
+    """The tensors that int8 ONNX files round: the inputs of layers, and of the poolings before layers.
 
-    A layer's input has the layer's name. A tensor is rounded for all that take it: with the pooling of an SE layer,
-    the product behind it sees rounded values, too. What lies between a layer and the next one's input stays float32.
+    The input of a layer has the name of the layer. All operations that take a rounded tensor get rounded values: the
+    product behind an SE layer too, since it takes the input of the pooling. Other tensors stay float32.
     """
     layers = find_layers(model)
     points = {name: Point(layer, True, name) for name, layer in layers.items()}
@@ -50,20 +50,22 @@ def find_points(model: nn.Module) -> dict[str, Point]:
     for name, module in model.named_modules():
         if isinstance(module, SELayer):
             points[f'{name} input'] = Point(module, True, f'{name}.conv1.conv')
-        elif isinstance(module, GlobalAveragePooling):  # itself it takes a tuple
+        elif isinstance(module, GlobalAveragePooling):  # the module itself takes a tuple
             points[f'{name} input'] = Point(module.gap, True, last)
         elif isinstance(module, RepVGGBlock):
             block = module
-        elif isinstance(module, AuxiliaryClsHead) and block is not None:  # it pools by itself
+        elif isinstance(module, AuxiliaryClsHead) and block is not None:  # the head has a pooling of its own
             points[f'{name} input'] = Point(block, False, last)
     return points
 
 
 @contextmanager
 def intercept(points: Mapping[str, Point], function: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """Call ``function`` with the name and the tensor of each point that a forward pass reaches.
+    """Call a function for each point of a forward pass.
 
-    What it returns takes the tensor's place; None leaves that as it is.
+    Args:
+        points: Points by name.
+        function: Function of the name and the tensor of a point. If it returns a tensor, this replaces the first one.
     """
     handles: list[Any] = []
     try:

@@ -1,4 +1,4 @@
-"""An analysis as text and as JSON. Imports no torch."""
+"""The report of an analysis, as text and as JSON. Imports no torch."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from ...checkpoints.writing import replacing
 from ...models.fake_quant_settings import GRANULARITIES
 from ...tables import format_table
 from .results import Analysis, Layer, Outcome
-from .verdict import LEVELS, Prediction, Verdict, find_mark, judge
+from .verdict import LEVELS, Prediction, Verdict, find_mark
 
 _COLUMNS = (
     'layer', 'max/std', 'centre', 'channels', 'in min', 'in max', 'outliers', 'in channels',
@@ -27,13 +27,13 @@ _LEGEND = (
 )
 
 
-def format_report(analysis: Analysis, verdict: Verdict | None = None) -> str:
-    """Markdown tables of the layers, the norms before fusion, and the outcomes; then the verdict."""
-    return '\n'.join(_iterate_lines(analysis, verdict or judge(analysis)))
+def format_report(analysis: Analysis, verdict: Verdict) -> str:
+    """Write Markdown tables of the layers, the norms before fusion and the outcomes, and then the verdict."""
+    return '\n'.join(_iterate_lines(analysis, verdict))
 
 
 def write_json(analysis: Analysis, verdict: Verdict, path: str | Path) -> None:
-    """Write everything, whole or not at all; ``fp32`` has float32's accuracy."""
+    """Write all results to a JSON file. The entry ``fp32`` has the accuracy in float32."""
     content: dict[str, Any] = dict(
         fp32=dict(accuracy=analysis.accuracy, num_images=analysis.num_images),
         num_calibration=analysis.num_calibration,

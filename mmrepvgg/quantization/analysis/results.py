@@ -1,8 +1,8 @@
-"""What an analysis finds. Imports no torch."""
+"""The results of an analysis. Imports no torch."""
 
 from dataclasses import dataclass
 
-# What is tried where per-tensor int8 is not safe: limiting the batch norms' scales to so many times their median.
+# Limit for the scales of batch norms, in multiples of their median. It is tried if per-tensor int8 is not safe.
 CLIP_SCALES = 4.0
 
 
@@ -12,10 +12,13 @@ class Kernel:
 
     Attributes:
         abs_max: Largest absolute weight.
-        max_over_std: That over the standard deviation of all weights.
-        centre_over_rest: Largest absolute weight at the centre tap over that of the other taps; None without others.
-        channel_spread: Over the output channels' largest absolute weights: largest over median; zeros do not count.
-        channel_maxima: Quantiles of these, evenly spaced from the smallest to the largest.
+        max_over_std: Largest absolute weight over the standard deviation of all weights.
+        centre_over_rest: Largest absolute weight at the centre tap over the largest at the other taps. None for kernels
+            of one tap.
+        channel_spread: Largest absolute weight over the median of the output channels' largest absolute weights. Zeros
+            do not count.
+        channel_maxima: Quantiles of the output channels' largest absolute weights, evenly spaced from the smallest to
+            the largest.
     """
 
     abs_max: float
@@ -32,8 +35,9 @@ class Activations:
     Attributes:
         low: Smallest value.
         high: Largest value.
-        percentile: 99.99% of the absolute values are not above this (to 1.6%).
-        channel_spread: Over the channels' largest absolute values: the largest over the median; zeros do not count.
+        percentile: Bound that 99.99% of the absolute values do not exceed, exact to 1.6%.
+        channel_spread: Largest absolute value over the median of the channels' largest absolute values. Zeros do not
+            count.
     """
 
     low: float
@@ -43,7 +47,7 @@ class Activations:
 
     @property
     def outlier_ratio(self) -> float:
-        """The largest absolute value over the percentile: how much of the range serves one value in ten thousand."""
+        """Largest absolute value over the percentile. If it is high, most of the range serves one value in 10,000."""
         largest = max(abs(self.low), abs(self.high))
         return largest / self.percentile if self.percentile else 1.0
 
@@ -53,12 +57,12 @@ class Norm:
     """A batch norm of a block before its branches were fused.
 
     Attributes:
-        branch: ``'3x3'``, ``'1x1'``, ``'identity'``, or another norm's name in the block.
-        scale: Median over the channels of ``|gamma| / sqrt(var + eps)``.
-        largest_scale: The largest.
-        smallest_variance: Of the running variances.
-        num_dead: Channels with a running variance below eps: what reaches them hardly varies, and the norm enlarges it
-            as far as eps lets it.
+        branch: ``'3x3'``, ``'1x1'``, ``'identity'``, or the name of another norm in the block.
+        scale: Median over the channels of the scale ``|gamma| / sqrt(var + eps)``.
+        largest_scale: Largest scale of a channel.
+        smallest_variance: Smallest running variance of a channel.
+        num_dead: Number of channels with a running variance below eps. Their inputs are almost constant, and the norm
+            enlarges them as much as eps allows.
     """
 
     branch: str
@@ -69,7 +73,7 @@ class Norm:
 
     @property
     def spread(self) -> float:
-        """The largest scale over the median."""
+        """Largest scale over the median scale."""
         return self.largest_scale / self.scale if self.scale else 1.0
 
 
@@ -78,15 +82,16 @@ class Layer:
     """A convolution or linear layer of the deploy form. Dicts have an entry for each of ``GRANULARITIES``.
 
     Attributes:
-        name: Its block's name in the model, or its own.
-        kernel: Its weights.
-        inputs: What reaches it.
-        weight_snr: Signal over quantization noise of the weights, dB: the lower quartile over the output channels,
-            because a tensor's total would be that of its largest channels alone.
-        output_snr: Likewise of its output when its input and its weights are int8 and nothing else is. The signal is
-            what varies: a constant could be the bias.
-        effect: Signal over noise of the model's logits when this layer alone is int8, per-tensor, dB.
-        norms: Those that were fused into it; none if the checkpoint was in deploy form.
+        name: Name of its block in the model, or of the layer itself.
+        kernel: Description of its weights.
+        inputs: Description of its input.
+        weight_snr: Signal over quantization noise of the weights in dB. It is the lower quartile over the output
+            channels, because the largest channels alone would decide the ratio of the whole weight.
+        output_snr: Signal over quantization noise of the output in dB, when only this layer has int8 input and weights.
+            It is the lower quartile over the channels. The signal is the varying part, since the bias can hold
+            the rest.
+        effect: Signal over noise of the model's logits in dB, when only this layer is int8, per-tensor.
+        norms: Batch norms that were fused into the layer; empty if the checkpoint was in deploy form.
     """
 
     name: str
@@ -105,15 +110,16 @@ class Outcome:
     Attributes:
         granularity: One of ``GRANULARITIES``.
         weights: Whether the weights are int8.
-        activations: Whether the activations are.
-        kept: Layers that stay float32.
-        clip_scales: To how many times their median the batch norms' scales were limited first; None if they were not.
-        num_images: On how many images.
-        num_agreeing: For how many of them it predicts the same class as float32.
-        num_lost: Images that float32 classifies correctly and this does not; without labels those that disagree.
-        num_gained: The other way; without labels 0.
-        accuracy: Top-1 in percent; None without labels.
-        logits_snr: Signal over noise of the logits, dB. The signal is what varies between classes and images.
+        activations: Whether the activations are int8.
+        kept: Names of the layers that stay float32.
+        clip_scales: Limit for the scales of the batch norms, in multiples of their median. None for no limit.
+        num_images: Number of images.
+        num_agreeing: Number of images for which int8 and float32 predict the same class.
+        num_lost: Number of images for which float32 is right and int8 is wrong. Without labels they are the images
+            for which both disagree.
+        num_gained: Number of images for which int8 is right and float32 is wrong. Without labels it is 0.
+        accuracy: Top-1 accuracy in percent; None without labels.
+        logits_snr: Signal over noise of the logits in dB. The signal is the part that differs between classes.
     """
 
     granularity: str
@@ -130,28 +136,28 @@ class Outcome:
 
     @property
     def agreement(self) -> float:
-        """Percent of the images."""
+        """Percentage of the images for which int8 and float32 predict the same class."""
         return 100 * self.num_agreeing / self.num_images
 
     @property
     def drop(self) -> float:
-        """Points of top-1 accuracy; without labels the most that it can be."""
+        """Loss of top-1 accuracy in points; without labels the largest possible loss."""
         return 100 * (self.num_lost - self.num_gained) / self.num_images
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that an analysis finds.
+    """The results of an analysis.
 
     Attributes:
-        layers: In the order in which the network computes them.
-        outcomes: The whole model per-tensor and per-channel, then the same with weights or activations alone in int8,
-            and last, where per-tensor loses, with the worst layers kept in float32 and, of a train form, with the
-            batch norms' scales limited.
-        accuracy: Of float32, percent; None without labels.
-        num_classes: That the model knows.
-        num_images: On which the outcomes were found.
-        num_calibration: Images that gave the ranges.
+        layers: Layers in the order in which the network computes them.
+        outcomes: Outcomes of the whole model: per-tensor and per-channel; then both with only the weights in int8; then
+            with only the activations in int8. If per-tensor int8 is not safe, two more follow: with the worst layers in
+            float32, and with limited scales of the batch norms (only for a checkpoint in train form).
+        accuracy: Top-1 accuracy in float32, in percent; None without labels.
+        num_classes: Number of classes of the model.
+        num_images: Number of images on which the outcomes were measured.
+        num_calibration: Number of images on which the ranges were measured.
         was_switched: Whether the checkpoint was in train form.
     """
 
@@ -164,10 +170,16 @@ class Analysis:
     was_switched: bool = False
 
     def find(self, granularity: str, weights: bool = True, activations: bool = True, keeping: bool = False) -> Outcome:
-        """The outcome of these settings; ``keeping`` is that with layers in float32.
+        """Find the outcome with these settings, and without limited scales.
+
+        Args:
+            granularity: One of ``GRANULARITIES``.
+            weights: Whether the weights are int8.
+            activations: Whether the activations are int8.
+            keeping: Whether some layers stay float32.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If there is no such outcome.
         """
         for outcome in self.outcomes:
             settings = (outcome.granularity, outcome.weights, outcome.activations, bool(outcome.kept))
@@ -176,5 +188,5 @@ class Analysis:
         raise KeyError((granularity, weights, activations, keeping))
 
     def find_clipped(self) -> Outcome | None:
-        """The outcome with limited scales; None if that was not tried."""
+        """Find the outcome with limited scales; None if it was not tried."""
         return next((outcome for outcome in self.outcomes if outcome.clip_scales is not None), None)

@@ -1,7 +1,7 @@
-"""int8 simulated in float32: the numbers with which int8 ONNX files compute.
+"""int8 that is simulated in float32, with the numbers of int8 ONNX files.
 
-Weights are int8 and symmetric, activations uint8 with a zero point, ranges are minima and maxima that include 0.
-Biases stay as they are. In a file they are int32, in steps of the input's times the weight's, which are far finer.
+Weights are int8 and symmetric. Activations are uint8 with a zero point. Ranges go from the minimum to the maximum, and
+include 0. Biases are not rounded: files have them in int32, whose steps are far finer.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -26,11 +26,11 @@ def quantize_weight(weight: Tensor, granularity: str) -> Tensor:
     """Round ``weight``, output channels first, to the 255 values of symmetric int8.
 
     Args:
-        weight: ``(C_out, ...)``.
-        granularity: ``'per-tensor'`` for one scale, ``'per-channel'`` for one each output channel.
+        weight: Weight ``(C_out, ...)``.
+        granularity: ``'per-tensor'`` for one scale, ``'per-channel'`` for one scale for each output channel.
 
     Raises:
-        ValueError: For another granularity.
+        ValueError: If the granularity is another.
     """
     if granularity not in GRANULARITIES:
         raise ValueError(f'`granularity` must be one of {", ".join(GRANULARITIES)}, got {granularity!r}')
@@ -47,15 +47,15 @@ def simulate(
     activations: bool = True,
     kept: Collection[str] = (),
 ) -> Iterator[None]:
-    """Let ``model`` compute as if in int8; afterwards it is as it was.
+    """Make a model compute in simulated int8. Afterwards it is restored.
 
     Args:
-        model: A classifier in deploy form and eval mode.
-        ranges: Of its activations, by the names of :func:`find_points`.
-        granularity: Of the weights.
-        weights: Quantize them.
-        activations: Quantize them.
-        kept: Layers that stay float32, their inputs and weights.
+        model: Classifier in deploy form and eval mode.
+        ranges: Ranges of its activations, by the names of :func:`find_points`.
+        granularity: ``'per-tensor'`` or ``'per-channel'``: what has a scale of its own in the weights.
+        weights: Whether the weights are int8.
+        activations: Whether the activations are int8.
+        kept: Names of layers whose inputs and weights stay float32.
     """
     points = {name: point for name, point in find_points(model).items() if name in ranges and point.layer not in kept}
     layers = {name: layer for name, layer in find_layers(model).items() if name not in kept}

@@ -1,4 +1,4 @@
-"""From an analysis to a prediction, its causes, and what to do. Imports no torch."""
+"""The verdict about an analysis: a prediction, its causes and advice. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from ...models.fake_quant_settings import GRANULARITIES
 from .results import Analysis, Layer, Outcome
 
-# Levels by the largest predicted loss of top-1 accuracy, in points.
+# Largest predicted loss of top-1 accuracy of each level, in points.
 LEVELS = {'safe': 1.0, 'at risk': 10.0, 'collapses': math.inf}
-# Marks of layers by the largest signal-to-noise ratio of the logits with this layer alone in int8, in dB.
+# Upper limit of each mark for the signal over noise of the logits, in dB, when only this layer is int8.
 MARKS = {'!!': 10.0, '!': 20.0, '': math.inf}
 
-# Ratios above which a statistic is named as a cause.
-WIDE_CHANNELS = 8.0  # three of eight bits are lost to the median channel
+# Ratios from which on a statistic counts as a cause.
+WIDE_CHANNELS = 8.0  # the median channel loses three of eight bits
 WIDE_INPUTS = 8.0
 TALL_KERNEL = 50.0
 
@@ -21,15 +21,15 @@ MAX_WORST = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a real int8 file will lose.
+    """The predicted loss of a real int8 file.
 
     Attributes:
-        granularity: Of the weights.
-        drop: Points of top-1 accuracy; without labels the most that it can be.
-        low: Lower end of the 95% interval, from the number of images.
-        high: Its upper end.
-        level: A key of ``LEVELS``, of ``drop``.
-        is_certain: Whether the whole interval is of that level.
+        granularity: ``'per-tensor'`` or ``'per-channel'``: what has a scale of its own in the weights.
+        drop: Loss of top-1 accuracy in points; without labels the largest possible loss.
+        low: Lower end of the 95% interval, which depends on the number of images.
+        high: Upper end of that interval.
+        level: Key of ``LEVELS`` for ``drop``.
+        is_certain: Whether the whole interval has this level.
     """
 
     granularity: str
@@ -42,14 +42,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to expect and to do.
+    """The predictions, their causes and advice.
 
     Attributes:
-        predictions: One for each of ``GRANULARITIES``.
-        blame: What destroys per-tensor int8: ``'weights'``, ``'activations'``, ``'both'``; None if nothing does.
-        worst: Names of the layers that do the most harm, the worst first; none if per-tensor int8 is safe.
-        causes: A sentence for each of these layers.
-        advice: Sentences.
+        predictions: Prediction for each of ``GRANULARITIES``.
+        blame: Cause of the loss of per-tensor int8: ``'weights'``, ``'activations'`` or ``'both'``. None if it is safe.
+        worst: Names of the layers that do most harm, the worst first; empty if per-tensor int8 is safe.
+        causes: Sentence about each of these layers.
+        advice: Sentences with advice.
     """
 
     predictions: tuple[Prediction, ...]
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def judge(analysis: Analysis) -> Verdict:
-    """Predict what int8 files will lose, and say why and what to do."""
+    """Predict the loss of int8 files, find its causes and give advice."""
     by_granularity = {granularity: predict(analysis.find(granularity)) for granularity in GRANULARITIES}
     per_tensor, per_channel = by_granularity['per-tensor'], by_granularity['per-channel']
     is_safe = per_tensor.level == 'safe'
@@ -76,15 +76,15 @@ def judge(analysis: Analysis) -> Verdict:
 
 
 def predict(outcome: Outcome) -> Prediction:
-    """The loss on the images at hand, and the 95% interval for others like them.
+    """Predict the loss on other images of this kind, with a 95% interval.
 
-    The interval is that of Agresti and Min (2005) for the difference of paired proportions: half an image is added to
-    each of the four cells, so that images which all agree do not promise that all others will.
+    The interval is that of Agresti and Min (2005) for the difference of paired proportions. It adds half an image to
+    each of the four cells. So the interval is not empty even if int8 and float32 agree on all images.
     """
     num, lost, gained = outcome.num_images + 2, outcome.num_lost + 0.5, outcome.num_gained + 0.5
     middle = (lost - gained) / num
     error = math.sqrt(max(lost + gained - (lost - gained) ** 2 / num, 0.0)) / num
-    # clipped, and never without the number itself
+    # the interval is within -100 and 100, and always contains the drop
     low = min(100 * max(middle - 1.96 * error, -1.0), outcome.drop)
     high = max(100 * min(middle + 1.96 * error, 1.0), outcome.drop)
     level = find_level(outcome.drop)
@@ -102,15 +102,15 @@ def find_mark(layer: Layer) -> str:
 
 
 def find_worst(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The layers that do the most harm: those marked, at most ``MAX_WORST``, or the one worst if none is."""
+    """Find the layers that do most harm: at most ``MAX_WORST`` that have a mark, or else the worst layer."""
     ranked = sorted(layers, key=lambda layer: layer.effect)
     return tuple(layer for layer in ranked[:MAX_WORST] if find_mark(layer)) or tuple(ranked[:1])
 
 
 def find_blame(analysis: Analysis) -> str:
-    """Which of weights and activations destroys per-tensor int8: what alone loses more than twice as much.
+    """Find the cause of the loss of per-tensor int8: weights or activations, if one loses over twice as much, or both.
 
-    In points, not by the logits' noise: that says little once it is as loud as the signal.
+    The loss is compared in points of accuracy. The noise of the logits says little when it is as strong as the signal.
     """
     weights = analysis.find('per-tensor', activations=False).drop
     activations = analysis.find('per-tensor', weights=False).drop
@@ -120,7 +120,7 @@ def find_blame(analysis: Analysis) -> str:
 
 
 def explain(layer: Layer) -> str:
-    """Why a layer does harm, in a sentence that begins with its name."""
+    """Explain why a layer does harm, in a sentence that begins with its name."""
     reasons = []
     kernel, inputs = layer.kernel, layer.inputs
     if kernel.channel_spread >= WIDE_CHANNELS:
@@ -134,7 +134,7 @@ def explain(layer: Layer) -> str:
             f'its largest weight is {kernel.max_over_std:.0f} standard deviations{where}' + _blame_norm(layer)
         )
     if inputs.outlier_ratio >= WIDE_INPUTS:
-        reasons.append(f'its input reaches {inputs.outlier_ratio:.0f} times what 99.99% of it stay below')
+        reasons.append(f'its largest input is {inputs.outlier_ratio:.0f} times the 99.99th percentile')
     elif inputs.channel_spread >= WIDE_CHANNELS:
         reasons.append(f'its largest input channel is {inputs.channel_spread:.0f} times the median one')
     return f'{layer.name}: {"; ".join(reasons) or "no single cause stands out"}'
@@ -162,8 +162,8 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
     chance = 100 / analysis.num_classes
     if analysis.accuracy is not None and analysis.accuracy < min(2 * chance, chance + 0.2 * (100 - chance)):
         unsure.append(
-            f'float32 itself is right on only {analysis.accuracy:.1f}% of the images, hardly more than by chance: '
-            'there is nothing to lose yet; analyze a trained checkpoint'
+            f'float32 is right on only {analysis.accuracy:.1f}% of the images, hardly more than by chance, so int8 '
+            'has nothing to lose; analyze a trained checkpoint'
         )
     if per_tensor.level == 'safe':
         either = 'per-tensor or per-channel' if per_channel.level == 'safe' else 'per-tensor'
@@ -175,7 +175,7 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
         )
     else:
         advice.append(
-            f'per-channel weights will not do either: they lose {_count(per_channel.drop)} '
+            f'per-channel weights are not safe either: they lose {_count(per_channel.drop)} '
             f'(per-tensor ones {_count(per_tensor.drop)})'
         )
     kept = analysis.find('per-tensor', keeping=True)
@@ -185,8 +185,8 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
     )
     if (clipped := analysis.find_clipped()) is not None:
         advice.append(
-            'or limit what nearly dead channels do to the kernels: by `quantize_model` with '
-            f'`clip_scales={clipped.clip_scales:g}`, all layers per-tensor, the loss is {_count(clipped.drop)}'
+            'or limit the effect of nearly dead channels on the kernels: `quantize_model` with '
+            f'`clip_scales={clipped.clip_scales:g}` and all layers per-tensor loses {_count(clipped.drop)}'
         )
     advice.append('or train for it: quantization-aware training, or QARepVGG blocks, whose fused kernels stay narrow')
     return advice + unsure
