@@ -313,7 +313,7 @@ class TestWriting:
         assert list(tmp_path.iterdir()) == [tmp_path / 'chart.png']
 
     def test_nothing_to_draw(self, tmp_path):
-        with pytest.raises(ValueError, match='no row has been timed: there is nothing to draw'):
+        with pytest.raises(ValueError, match='no row has been timed, so there is nothing to draw'):
             draw_chart(make_report(Row(make_case(), error='RuntimeError: no')), tmp_path / 'chart.png')
 
     def test_a_failed_write_leaves_the_old_file(self, report, tmp_path, monkeypatch):

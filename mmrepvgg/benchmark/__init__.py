@@ -1,1 +1,1 @@
-"""Models, runtimes and precisions timed side by side, in one run on one machine."""
+"""The benchmark: models, runtimes and precisions that are timed side by side, on one machine."""

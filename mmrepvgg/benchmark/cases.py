@@ -1,4 +1,4 @@
-"""What can be timed, as tables, and the cases that a command line asks for. Imports no torch."""
+"""The networks and runtimes that can be timed, and the cases of a run. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class Network:
     """A kind of network.
 
     Attributes:
-        title: For the table and the chart.
-        package: Which installed package has it.
-        has_arch: Whether it exists in RepVGG's archs; if not, it is timed once beside them.
-        is_file: Whether it exists as an exported file only.
+        title: Title in the table and the chart.
+        package: Name of the package that has the network.
+        has_arch: Whether the network exists in RepVGG's archs. If not, it is timed once beside them.
+        is_file: Whether the network exists as an exported file only.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Network:
 NETWORKS: dict[str, Network] = {
     'deploy': Network('mmrepvgg, deploy form'),
     'train': Network('mmrepvgg, train form'),
-    # uint8 images in memory to predictions, as a file is tested: normalisation, softmax, data samples
+    # from uint8 images in memory to predictions, as in a test: normalisation, softmax, data samples
     'tested': Network('mmrepvgg, deploy form, images to predictions', is_file=True),
     'mmpretrain': Network("mmpretrain's RepVGG, deploy form", 'mmpretrain'),
     'timm': Network("timm's RepVGG, deploy form", 'timm'),
@@ -43,12 +43,12 @@ class Runtime:
     """A way to run a network.
 
     Attributes:
-        title: For the table and the chart.
-        layouts: Between which layouts the user chooses; empty where the runtime chooses by itself.
-        devices: Where it runs.
-        networks: For which networks; None for all.
+        title: Title in the table and the chart.
+        layouts: Layouts from which the user chooses; empty if the runtime chooses.
+        devices: Devices on which it runs.
+        networks: Networks that it runs; None for all.
         has_int8: Whether it computes in int8.
-        takes_files: Whether what it runs are files as :func:`mmrepvgg.export_model` writes them.
+        takes_files: Whether it runs files of :func:`mmrepvgg.export_model`.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Runtime:
     takes_files: bool = False
 
     def runs(self, network: str) -> bool:
-        """Whether it runs this one of ``NETWORKS``."""
+        """Whether it runs this network, a key of ``NETWORKS``."""
         return (self.networks is None or network in self.networks) and self.takes_files >= NETWORKS[network].is_file
 
 
@@ -85,10 +85,10 @@ class Case:
     """One row of the benchmark.
 
     Attributes:
-        network: A key of ``NETWORKS``.
-        arch: RepVGG's arch; None for a network that is no RepVGG.
-        runtime: A key of ``RUNTIMES``.
-        layout: One of ``LAYOUTS``; None where the runtime chooses.
+        network: Key of ``NETWORKS``.
+        arch: Arch of RepVGG; None for a network that is no RepVGG.
+        runtime: Key of ``RUNTIMES``.
+        layout: One of ``LAYOUTS``; None if the runtime chooses.
         precision: One of ``PRECISIONS``.
         device: One of ``DEVICES``.
         threads: Number of CPU threads.
@@ -106,17 +106,17 @@ class Case:
 
     @property
     def model(self) -> str:
-        """Which weights it has: those of an arch, or of a network that has none."""
+        """Name of its weights: the arch, or the network if it has no arch."""
         return self.arch or self.network
 
     @property
     def place(self) -> tuple[str, int, int]:
-        """Where it runs: device, number of threads and of images."""
+        """The device, the number of threads and the number of images."""
         return (self.device, self.threads, self.batch_size)
 
     @property
     def mode(self) -> tuple[object, ...]:
-        """All but the network: cases with the same mode differ in nothing else."""
+        """All fields but network and arch. Cases of one mode differ in nothing else."""
         return (self.runtime, self.layout, self.precision, *self.place)
 
     @property
@@ -139,10 +139,10 @@ def plan_cases(
     threads: Sequence[int] = (1,),
     batch_sizes: Sequence[int] = (1,),
 ) -> list[Case]:
-    """Every combination that means something, each once; ``threads``, ``batch_sizes`` and ``archs`` vary slowest.
+    """List every possible combination once. ``threads``, ``batch_sizes`` and ``archs`` vary slowest.
 
     Raises:
-        ValueError: If the choices go together in no way at all.
+        ValueError: If no combination is possible.
     """
     models: list[tuple[str | None, list[str]]] = [
         *((arch, [name for name in networks if NETWORKS[name].has_arch]) for arch in archs),
@@ -163,8 +163,8 @@ def plan_cases(
     if not cases:
         raise ValueError(
             f'nothing to time: no runtime of {", ".join(runtimes)} runs any of {", ".join(networks)} on '
-            f'{", ".join(devices)}; a training step is that of {", ".join(RUNTIMES["train-step"].networks or ())}, a '
-            'CUDA graph is on cuda, exported files (and what is tested) are on cpu, int8 is in '
+            f'{", ".join(devices)}; train-step runs {", ".join(RUNTIMES["train-step"].networks or ())}, cuda-graph '
+            'runs on cuda, exported files and the network tested run on cpu, int8 runs in '
             f'{" and ".join(name for name, row in RUNTIMES.items() if row.has_int8)}'
         )
     return list(dict.fromkeys(cases))

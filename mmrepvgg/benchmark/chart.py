@@ -1,4 +1,4 @@
-"""A run of the benchmark as a bar chart."""
+"""The bar chart of a run."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .cases import NETWORKS
 from .report import describe_environment
 from .results import Report, Row
 
-# One colour a network, of a palette that the colour-blind can tell apart (Okabe and Ito).
+# A colour for each network, from Okabe and Ito's palette, which colour-blind people can read.
 _COLOURS = dict(
     zip(NETWORKS, ('#0072B2', '#56B4E9', '#CC79A7', '#E69F00', '#009E73', '#999999', '#555555'), strict=True)
 )
@@ -18,7 +18,7 @@ _INCHES_PER_BAR = 0.24
 
 
 def draw_chart(report: Report, path: str | Path) -> None:
-    """Write a PNG: a panel for each model, number of threads and of images, and a bar for each row, with quartiles.
+    """Write a PNG with a panel for each model, number of threads and batch size, and a bar with quartiles for each row.
 
     Raises:
         ValueError: If no row has been timed.
@@ -29,7 +29,7 @@ def draw_chart(report: Report, path: str | Path) -> None:
         if row.speed:
             panels.setdefault(_name_panel(row), []).append(row)
     if not panels:
-        raise ValueError('no row has been timed: there is nothing to draw')
+        raise ValueError('no row has been timed, so there is nothing to draw')
     heights = [len(rows) + 1.5 for rows in panels.values()]
     figure = Figure(figsize=(10, _INCHES_PER_BAR * sum(heights) + 1.6), layout='constrained')
     FigureCanvasAgg(figure)

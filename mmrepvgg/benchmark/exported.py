@@ -1,4 +1,4 @@
-"""A network as a file behind the runtime that reads it, by the code that writes and reads the files of users."""
+"""A network as an exported file. It is written and run by the code that writes and runs the files of users."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,15 +24,16 @@ from .cases import Case
 def prepare_exported(
     case: Case, network: nn.Module, inputs: Tensor
 ) -> tuple[Callable[[], object], Callable[[], Tensor]]:
-    """Export ``network`` for any batch size, load the file, and return what runs one batch.
+    """Export a network for any batch size, and load the file.
 
     Args:
-        case: What is asked for.
-        network: In eval mode, in fp32 on the CPU.
-        inputs: ``(N, 3, H, W)``, in fp32 on the CPU; the runtimes read it where it lies.
+        case: The case.
+        network: Network in eval mode, fp32, on the CPU.
+        inputs: Images ``(N, 3, H, W)``, fp32, on the CPU. The runtimes do not copy them.
 
     Returns:
-        A call to be timed, and one that gives the logits ``(N, num_classes)``, fp32 in every precision.
+        tuple: Function that runs one batch and is timed, and function that gives its logits ``(N, num_classes)`` in
+            fp32.
 
     Raises:
         ModuleNotFoundError: If the exporter or the runtime is not installed.
@@ -43,7 +44,7 @@ def prepare_exported(
     computes = (*row.computes, *(['int8'] if row.quantizers else []))
     if case.precision not in computes:
         raise ValueError(
-            f'precision must be one of {", ".join(computes)}, in which {case.runtime} computes on CPUs, '
+            f'precision must be one of {", ".join(computes)}, because {case.runtime} computes in no other on CPUs, '
             f'got {case.precision}'
         )
     metadata = _describe(case, network(inputs[:1]).shape[1], inputs)
@@ -58,14 +59,14 @@ def prepare_exported(
         exported = load_exported(path, num_threads=case.threads)
     if exported.computes_in != case.precision:
         raise ValueError(
-            f'precision must be {exported.computes_in}: {row.runtime_title} has no {case.precision} on this CPU and '
+            f'precision must be {exported.computes_in}: {row.runtime_title} has no {case.precision} on this CPU, and '
             f'computes in {exported.computes_in} instead'
         )
     return lambda: exported(inputs), lambda: exported(inputs)
 
 
 def _prepare_tested(classifier: Any, inputs: Tensor) -> tuple[Callable[[], object], Callable[[], Tensor]]:
-    # the time does not depend on what is in the images
+    # the time does not depend on the values of the pixels
     images = list(torch.zeros(inputs.shape, dtype=torch.uint8))
     batch = dict(inputs=images, data_samples=[DataSample() for _ in images])
     classifier.eval()
@@ -73,7 +74,7 @@ def _prepare_tested(classifier: Any, inputs: Tensor) -> tuple[Callable[[], objec
 
 
 def _write_int8(row: Format, network: nn.Module, path: Path, inputs: Tensor, metadata: ExportMetadata) -> None:
-    """Write an int8 file, calibrated on ``inputs``, as `quantize_model` does with its defaults."""
+    """Write an int8 file as `quantize_model` does by default, calibrated on ``inputs``."""
     plan = make_plan(row, QuantizationSettings())
     plan.quantizer.require_packages(row)
     source = path.with_name(f'float{plan.source.suffixes[0]}')

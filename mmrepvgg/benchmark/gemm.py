@@ -1,4 +1,4 @@
-"""The machine's limit: how fast it multiplies two large matrices."""
+"""The limit of the machine: the speed at which it multiplies two large matrices."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..runtimes.network import DTYPES
 from .runners import synchronise
 
-# The largest side of a matrix, and the seconds that one product may take.
+# Largest number of rows of a matrix, and largest duration of a product in seconds.
 _MAX_SIZE = 8192
 _MAX_SECONDS = 0.25
 
@@ -22,10 +22,11 @@ class Gemm:
 
     Attributes:
         device: ``'cpu'`` or ``'cuda'``.
-        precision: A key of ``DTYPES``.
-        method: ``'mm'`` (the BLAS library) or ``'conv1x1'`` (the convolution library, which on a CPU is another).
-        size: Rows and columns of each matrix.
-        run: Does it once.
+        precision: Key of ``DTYPES``.
+        method: ``'mm'`` for the BLAS library, or ``'conv1x1'`` for the convolution library, which is another one on
+            CPUs.
+        size: Number of rows and columns of each matrix.
+        run: Function that computes the product once.
     """
 
     device: str
@@ -40,9 +41,9 @@ class Gemm:
 
 
 def prepare_gemms(device: str, precision: str, max_size: int = _MAX_SIZE) -> list[Gemm]:
-    """Every method, each at the largest size that it does within a quarter of a second.
+    """Prepare every method, with the largest matrices that it multiplies within a quarter of a second.
 
-    The limit is that of the fastest method; which one that is differs from precision to precision.
+    The fastest method is the limit. Each precision can have another fastest method.
     """
     return [_find_size(device, precision, method, max_size) for method in _METHODS]
 

@@ -1,4 +1,4 @@
-"""The machine and the software of a run."""
+"""The description of the machine and the software of a run."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from ..runtimes.cpu import read_cpuinfo, read_flags
 
 _PACKAGES = ('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino')
 
-# Instructions that decide the speed of matrix products, by their names in /proc/cpuinfo, best first.
+# Instructions that decide the speed of matrix products, by their names in /proc/cpuinfo, the fastest first.
 _INSTRUCTIONS = {
     'amx_int8': 'AMX int8',
     'amx_bf16': 'AMX bf16',
@@ -28,7 +28,7 @@ _INSTRUCTIONS = {
 
 
 def describe_machine() -> dict[str, Any]:
-    """The CPU, its cores and matrix instructions, the GPU, and the load of the machine right now."""
+    """Describe the CPU, its cores and matrix instructions, the GPU, and the present load of the machine."""
     flags = read_flags()
     return dict(
         cpu=read_cpuinfo().get('model name') or platform.processor() or platform.machine(),
@@ -41,7 +41,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_versions() -> dict[str, str]:
-    """The versions of Python and of what is installed of the packages that matter."""
+    """List the versions of Python and of the installed packages that affect speed."""
     versions = {'python': platform.python_version(), 'mmrepvgg': __version__}
     for package in _PACKAGES:
         try:

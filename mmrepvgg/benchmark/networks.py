@@ -1,4 +1,4 @@
-"""The networks to time, all of one arch with the same weights, so that their outputs can be compared."""
+"""The networks to time. Networks of one arch have the same weights, so that their outputs can be compared."""
 
 from importlib import import_module
 from typing import Any
@@ -16,15 +16,15 @@ NUM_CLASSES = 1000
 
 
 def build_reference(model: str, seed: int = 0) -> nn.Module:
-    """A classifier in eval mode with seeded weights: RepVGG in train form, or one of timm's networks.
+    """Build a classifier in eval mode with seeded weights: RepVGG in train form, or one of timm's networks.
 
-    Speed does not depend on the weights, but a check of the outputs needs batch norms that do something. Their gains
-    and biases are random, and their statistics are those of a batch of noise, which keeps activations near 1, within
-    fp16's range.
+    Speed does not depend on the weights, but the check of the outputs needs batch norms that change their input. So
+    their gains and biases are random. Their statistics are those of a batch of noise, which keeps activations near 1
+    and within the range of fp16.
 
     Args:
-        model: An arch of RepVGG, or a key of ``NETWORKS`` that has none.
-        seed: Of the weights.
+        model: Arch of RepVGG, or key of ``NETWORKS`` that has no arch.
+        seed: Seed of the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -38,7 +38,7 @@ def build_reference(model: str, seed: int = 0) -> nn.Module:
 
 
 def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Module:
-    """A network of ``NETWORKS`` in eval mode, with the weights of ``reference``.
+    """Build a network of ``NETWORKS`` in eval mode, with the weights of ``reference``.
 
     Raises:
         ImportError: If its package is not installed.
@@ -52,7 +52,7 @@ def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Modul
     elif name in ('deploy', 'tested'):
         network = reparameterize(reference)
     elif name == 'mmpretrain':
-        # only this project's backbone tells the head its width
+        # the head gets its width only from this project's backbone
         width = weights['head.fc.weight'].shape[1]
         network = build_classifier(_classifier_cfg(arch, 'mmpretrain.RepVGG', in_channels=width))
         network.load_state_dict(weights)
@@ -65,7 +65,7 @@ def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Modul
 
 
 def make_inputs(batch_size: int, input_size: int) -> Tensor:
-    """Seeded noise ``(N, 3, input_size, input_size)``, distributed as normalised images are."""
+    """Make seeded noise ``(N, 3, input_size, input_size)`` with the mean and deviation of normalised images."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch_size, 3, input_size, input_size, generator=generator)
 
@@ -89,7 +89,7 @@ def _calibrate(network: nn.Module, inputs: Tensor) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average of all batches: this one
+        norm.momentum = None  # for the average of all batches, here of one
     network.train()(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -1,4 +1,4 @@
-"""A run of the benchmark as text and as JSON."""
+"""The report of a run, as text and as JSON."""
 
 import json
 import time
@@ -17,12 +17,12 @@ _NUMBERS = ('img/s', 'quartiles', 'ms a batch', 'GFLOP/s', 'of limit', 'differen
 
 
 def format_report(report: Report, command: str) -> str:
-    """Markdown: the command, the machine, one table for each number of threads and of images, limits, ratios."""
+    """Write Markdown: command, machine, a table for each number of threads and batch size, limits, ratios."""
     return '\n'.join(_iterate_lines(report, command))
 
 
 def write_json(report: Report, command: str, path: str | Path) -> None:
-    """Write all that a run found: rows with raw seconds, limits, ratios, settings, machine, versions, command."""
+    """Write all results of a run to a JSON file: rows with raw seconds, limits, ratios, settings, machine."""
     content = dict(
         command=command,
         written=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
@@ -46,7 +46,7 @@ def write_json(report: Report, command: str, path: str | Path) -> None:
 
 
 def describe_environment(report: Report) -> str:
-    """The machine and the versions in one line."""
+    """Describe the machine and the versions in one line."""
     machine = report.machine
     parts = [
         f'{machine["cpu"]}, {machine["cores"]} cores, {", ".join(machine["instructions"]) or "instructions unknown"}'

@@ -1,4 +1,4 @@
-"""What a run of the benchmark found, and what follows from it."""
+"""The results of a run, and the ratios that follow from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ class Row:
     """One case and its times.
 
     Attributes:
-        case: What was timed.
-        macs: Multiply-adds of convolutions and linear layers for one image; of a training step, three times the
-            forward pass's. None if it failed before they were counted.
-        seconds: Of each round for one batch; None where the case was not run (its time was used up, or it failed).
-        difference: Largest absolute difference of its logits from those of the reference, which is the same weights
-            in fp32, train form and PyTorch eager, as a part of the largest logit.
-        error: Why there are no times, in one line; None if there are.
+        case: The case that was timed.
+        macs: Number of multiply-adds of convolutions and linear layers for one image. A training step counts three
+            times those of the forward pass. None if the case failed before they were counted.
+        seconds: Duration of one batch in each round, in seconds. None for rounds in which the case was not run, since
+            its time was used up or it failed.
+        difference: Largest absolute difference from the logits of the reference, as a part of the largest logit. The
+            reference has the same weights, in train form, fp32 and PyTorch eager.
+        error: Reason why there are no times, in one line; None if there are times.
     """
 
     case: Case
@@ -43,18 +44,18 @@ class Row:
 
     @property
     def gflops(self) -> float | None:
-        """GFLOP/s, two to a multiply-add, at the median time."""
+        """GFLOP/s at the median time. A multiply-add counts as two."""
         return None if self.speed is None or self.macs is None else 2e-9 * self.macs * self.speed.median
 
 
 @dataclass(frozen=True)
 class Limit:
-    """How fast the machine multiplied matrices between the cases.
+    """The speed at which the machine multiplied matrices between the cases.
 
     Attributes:
-        device, precision, threads, batch_size: Of the cases beside which it was measured.
-        method, size: Of the product (see :class:`mmrepvgg.benchmark.gemm.Gemm`).
-        seconds: Of each round.
+        device, precision, threads, batch_size: Fields of the cases beside which it was measured.
+        method, size: Method and size of the product (:class:`mmrepvgg.benchmark.gemm.Gemm`).
+        seconds: Duration of the product in each round, in seconds.
     """
 
     device: str
@@ -67,7 +68,7 @@ class Limit:
 
     @property
     def gflops(self) -> float:
-        """GFLOP/s at the median time; 0 if none was measured."""
+        """GFLOP/s at the median time; 0 if no time was measured."""
         return 2e-9 * self.size**3 / summarise(self.seconds).median if any(self.seconds) else 0.0
 
 
@@ -76,11 +77,11 @@ class Report:
     """A whole run.
 
     Attributes:
-        rows: In the order of the cases.
-        limits: Every measured one; the limit of a case is the fastest of those beside it.
-        settings: How it was run: input size, repeats and so on.
-        machine: What it ran on.
-        versions: Of the packages.
+        rows: Rows in the order of the cases.
+        limits: All limits that were measured. The fastest one beside a case is the limit of the case.
+        settings: Arguments of the run: input size, repeats and so on.
+        machine: Description of the machine.
+        versions: Versions of the packages.
     """
 
     rows: tuple[Row, ...]
@@ -90,7 +91,7 @@ class Report:
     versions: dict[str, str]
 
     def find_limit(self, case: Case) -> float:
-        """GFLOP/s of the fastest matrix product in the precision of ``case``; 0 if there is none."""
+        """Find the GFLOP/s of the fastest matrix product in the precision of ``case``; 0 if there is none."""
         key = (case.device, case.precision, case.threads, case.batch_size)
         beside = [
             limit.gflops
@@ -100,19 +101,19 @@ class Report:
         return max(beside, default=0.0)
 
     def find_share(self, row: Row) -> float | None:
-        """The part of the limit that ``row`` reached."""
+        """Find the part of the limit that ``row`` reached; None if there is no limit."""
         limit = self.find_limit(row.case)
         return row.gflops / limit if row.gflops is not None and limit else None
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast ``row`` is as ``other``.
+    """The speed of ``row`` over the speed of ``other``.
 
     Attributes:
-        row, other: Two rows of one device, number of threads and of images.
-        speed: The quartiles of the ratio, round by round: what slows the machine for a while slows both.
-        published: The ratio in the paper (1080 Ti, fp32, batch 128), if it has one.
+        row, other: Two rows with the same device, number of threads and batch size.
+        speed: Quartiles of the ratio over the rounds. If the machine is slow for a while, both rows are.
+        published: Ratio in the paper (1080 Ti, fp32, batch 128), if it has one.
     """
 
     row: Row
@@ -121,8 +122,8 @@ class Ratio:
     published: float | None = None
 
 
-# What an arch's deploy form is set against: another network of the same arch (None: of every arch), or one that has
-# no arch, and the paper's ratio.
+# Arch (None for all), network with which its deploy form is compared, and ratio in the paper. The network has the same
+# arch or none.
 _PAIRS: tuple[tuple[str | None, str, float | None], ...] = (
     (None, 'train', None),
     (None, 'tested', None),
@@ -134,10 +135,10 @@ _PAIRS: tuple[tuple[str | None, str, float | None], ...] = (
 
 
 def compute_ratios(rows: Sequence[Row]) -> list[Ratio]:
-    """This project's deploy form against whatever is comparable with it and ran in the same mode.
+    """Compare this project's deploy form with the other networks of the same mode.
 
-    The last ones cross modes: the fastest of each arch's deploy forms against mmpretrain's as it is deployed without
-    further thought, in eager fp32 NCHW.
+    The last ratios compare different modes: the fastest deploy form of each arch with mmpretrain's default, which is
+    eager, fp32 and NCHW.
     """
     timed = [row for row in rows if row.time]
     deploy = [row for row in timed if row.case.network == 'deploy']
@@ -163,7 +164,7 @@ def compute_ratios(rows: Sequence[Row]) -> list[Ratio]:
 
 
 def _divide(row: Row, other: Row) -> Spread:
-    """The seconds of ``row`` over those of ``other``, round by round; if no round has both, the medians' ratio."""
+    """The seconds of ``row`` over those of ``other`` in each round; the ratio of medians if no round has both."""
     pairs = zip(row.seconds, other.seconds, strict=True)
     ratios = [a / b for a, b in pairs if a is not None and b is not None]
     return summarise(ratios or [_get_median(row) / _get_median(other)])

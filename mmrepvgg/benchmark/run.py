@@ -1,4 +1,4 @@
-"""A run of the benchmark: prepare, check, time in turns, report."""
+"""A run of the benchmark: cases are prepared, checked and timed in turns."""
 
 import gc
 from collections.abc import Sequence
@@ -21,31 +21,31 @@ from .networks import build_network, build_reference, make_inputs
 from .results import Limit, Report, Row
 from .runners import Runner, prepare, require_device
 
-# Largest difference of a subject's logits from the reference's, as a part of the largest logit. Random networks
-# amplify rounding (a ResNet-50 in bf16 to 0.2 at 64 pixels, RepVGGs to 0.05); other weights differ by 1 and more.
+# Largest allowed difference from the logits of the reference, as a part of the largest logit. Random networks amplify
+# rounding: to 0.2 in a ResNet-50 in bf16 at 64 pixels, to 0.05 in RepVGGs. With other weights the difference is over 1.
 TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-1, 'bf16': 5e-1, 'int8': 5e-1}
 
-# Seconds between two turns: threads that spin after their work have gone to sleep by then.
+# Seconds between two turns, after which threads that spin after their work sleep.
 _PAUSE = 0.02
 
-# As many images of a batch are compared: batch norms in eval mode keep images apart.
+# Number of images of a batch that are compared. In eval mode an image does not depend on the others.
 _NUM_CHECKED = 2
 
 
 def run_benchmark(
     cases: Sequence[Case], input_size: int = 224, repeats: int = 10, warm_up: int = 2, budget: float = 60
 ) -> Report:
-    """Time ``cases`` side by side; a case that can't be run is reported as such and stops nothing.
+    """Time cases side by side. A case that fails has an error in the report, and the others are timed.
 
-    Cases with equal numbers of threads and of images take turns, and matrix products of each precision among them.
-    Before it is timed, every case's output is compared with the reference's.
+    Cases with the same number of threads and batch size take turns, together with matrix products of each precision.
+    The output of every case is compared with that of the reference before it is timed.
 
     Args:
-        cases: What to time (see :func:`mmrepvgg.benchmark.cases.plan_cases`).
+        cases: Cases to time (:func:`mmrepvgg.benchmark.cases.plan_cases` makes them).
         input_size: Height and width of the images in pixels.
-        repeats: Timed rounds.
-        warm_up: Rounds before them.
-        budget: Seconds for each case, after which it is not timed again.
+        repeats: Number of timed rounds.
+        warm_up: Number of rounds before them.
+        budget: Seconds for each case. A case that used them up is not timed again.
     """
     machine = describe_machine()
     threads = torch.get_num_threads()
@@ -53,7 +53,7 @@ def run_benchmark(
     references = _References(input_size)
     rows: dict[Case, Row] = {}
     limits: list[Limit] = []
-    # convolutions on a GPU would otherwise compute fp32 rows in less than fp32
+    # with TF32 a GPU computes the convolutions of fp32 rows in less than fp32
     torch.backends.cudnn.allow_tf32 = False
     try:
         with _make_progress() as progress:
@@ -63,7 +63,7 @@ def run_benchmark(
                 found, beside = _time_group(list(group), references, repeats, warm_up, budget, progress, title)
                 rows.update(found)
                 limits += beside
-                # what was compiled for one number of threads does not fit the next
+                # compiled code is for one number of threads
                 torch.compiler.reset()
                 gc.collect()
     finally:
@@ -88,11 +88,11 @@ class _References:
         return self._networks[model]
 
     def compare(self, model: str, logits: Tensor, inputs: Tensor) -> Difference:
-        """How far ``logits`` are from the reference's on the first images of ``inputs``."""
+        """Compare ``logits`` with those of the reference on the first images of ``inputs``."""
         if model not in self._logits:
             with torch.inference_mode():
                 self._logits[model] = self.get(model)(inputs[:_NUM_CHECKED])
-        # a batch may be smaller than the one on which the reference was run
+        # a batch may be smaller than that of the reference
         expected = self._logits[model][: len(logits)]
         difference = Difference()
         difference.add(expected, logits[: len(expected)])
@@ -108,7 +108,7 @@ def _time_group(
     progress: Progress,
     title: str,
 ) -> tuple[dict[Case, Row], list[Limit]]:
-    """Rows and limits of cases with equal numbers of threads and of images."""
+    """Time cases with the same number of threads and batch size."""
     rows: dict[Case, Row] = {}
     runners: list[tuple[Case, Runner]] = []
     for case in progress.track(cases, description=f'{title}preparing'):
@@ -119,14 +119,14 @@ def _time_group(
             rows[case] = Row(case, error=_describe(error))
     gemms: list[Gemm] = []
     for device, precision in dict.fromkeys((case.device, case.precision) for case, _ in runners):
-        if precision in DTYPES:  # PyTorch multiplies no int8 matrices on CPUs worth a limit
+        if precision in DTYPES:  # PyTorch has no fast product of int8 matrices on CPUs
             gemms += prepare_gemms(device, precision)
 
     runs = [*(gemm.run for gemm in gemms), *(runner.run for _, runner in runners)]
     task = progress.add_task(f'{title}timing', total=(warm_up + repeats) * len(runs))
 
     def on_error(index: int, error: Exception) -> None:
-        if index >= len(gemms):  # a matrix product that failed has no times, and is no limit
+        if index >= len(gemms):  # a matrix product that fails is left out
             case = runners[index - len(gemms)][0]
             rows[case] = replace(rows[case], error=_describe(error))
 
@@ -155,7 +155,7 @@ def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
             f"wrong output: logits may differ from the fp32 train form's by {tolerance:g} of the largest, "
             f'got {difference.relative:.2g}'
         )
-    # the backward pass multiplies about twice as much: gradients of the inputs and of the weights
+    # the backward pass needs twice as many, for the gradients of inputs and of weights
     macs *= 3 if case.runtime == 'train-step' else 1
     return Row(case, macs, difference=difference.relative), runner
 
@@ -166,7 +166,7 @@ def _describe(error: Exception) -> str:
 
 
 def _make_progress() -> Progress:
-    # on stderr, so that stdout stays the report; silent where nobody watches
+    # on stderr, since stdout is the report; and only in a terminal
     console = Console(stderr=True)
     return Progress(
         TextColumn('{task.description}'),

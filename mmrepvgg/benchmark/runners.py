@@ -1,4 +1,4 @@
-"""A network behind each runtime: one call runs one batch and returns when the work is done."""
+"""The runtimes. A call runs one batch, and returns when the work is done."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,11 +15,11 @@ from .exported import prepare_exported
 
 @dataclass(frozen=True)
 class Runner:
-    """One subject of the benchmark, ready to run.
+    """A case that is ready to run.
 
     Attributes:
-        run: Computes one batch that lies in memory, and returns when that is done.
-        logits: The same batch's logits ``(N, num_classes)``, on the CPU; to be called before ``run``.
+        run: Function that computes one batch in memory.
+        logits: Function that gives the logits ``(N, num_classes)`` of this batch on the CPU. Call it before ``run``.
     """
 
     run: Callable[[], object]
@@ -32,22 +32,22 @@ _MAX_COMPILED_ROWS = 1000
 
 
 def prepare(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
-    """Put ``network`` behind the runtime of ``case``; ``network`` is used up.
+    """Prepare a network for the runtime of ``case``. The network may be changed.
 
     Args:
-        case: What is asked for.
-        network: In eval mode, in fp32 on the CPU.
-        inputs: ``(N, 3, H, W)``, in fp32 on the CPU.
+        case: The case.
+        network: Network in eval mode, fp32, on the CPU.
+        inputs: Images ``(N, 3, H, W)``, fp32, on the CPU.
 
     Raises:
         ImportError: If the runtime is not installed.
-        Exception: Whatever a runtime raises that can't run it.
+        Exception: Any error of a runtime that can't run the network.
     """
     return _PREPARE[case.runtime](case, network, inputs)
 
 
 def require_device(device: str) -> None:
-    """Raise a RuntimeError if there is no such device."""
+    """Raise a ``RuntimeError`` if there is no such device."""
     if device == 'cuda' and not torch.cuda.is_available():
         raise RuntimeError('no CUDA device is available to this PyTorch; leave cuda out of `devices`')
 
@@ -64,8 +64,8 @@ def _prepare_eager(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
 
 def _prepare_compiled(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     network, inputs = _place(case, network, inputs, DTYPES[case.precision])
-    # Rows of one class share the code that is compiled, and beyond 8 variants of it PyTorch would go on in eager
-    # mode with no more than a warning.
+    # All rows of one class share the count of compiled variants. By default PyTorch goes on in eager mode after 8
+    # variants, with only a warning.
     torch._dynamo.config.recompile_limit = _MAX_COMPILED_ROWS
     torch._dynamo.config.accumulated_recompile_limit = _MAX_COMPILED_ROWS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
@@ -75,7 +75,7 @@ def _prepare_compiled(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
 def _prepare_cuda_graph(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     network, inputs = _place(case, network, inputs, DTYPES[case.precision])
     with torch.inference_mode():
-        # the first calls choose algorithms and allocate, which must not be captured
+        # the first calls choose algorithms and allocate memory, which the graph must not contain
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
