@@ -16,7 +16,7 @@ from .files import require_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, train or deploy')
-    parser.add_argument('checkpoint', help='its weights in either form; a train form also tells what causes harm')
+    parser.add_argument('checkpoint', help='its weights in either form; the train form also shows harmful batch norms')
     parser.add_argument(
         '--num-samples',
         type=positive_int,
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='images on which accuracy is compared (default: 512)',
     )
-    parser.add_argument('--split', choices=SPLITS, default='test', help='where they come from (default: test)')
+    parser.add_argument('--split', choices=SPLITS, default='test', help='split of these images (default: test)')
     parser.add_argument(
         '--num-calibration',
         type=positive_int,
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='images that give the ranges of the activations (default: 128)',
     )
     parser.add_argument(
-        '--calibration-split', choices=SPLITS, default='train', help='where they come from (default: train)'
+        '--calibration-split', choices=SPLITS, default='train', help='split of these images (default: train)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the draw of both (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the draw of both (default: 0)')
     add_ema(parser)
     add_output(parser, '--out', ['.json'], 'write everything to this file')
     add_output(parser, '--plot', ['.png'], 'draw the layers')

@@ -1,4 +1,4 @@
-"""Kinds of arguments. Imports no torch, so that usage errors are fast."""
+"""The kinds of arguments. Imports no torch, so that usage errors are fast."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 def add_output(
     parser: argparse.ArgumentParser, name: str, endings: Sequence[str], help: str, metavar: str | None = None
 ) -> None:
-    """A file to write, with one of these endings."""
+    """Add an argument for a file to write, which must have one of these endings."""
 
     def check(text: str) -> Path:
         if Path(text).suffix not in endings:
@@ -20,13 +20,13 @@ def add_output(
 
 
 def list_endings(endings: Sequence[str]) -> str:
-    """``.a, .b or .c``."""
+    """Join endings as in ``.a, .b or .c``."""
     *others, last = endings
     return f'{", ".join(others)} or {last}' if others else last
 
 
 def add_size(parser: argparse.ArgumentParser, option: str, help: str, default: tuple[int, int] | None = None) -> None:
-    """A height and a width, or one number for both."""
+    """Add an option for a height and a width, or one number for both."""
     parser.add_argument(
         option, nargs='+', type=positive_int, action=_Size, default=default, metavar='PIXELS', help=help
     )
@@ -42,7 +42,7 @@ class _Size(argparse.Action):
 def add_choices(
     parser: argparse.ArgumentParser, option: str, allowed: Iterable[str], default: Iterable[str] | None, help: str
 ) -> None:
-    """One or more of the allowed values; None as default is all of them."""
+    """Add an option for one or more of the allowed values. None as default means all of them."""
     allowed = list(allowed)
     shown = 'all' if default is None else ' '.join(default)
     parser.add_argument(
@@ -56,18 +56,18 @@ def add_choices(
 
 
 def positive_int(text: str) -> int:
-    """Type of a count."""
+    """Parse a count."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
     return int(text)
 
 
 def positive_float(text: str) -> float:
-    """Type of a tolerance."""
+    """Parse a tolerance."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not value > 0:  # not <=, which NaN would pass
+    if not value > 0:  # true for NaN too
         raise argparse.ArgumentTypeError(f'must be a number greater than 0, got {text!r}')
     return value

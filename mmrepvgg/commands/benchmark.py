@@ -17,10 +17,10 @@ from .errors import translate
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_choices(parser, '--archs', ARCHS, ['A0'], "RepVGG's archs")
     add_choices(parser, '--networks', NETWORKS, ['deploy', 'train'], "deploy and train are this project's two forms")
-    add_choices(parser, '--runtimes', RUNTIMES, ['eager'], 'what runs them')
-    add_choices(parser, '--layouts', LAYOUTS, LAYOUTS, 'of tensors in PyTorch')
-    add_choices(parser, '--precisions', PRECISIONS, ['fp32'], 'what they compute in')
-    add_choices(parser, '--devices', DEVICES, ['cpu'], 'where')
+    add_choices(parser, '--runtimes', RUNTIMES, ['eager'], 'how the networks are run')
+    add_choices(parser, '--layouts', LAYOUTS, LAYOUTS, 'layouts of tensors in PyTorch')
+    add_choices(parser, '--precisions', PRECISIONS, ['fp32'], 'precisions in which they compute')
+    add_choices(parser, '--devices', DEVICES, ['cpu'], 'devices on which they run')
     parser.add_argument(
         '--threads',
         nargs='+',
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=60,
         metavar='SECONDS',
-        help='for each row; a row that used it up is not timed again (default: 60)',
+        help='time for each row; a row that used it up is not timed again (default: 60)',
     )
     add_output(parser, '--out', ['.json'], 'write everything, raw times too, to this file')
     add_output(parser, '--plot', ['.png'], 'draw a bar chart')
@@ -81,4 +81,4 @@ def run(args: argparse.Namespace) -> None:
         draw_chart(report, args.plot)
         print(f'{args.plot}: written')
     if all(row.error for row in report.rows):
-        raise RuntimeError(f'no row could be timed; the first one: {report.rows[0].error}')
+        raise RuntimeError(f'no row could be timed; the error of the first one: {report.rows[0].error}')

@@ -1,4 +1,4 @@
-"""CONFIG, its settings, and how it is run."""
+"""The arguments of several commands about configs: CONFIG, its settings, the work dir and the launcher."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from ..zoo.configs import load_config
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
-    """The positional CONFIG, with ``--cfg-options``."""
+    """Add the positional CONFIG, and ``--cfg-options``."""
     parser.add_argument('config', help=f'{help}: a file, or a name like repvgg-a0_8xb32')
     add_config_options(parser)
 
@@ -26,7 +26,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def get_config(args: argparse.Namespace, *dataloaders: str) -> Any:
-    """The config that was asked for, after a look at the data of these dataloaders."""
+    """Load the config that the user gave, and check that the data of these dataloaders exists."""
     cfg = load_config(args.config, args.cfg_options)
     if dataloaders:
         from ..data.layout import check_data
@@ -40,7 +40,7 @@ def add_work_dir(parser: argparse.ArgumentParser, help: str) -> None:
 
 
 def get_work_dir(args: argparse.Namespace, cfg: Any) -> str:
-    """The folder that was asked for, or the config's, or one with the config's name."""
+    """The folder that the user gave; or that of the config; or one with the name of the config."""
     return args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(cfg.filename).stem}'
 
 

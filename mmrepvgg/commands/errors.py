@@ -1,6 +1,6 @@
 """Errors as one line, in the words of the command line.
 
-The library names its arguments and functions in backticks. Here they become options and commands.
+The library names its arguments and functions in backticks. This module replaces them by options and commands.
 """
 
 import argparse
@@ -14,12 +14,12 @@ AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
 class UsageError(Exception):
-    """Arguments that contradict each other: exit status 2."""
+    """Arguments contradict each other. The exit status is 2."""
 
 
 @contextmanager
 def checking_usage() -> Iterator[None]:
-    """Make a :class:`UsageError` of a ``ValueError`` in the block."""
+    """Change a ``ValueError`` of the block to a :class:`UsageError`."""
     try:
         yield
     except ValueError as error:
@@ -27,17 +27,17 @@ def checking_usage() -> Iterator[None]:
 
 
 def describe(error: Exception, add_arguments: AddArguments) -> str:
-    """One line about an error in a command.
+    """Describe an error in one line.
 
     Args:
-        error: What was raised.
-        add_arguments: That of the command.
+        error: The error.
+        add_arguments: Function of the command that adds its arguments.
     """
     text = str(error)
-    if 'Original Traceback' in text:  # a data loader's worker has put the whole of it into the message
+    if 'Original Traceback' in text:  # a data loader's worker puts the whole traceback into the message
         return text.strip().splitlines()[-1]
     text = translate(' '.join(text.split()), add_arguments)
-    # Our own errors say it all; of others the type is part of the message.
+    # other libraries' errors are hard to understand without their type
     own = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)
     if type(error).__module__.startswith('mmrepvgg') or (type(error) in own and not getattr(error, 'errno', None)):
         return text
@@ -45,10 +45,14 @@ def describe(error: Exception, add_arguments: AddArguments) -> str:
 
 
 def translate(text: str, add_arguments: AddArguments) -> str:
-    """Replace the names in backticks that the command line has, too; others stay as they are.
+    """Replace names in backticks by their names on the command line. Unknown names stay as they are.
 
     A function becomes its command. An argument becomes the option of this command, or of a command that ``text``
-    names. A setting, as in ```model.backbone.deploy=True```, becomes a value of ``--cfg-options``.
+    names. A setting such as ```model.backbone.deploy=True``` becomes a value of ``--cfg-options``.
+
+    Args:
+        text: Message of the library.
+        add_arguments: Function of the command that adds its arguments.
     """
     named = [command for command in COMMANDS.values() if f'`{command.function}`' in text]
     own = _list_arguments(add_arguments)
@@ -81,7 +85,7 @@ def _format_argument(action: argparse.Action, value: str | None) -> str:
     if not action.option_strings:
         return str(action.metavar or action.dest)
     if isinstance(action, argparse.BooleanOptionalAction):
-        # without a value, what a user gives is the contrary of the default
+        # without a value the message means the option that changes the default
         is_on = value == 'True' if value else not action.default
         return action.option_strings[0 if is_on else 1]
     if value is None or action.nargs == 0:

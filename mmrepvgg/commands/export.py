@@ -21,14 +21,14 @@ from .reparameterize import print_note
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, train or deploy')
-    parser.add_argument('checkpoint', help='its weights in either form; a train form is switched on the way')
+    parser.add_argument('checkpoint', help='its weights in either form; the train form is switched first')
     add_out(parser, FORMATS)
     add_size(parser, '--input-size', "height and width, or one number for both (default: the config's test pipeline's)")
     add_file_options(parser)
     parser.add_argument(
         '--opset', type=positive_int, help="ONNX: version of the operators, 11 or later (default: the exporter's)"
     )
-    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='precision (default: fp32)')
     add_comparison(
         parser,
         'largest allowed difference from PyTorch, relative to the largest output (default: 1e-4; fp16 1e-2; bf16 5e-2)',
@@ -84,6 +84,6 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
     )
     print_note(result)
     if metadata.precision == 'bf16' and result.computed_in != 'bf16':
-        print(f'note: this CPU has no bfloat16 instructions, so that was computed in {result.computed_in}')
+        print(f'note: this CPU has no bfloat16 instructions, so the file was run in {result.computed_in}')
     if result.max_activation is not None:
         print(f'largest activation: {result.max_activation:.3g} of the 65504 that fp16 holds')

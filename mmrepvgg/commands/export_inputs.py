@@ -34,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--entry',
         default='images',
         metavar='NAME',
-        help='name in the .npz: that of the input of the model (default: images, as in files of mmrepvgg export)',
+        help='name of the entry of an .npz, like the input of the model (default: images, as in mmrepvgg export)',
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    # a name in the folder stands for all that it gets
+    # one name in the folder is enough to check it
     require_writable(Path(args.folder, 'inputs'))
     cfg = get_config(args, 'test_dataloader')
 

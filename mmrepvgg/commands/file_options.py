@@ -1,4 +1,4 @@
-"""What several commands ask about the files that they write for runtimes."""
+"""The arguments of several commands about the files that they write."""
 
 import argparse
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from .errors import UsageError
 
 
 def add_out(parser: argparse.ArgumentParser, formats: Iterable[Format]) -> None:
-    """The positional OUT, a file in one of these formats. Its ending says which."""
+    """Add the positional OUT, a file in one of these formats. Its ending chooses the format."""
     endings = ', '.join(f'{" or ".join(row.suffixes)} ({row.name})' for row in formats)
     parser.add_argument('out', type=_exported_file, help=f'file to write: {endings}')
 
@@ -26,14 +26,14 @@ def _exported_file(text: str) -> Path:
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """See :func:`mmrepvgg.export_model`, whose arguments these are."""
+    """Add options for arguments that :func:`mmrepvgg.export_model` and :func:`mmrepvgg.quantize_model` share."""
     parser.add_argument(
         '--dynamic-batch',
         action=argparse.BooleanOptionalAction,
         default=True,
         help='take any batch size (default), or with --no-dynamic-batch one only',
     )
-    parser.add_argument('--batch-size', type=positive_int, help='that one batch size (default: 1)')
+    parser.add_argument('--batch-size', type=positive_int, help='the batch size with --no-dynamic-batch (default: 1)')
     parser.add_argument(
         '--with-preprocess',
         action='store_true',
@@ -44,10 +44,10 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def get_file_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of the library.
+    """The values of these options, as arguments of the library.
 
     Raises:
-        UsageError: If they contradict each other.
+        UsageError: If the options contradict each other.
     """
     if args.batch_size is not None and args.dynamic_batch:
         raise UsageError('--batch-size goes with --no-dynamic-batch')
@@ -60,7 +60,7 @@ def add_ema(parser: argparse.ArgumentParser) -> None:
 
 
 def add_comparison(parser: argparse.ArgumentParser, help: str, default: float | None = None) -> None:
-    """On what two forms of a model are compared, and how much they may differ."""
+    """Add options for the images on which two models are compared, and for the tolerance."""
     parser.add_argument(
         '--data', metavar='PATH', help='image or folder of images to compare on (default: seeded noise)'
     )

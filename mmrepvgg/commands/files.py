@@ -1,20 +1,20 @@
-"""Checks of files that need no slow import, so that a wrong name is told at once."""
+"""Checks of files without slow imports, so that errors in names come at once."""
 
 from pathlib import Path
 
 
 def require_file(path: str | Path) -> None:
-    """Refuse what is no file.
+    """Check that a file exists.
 
     Raises:
-        FileNotFoundError: If it is missing, or something else.
+        FileNotFoundError: If it is missing, or is not a file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist' if not Path(path).exists() else f'{path} is not a file')
 
 
 def require_path(path: str | Path | None) -> None:
-    """Refuse a file or folder that is missing. None is no path.
+    """Check that a file or folder exists, if ``path`` is not None.
 
     Raises:
         FileNotFoundError: If it is missing.
@@ -24,7 +24,7 @@ def require_path(path: str | Path | None) -> None:
 
 
 def require_source(source: str | Path, destination: Path) -> None:
-    """Refuse a source that is missing, or that the destination would overwrite.
+    """Check that a source exists, and that the destination does not overwrite it.
 
     Raises:
         FileNotFoundError: If it is missing.

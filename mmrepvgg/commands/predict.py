@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('images', nargs='+', help='images, and folders of images (with their subfolders)')
     parser.add_argument('--topk', type=positive_int, default=5, metavar='K', help='classes to give (default: 5)')
-    parser.add_argument('--batch-size', type=positive_int, default=16, metavar='N', help='default: 16')
+    parser.add_argument('--batch-size', type=positive_int, default=16, metavar='N', help='batch size (default: 16)')
     add_output(parser, '--out', ['.json', '.csv'], 'write the predictions to this file')
     parser.add_argument('--show-dir', metavar='DIR', help='write annotated copies of the images to this folder')
 
 
 def run(args: argparse.Namespace) -> None:
     require_file(args.weights)
-    # a name in the folder stands for all pictures
+    # one name in the folder is enough to check it
     require_writable(args.out, args.show_dir and Path(args.show_dir, 'picture.png'))
     for image in args.images:
         require_path(image)

@@ -1,6 +1,6 @@
 """Quantize a checkpoint to int8.
 
-Calibrated on training images of the config through its test pipeline, and measured on its test images.
+Training images of the config give the ranges of the activations, and its test images the accuracy of the file.
 
 example: mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.onnx
          mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.xml --max-drop 0.5 --eval-samples 5000
@@ -24,13 +24,13 @@ from .files import require_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, train or deploy')
-    parser.add_argument('checkpoint', help='its weights in either form; a train form is switched on the way')
+    parser.add_argument('checkpoint', help='its weights in either form; the train form is switched first')
     add_out(parser, (row for row in FORMATS if row.quantizers))
     parser.add_argument(
         '--granularity',
         choices=GRANULARITIES,
-        help='one scale for each output channel of a weight (default), or one for the whole; quantization-aware '
-        'training has decided that',
+        help='one scale for each output channel of a weight (default), or one for the whole weight; '
+        'quantization-aware training decides it for its models',
     )
     parser.add_argument(
         '--calibration',
@@ -41,24 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--quantizer',
         choices=list_quantizers(),
-        help="whose quantizer makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes either)",
+        help="quantizer that makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes both)",
     )
     parser.add_argument(
         '--clip-scales',
         type=float,
         metavar='FACTOR',
-        help="first limit the scales of the branches' batch norms to so many times their median (4 is a good start): "
-        'per-tensor int8 then survives nearly dead channels; takes a checkpoint in train form',
+        help="first limit the scales of the branches' batch norms to FACTOR times their median (4 is a good start), "
+        'which protects per-tensor int8 from nearly dead channels; needs a checkpoint in train form',
     )
     parser.add_argument(
         '--num-samples', type=positive_int, default=300, help='training images to calibrate on (default: 300)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of their choice (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of their draw (default: 0)')
     parser.add_argument(
         '--max-drop',
         type=float,
         metavar='POINTS',
-        help='keep the worst layers in float32 until the top-1 accuracy is at most so many points below float32',
+        help='keep the worst layers in float32, until top-1 accuracy is at most POINTS below float32',
     )
     parser.add_argument(
         '--eval-samples', type=int, help='test images to measure the accuracy on (default: all; 0: none)'
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data.layout import check_data
 
-    # quantization-aware training has left the ranges that others are calibrated for
+    # a model of quantization-aware training has ranges, and needs no training images
     needed = [] if cfg.model.get('backbone', {}).get('quantization') else ['train_dataloader']
     check_data(cfg, needed if args.eval_samples == 0 else [*needed, 'test_dataloader'])
 

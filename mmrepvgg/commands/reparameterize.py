@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_note(result: Any) -> None:
-    """What to know about the float32 weights of a model that was trained for int8."""
+    """Print a note if the model was trained for int8."""
     if result.was_trained_for_int8:
         print(
-            'note: this is of quantization-aware training, whose unrounded weights may be far less accurate; '
-            'mmrepvgg quantize writes its int8 file from the train-form checkpoint'
+            'note: this checkpoint is of quantization-aware training, so it may be far less accurate in float32 than '
+            'in int8; mmrepvgg quantize writes its int8 file from the train-form checkpoint'
         )

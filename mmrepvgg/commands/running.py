@@ -1,4 +1,4 @@
-"""Running a command: exit status 0 when the work is done, 2 for wrong usage, 1 with one line that says why."""
+"""The run of a command. The exit status is 0 after success, 2 for wrong usage, and 1 for an error in one line."""
 
 import argparse
 import io
@@ -19,9 +19,9 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     """Parse arguments, run a command, and exit.
 
     Args:
-        command: Its module, with ``add_arguments(parser)``, ``run(args)``, and a docstring that is its help.
-        prog: Its name in messages. Default: that of the script.
-        argv: The arguments. Default: those of the script.
+        command: Module with ``add_arguments(parser)``, ``run(args)``, and a docstring, which is the help.
+        prog: Name of the command in messages. Default: name of the script.
+        argv: Arguments of the command. Default: arguments of the script.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,14 +47,14 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
 
 
 def _prepare_process() -> None:
-    # No library may run what a checkpoint says: some versions of mmengine fall back to an unsafe load.
+    # some versions of mmengine would load a checkpoint in an unsafe way, and run code in it
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
-    # names of files need not be in the terminal's encoding
+    # names of files may have characters that the terminal's encoding has not
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
-    # mmcv-lite says at each start what it leaves out, which nothing here needs
+    # mmcv-lite warns at each start about a module that nothing here needs
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
 
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_score(score: Any) -> None:
-    """The plain name of a metric only where it is of all images, so that no script takes a part for the whole."""
+    """Print the score. A metric has its plain name only if all images are scored: scripts rely on that name."""
     print(f'{score.num_listed} images listed, {score.num_scored} scored')
     for k in score.num_correct:
         if score.num_scored == score.num_listed:

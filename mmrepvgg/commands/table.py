@@ -10,10 +10,10 @@ class Command:
     """One command.
 
     Attributes:
-        name: What the user types. Its module has the same name, with underscores.
-        summary: What it does, in one line.
-        function: The library function behind it. Messages of the library name this function.
-        arguments: What the user types next.
+        name: Name that the user types. Its module has the same name, with underscores.
+        summary: Summary in one line.
+        function: Name of the library function behind it, which messages of the library use.
+        arguments: Arguments that the user types next.
     """
 
     name: str
