@@ -1,1 +1,1 @@
-"""What only this repository itself needs: the study behind docs/quantization.md, and the table of models."""
+"""Code that only this repository needs: the study of docs/quantization.md, and the table of models."""

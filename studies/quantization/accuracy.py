@@ -18,12 +18,12 @@ def measure_accuracy(cfg: Config, model: Any, network: Callable[[Tensor], Tensor
 
     Args:
         cfg: The config.
-        model: A classifier, whose data preprocessor normalises.
-        network: What gives the scores for normalised images; None: the classifier itself.
+        model: Classifier, whose data preprocessor normalises the images.
+        network: Function from normalised images to scores. Default: the classifier itself.
     """
     tally = Tally()
     for images, labels in iterate_samples(cfg, 'test', batch_size=64):
         if labels is None:
-            raise ValueError('the test images of the config have no labels, by which accuracy is measured')
+            raise ValueError('the test images of the config have no labels, which accuracy needs')
         tally.add((network or model)(normalise(model, images)), labels)
     return tally.percent

@@ -1,6 +1,6 @@
 """Train RepVGGs in different ways, quantize them, and show what int8 keeps, what decides it, and what helps.
 
-The study of docs/quantization.md. Interrupted, it goes on where it was when it is started again.
+The study of docs/quantization.md. After an interruption the same command continues it.
 
 example: python tools/quantization_study.py --work-dir work_dirs/quantization-study --jobs 2
          python tools/quantization_study.py --config repvgg-a0_8xb32 --data data/imagenet \\
@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with train/<class>/<image> and val/<class>/<image> instead of the config's",
     )
     parser.add_argument(
-        '--work-dir', type=Path, default='work_dirs/quantization-study', help='for the models (default: %(default)s)'
+        '--work-dir',
+        type=Path,
+        default='work_dirs/quantization-study',
+        help='folder for the models (default: %(default)s)',
     )
     add_output(parser, '--out', ['.md'], 'write the tables to this file, too')
     add_choices(parser, '--recipes', RECIPES, None, 'ways to train')
@@ -41,14 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--min-accuracy',
         type=positive_float,
         metavar='PERCENT',
-        help='train a model that stays below this in float32 anew, for half as many epochs more, at most twice',
+        help='train a model below this accuracy in float32 again, with 50%% more epochs, at most twice',
     )
-    parser.add_argument('--max-epochs', type=positive_int, metavar='N', help='cut longer trainings, for a trial')
+    parser.add_argument(
+        '--max-epochs', type=positive_int, metavar='N', help='largest number of epochs of a training, for a trial'
+    )
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    # the work dir gets files: a name in it stands for all of them
+    # one name in the work dir is enough to check it
     require_writable(args.out, args.work_dir / 'log.txt')
     cfg = get_config(args)
     if args.data is not None:

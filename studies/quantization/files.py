@@ -11,8 +11,8 @@ class FileKind:
     """A kind of int8 file.
 
     Attributes:
-        suffix: Its ending, which says for which runtime it is.
-        settings: How it is made.
+        suffix: Ending of the file, which chooses the runtime.
+        settings: Settings of the quantization.
     """
 
     suffix: str
@@ -20,13 +20,13 @@ class FileKind:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the runtime's default quantizer makes it, of the model as it is."""
+        """Whether the runtime's default quantizer makes it, without changes to the model."""
         return self.settings.quantizer is None and self.settings.clip_scales is None
 
 
 PER_TENSOR, PER_CHANNEL = 'ORT t', 'ORT c'
 
-# By the columns' names in the tables.
+# Files by the names of their columns in the tables.
 FILES = {
     PER_TENSOR: FileKind('.onnx', QuantizationSettings('per-tensor')),
     PER_CHANNEL: FileKind('.onnx', QuantizationSettings('per-channel')),
@@ -40,5 +40,5 @@ LEGEND = (
     f"scale per tensor, per channel; clipped: ORT t after the batch norms' scales were limited to {CLIP_SCALES:g} "
     'times their median'
 )
-# Of the files that the analysis predicts, by granularity.
+# Files that the analysis predicts, by granularity.
 PREDICTED = {'per-tensor': PER_TENSOR, 'per-channel': PER_CHANNEL}

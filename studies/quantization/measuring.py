@@ -1,4 +1,4 @@
-"""One trained model of the study in every precision, what the analysis says of it, and what made it so."""
+"""The measurement of one model of the study: its accuracy in every precision, and its analysis."""
 
 import json
 import tempfile
@@ -33,22 +33,22 @@ RESULT = 'measured.json'
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found of one model. Accuracies are top-1 in percent, on all test images.
+    """The measurement of one model. Accuracies are top-1 in percent, on all test images.
 
     Attributes:
-        subject: What it is.
-        epochs: Of its training.
-        fp32: Of the deploy form. Of quantization-aware training not a model to use: its weights are those before
-            rounding, and per-tensor training may move them far from what they are rounded to.
-        simulated: Of the train form as it is trained: with quantizers what training shows, otherwise ``fp32``.
-        bf16: Of the deploy form in PyTorch, bfloat16 throughout.
-        files: Of the int8 files, by the names in :data:`FILES`; of quantization-aware training those of its granularity
-            that need no calibration.
-        fallback: Of the ONNX file, per-tensor, with the layers of ``kept`` in float32, chosen so that at most
-            ``MAX_DROP`` points are lost; None for quantization-aware training, which has ranges of its own.
-        kept: Those layers.
-        predicted: What the analysis expects to be lost, in points, by granularity; empty after training for int8.
-        traits: Candidates for what decides, as :func:`describe_traits` has them; likewise.
+        subject: The model.
+        epochs: Number of epochs of its training.
+        fp32: Accuracy of the deploy form. After quantization-aware training it may be low: the weights are not rounded,
+            and per-tensor training may move them far from their rounded values.
+        simulated: Accuracy of the train form, with the quantizers of quantization-aware training.
+        bf16: Accuracy of the deploy form in PyTorch, all in bfloat16.
+        files: Accuracies of the int8 files, by the names in :data:`FILES`. After quantization-aware training only files
+            of its granularity that need no calibration.
+        fallback: Accuracy of the per-tensor ONNX file that has the layers of ``kept`` in float32, and loses at most
+            ``MAX_DROP`` points. None after quantization-aware training, which has ranges of its own.
+        kept: Names of those layers.
+        predicted: Predicted loss in points, by granularity; empty after quantization-aware training.
+        traits: Traits from :func:`describe_traits`; empty after quantization-aware training.
     """
 
     subject: Subject
@@ -64,11 +64,11 @@ class Measurement:
 
     @property
     def is_trained_for_int8(self) -> bool:
-        """Whether training simulated int8: then the file has the ranges of training, and nothing is predicted."""
+        """Whether training simulated int8. The files then have the ranges of training, and nothing is predicted."""
         return self.fallback is None
 
     def drop(self, file: str) -> float:
-        """Points that int8 loses."""
+        """The loss of an int8 file in points."""
         return self.fp32 - self.files[file]
 
 
@@ -77,9 +77,9 @@ def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Pat
 
     Args:
         cfg: The config with which it was trained.
-        checkpoint: In train form.
-        subject: What it is.
-        folder: Gets ``measured.json`` and ``analysis.png``.
+        checkpoint: The checkpoint in train form.
+        subject: The model.
+        folder: Folder that gets ``measured.json`` and ``analysis.png``.
     """
     path = folder / RESULT
     if not path.exists():
@@ -94,7 +94,7 @@ def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Pat
 
 
 def read_measurement(folder: Path) -> Measurement:
-    """What :func:`measure_subject` found."""
+    """Read the result of :func:`measure_subject`."""
     content = json.loads((folder / RESULT).read_text())
     return Measurement(**content | dict(subject=Subject(**content['subject']), kept=tuple(content['kept'])))
 
@@ -136,10 +136,10 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
 
 
 def describe_traits(analysis: Analysis) -> dict[str, float]:
-    """What might decide whether per-tensor int8 works: for each candidate the worst layer's value.
+    """The traits that may decide whether per-tensor int8 works. Each has the value of the worst layer.
 
-    The last two are no causes but the result split in two: noise over signal of the logits, in dB, with the weights
-    alone in int8 and with the activations alone.
+    The last two are no causes, but parts of the result: noise over signal of the logits in dB, with only the weights in
+    int8 and with only the activations in int8.
     """
     layers = analysis.layers
     norms = [norm for layer in layers for norm in layer.norms]
@@ -156,5 +156,5 @@ def describe_traits(analysis: Analysis) -> dict[str, float]:
 
 
 def _require(accuracy: float | None) -> float:
-    assert accuracy is not None  # measured unless told otherwise
+    assert accuracy is not None  # it is measured by default
     return accuracy

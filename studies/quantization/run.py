@@ -34,23 +34,24 @@ class _Task:
 def run_study(
     base: Config, subjects: Sequence[Subject], work_dir: Path, plan: Plan, *, jobs: int = 1
 ) -> list[Measurement]:
-    """Train and measure ``subjects``. What ``work_dir`` has already is not done again, so a study can be interrupted.
+    """Train and measure models. Results in ``work_dir`` are not made again, so a study can be interrupted.
 
     Args:
         base: The config of a RepVGG with its data.
         subjects: The models.
-        work_dir: Gets a folder for each model, with logs, checkpoint, ``measured.json`` and ``analysis.png``.
-        plan: How long they are trained.
-        jobs: How many models at a time; the cores are shared among them.
+        work_dir: Folder that gets a folder for each model, with logs, checkpoint, ``measured.json`` and
+            ``analysis.png``.
+        plan: The lengths of trainings.
+        jobs: Number of models at a time. They share the cores.
 
     Raises:
-        RuntimeError: If a training or a quantization failed, after all others are done; names the log.
+        RuntimeError: If a training or a quantization failed. All others are done first. The message names the log.
     """
     num_threads = max(1, (os.cpu_count() or 1) // jobs)
     tasks = [_Task(base, subject, work_dir, plan, num_threads) for subject in subjects]
     failures: list[str] = []
     with ThreadPool(jobs) as pool:
-        # first what others start from
+        # models from which others start come first
         for is_late, title in enumerate(('models', 'fine-tuned models')):
             stage = [
                 task
@@ -65,10 +66,10 @@ def run_study(
 
 
 def _run_apart(task: _Task) -> str | None:
-    """In a process of its own: the Runner keeps global state, and threads are set for a process.
+    """Run a task in a process of its own, because the Runner keeps global state, and threads are set for a process.
 
     Returns:
-        What went wrong; None if nothing did.
+        str | None: Reason of a failure; None after success.
     """
     folder = task.work_dir / task.subject.name
     if (folder / RESULT).exists() and is_trained(task.base, task.subject, task.work_dir, task.plan):

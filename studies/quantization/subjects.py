@@ -1,4 +1,4 @@
-"""What the study trains: recipes, kinds of model, seeds. Imports no torch."""
+"""The models of the study: recipes, kinds of model, seeds. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """How models are trained.
+    """A way to train models.
 
     Attributes:
-        title: For tables.
-        lr: The largest learning rate, for the config's batch size.
-        epochs: Of a RepVGG; other kinds may take a multiple.
-        schedule: ``'cosine'`` from the first iteration, or ``'one-cycle'`` with 30% of warm-up.
+        title: Title in tables.
+        lr: Largest learning rate, for the batch size of the config.
+        epochs: Number of epochs of a RepVGG. Other kinds of model may take a multiple of it.
+        schedule: ``'cosine'`` from the first iteration, or ``'one-cycle'`` with a warm-up of 30%.
     """
 
     title: str
@@ -24,14 +24,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is trained.
+    """A kind of model.
 
     Attributes:
-        title: For tables.
+        title: Title in tables.
         settings: Changes to the base config.
-        epochs_factor: Times a recipe's epochs.
-        fine_tuning_epochs: Not 0: it starts from the trained RepVGG of the same recipe and seed, and is trained for so
-            many epochs at a tenth of the learning rate.
+        epochs_factor: Factor for the number of epochs of a recipe.
+        fine_tuning_epochs: Number of epochs of a fine-tuning, at a tenth of the learning rate. It starts from the
+            trained RepVGG of the same recipe and seed. 0 means a training from random weights.
     """
 
     title: str
@@ -76,28 +76,28 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f'{self.recipe}_{self.kind}_{self.seed}'
 
     @property
     def is_fine_tuned(self) -> bool:
-        """Whether it starts from another model."""
+        """Whether its training starts from another model."""
         return KINDS[self.kind].fine_tuning_epochs > 0
 
     @property
     def start(self) -> 'Subject':
-        """What a fine-tuned one starts from."""
+        """The model from which a fine-tuning starts."""
         return Subject(self.recipe, 'repvgg', self.seed)
 
     def count_epochs(self, max_epochs: int | None = None) -> int:
-        """Of its own training, at most ``max_epochs``."""
+        """Count the epochs of its own training, at most ``max_epochs``."""
         kind = KINDS[self.kind]
         epochs = kind.fine_tuning_epochs or round(RECIPES[self.recipe].epochs * kind.epochs_factor)
         return epochs if max_epochs is None else min(epochs, max_epochs)
 
 
 def list_subjects(recipes: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]) -> list[Subject]:
-    """Every combination, those that others start from first; these are added where they are missing."""
+    """List every combination. Models from which others start come first, and are added if they are missing."""
     if any(KINDS[kind].fine_tuning_epochs for kind in kinds):
         kinds = ['repvgg', *(kind for kind in kinds if kind != 'repvgg')]
     subjects = [

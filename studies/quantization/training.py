@@ -26,12 +26,12 @@ RECORD = 'trained.json'
 
 @dataclass(frozen=True)
 class Plan:
-    """How long the models of a study are trained.
+    """The lengths of the trainings of a study.
 
     Attributes:
-        min_accuracy: A model below this, in percent on the test images, is trained anew for half as many epochs more,
-            ``MAX_ATTEMPTS`` times at most. None: the first attempt counts.
-        max_epochs: Cut longer trainings, for a trial.
+        min_accuracy: Accuracy on the test images, in percent. A model below it is trained again with 50% more epochs,
+            up to ``MAX_ATTEMPTS`` times in all. None means that the first attempt counts.
+        max_epochs: Largest number of epochs of a training, for a trial; None for no limit.
     """
 
     min_accuracy: float | None = None
@@ -43,9 +43,9 @@ def train_subject(base: Config, subject: Subject, work_dir: Path, plan: Plan) ->
 
     Args:
         base: The config of a RepVGG with its data.
-        subject: What to train.
-        work_dir: Of the study; the model gets a folder in it.
-        plan: For how long.
+        subject: The model.
+        work_dir: Folder of the study. The model gets a folder in it.
+        plan: The lengths of trainings.
 
     Returns:
         tuple[Config, Path]: The config with which it was trained, and its checkpoint in train form.
@@ -79,7 +79,7 @@ def is_trained(base: Config, subject: Subject, work_dir: Path, plan: Plan) -> bo
 
 
 def _identify(base: Config, subject: Subject, plan: Plan) -> str:
-    """A hash of all that a training follows from."""
+    """A hash of everything that determines a training."""
     parts = [base.pretty_text, str(plan), str(RECIPES[subject.recipe]), str(KINDS[subject.kind]), str(subject)]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
 
@@ -89,7 +89,7 @@ def _is_good(cfg: Config, checkpoint: str, plan: Plan) -> bool:
         return True
     model: Any = build_model(cfg, deploy=False)
     load_weights(model, read_checkpoint(checkpoint))
-    # what training showed: the unrounded weights of quantization-aware training may be worthless
+    # with rounding, because the unrounded weights of quantization-aware training may be useless
     set_fake_quantization(model, enabled=True)
     return measure_accuracy(cfg, model) >= plan.min_accuracy
 
@@ -100,7 +100,7 @@ def _make_config(base: Config, subject: Subject, work_dir: Path, plan: Plan, epo
     cfg.merge_from_dict(dict(kind.settings))
     cfg.randomness = dict(seed=subject.seed)
     cfg.optim_wrapper.optimizer.lr = recipe.lr * (0.1 if subject.is_fine_tuned else 1)
-    # of the recipes alone, not of the config: smoothing narrows the weights, too
+    # without the label smoothing of the config, which makes the weights smaller too
     cfg.model.head.loss = dict(type='CrossEntropyLoss')
     cfg.param_scheduler = _make_scheduler(recipe, epochs, subject.is_fine_tuned)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
