@@ -124,9 +124,13 @@ class Case:
         parts = [RUNTIMES[self.runtime].title, self.layout, self.precision]
         return ', '.join(part for part in parts if part)
 
+    @property
+    def place_title(self) -> str:
+        return f'{self.device}, {self.threads} thread(s), batch {self.batch_size}'
+
     def __str__(self) -> str:
-        parts = [self.arch, NETWORKS[self.network].title, self.mode_title, self.device]
-        return ', '.join([part for part in parts if part] + [f'{self.threads} thread(s), batch {self.batch_size}'])
+        parts = [self.arch, NETWORKS[self.network].title, self.mode_title, self.place_title]
+        return ', '.join(part for part in parts if part)
 
 
 def plan_cases(

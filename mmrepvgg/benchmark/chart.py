@@ -39,8 +39,9 @@ def draw_chart(report: Report, path: str | Path) -> None:
         medians = [speed.median for speed in speeds]
         errors = [[s.median - s.low for s in speeds], [s.high - s.median for s in speeds]]
         positions = range(len(rows))
+        names = [f'{NETWORKS[row.case.network].title}, {row.case.mode_title}' for row in rows]
         ax.barh(positions, medians, xerr=errors, color=[_COLOURS[row.case.network] for row in rows], capsize=2)
-        ax.set_yticks(positions, [_name_bar(row) for row in rows], fontsize=8)
+        ax.set_yticks(positions, names, fontsize=8)
         ax.margins(y=0.01)
         ax.invert_yaxis()
         right = max(speed.high for speed in speeds)
@@ -59,10 +60,5 @@ def draw_chart(report: Report, path: str | Path) -> None:
 
 
 def _name_panel(row: Row) -> str:
-    case = row.case
-    model = f'RepVGG-{case.arch}' if case.arch else NETWORKS[case.network].title
-    return f'{model}, {case.device}, {case.threads} thread(s), batch {case.batch_size}'
-
-
-def _name_bar(row: Row) -> str:
-    return f'{NETWORKS[row.case.network].title}, {row.case.mode_title}'
+    model = f'RepVGG-{row.case.arch}' if row.case.arch else NETWORKS[row.case.network].title
+    return f'{model}, {row.case.place_title}'

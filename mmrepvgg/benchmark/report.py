@@ -71,10 +71,11 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
         if row.speed:
-            groups.setdefault(_name_group(report, row), []).append(row)
+            groups.setdefault(row.case.place_title, []).append(row)
+    size = report.settings['input_size']
     for title, rows in groups.items():
         yield ''
-        yield f'{title}:'
+        yield f'{title}, {size} x {size} pixels:'
         yield ''
         cells = [_format_row(report, row) for row in rows]
         yield format_table((*_NAMES, *_NUMBERS), cells, left=len(_NAMES))
@@ -96,11 +97,6 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         yield f'not timed ({len(rows)}): {error}'
         yield from (f'- {row.case}' for row in rows)
-
-
-def _name_group(report: Report, row: Row) -> str:
-    case, size = row.case, report.settings['input_size']
-    return f'{case.device}, {case.threads} thread(s), batch {case.batch_size}, {size} x {size} pixels'
 
 
 def _format_row(report: Report, row: Row) -> list[str]:
@@ -136,7 +132,7 @@ def _format_ratio(ratio: Ratio) -> list[str]:
     against = NETWORKS[other.network].title
     return [
         case.arch or '',
-        f'{case.mode_title}; {case.device}, {case.threads} thread(s), batch {case.batch_size}',
+        f'{case.mode_title}; {case.place_title}',
         against if other.mode == case.mode else f'{against}, in {other.mode_title}',
         f'{speed.median:.2f}',
         f'{speed.low:.2f} to {speed.high:.2f}',

@@ -170,8 +170,13 @@ _WORDS = {
 
 
 class GraphFormat(Format):
-    """A format that holds the computation, not only the weights."""
+    """A format that holds the computation, not only the weights.
 
+    Attributes:
+        network_precision: Precision of the network that is written, if it is not the precision of the file.
+    """
+
+    network_precision: ClassVar[str | None] = None
     options = frozenset({'dynamic_batch', 'with_preprocess', 'softmax'})
 
     def write(
@@ -185,12 +190,8 @@ class GraphFormat(Format):
     ) -> None:
         from .network import make_example, wrap_network
 
-        network = wrap_network(model, metadata, self.find_precision_inside(metadata))
+        network = wrap_network(model, metadata, self.network_precision or metadata.precision)
         self.write_graph(network, path, make_example(metadata), metadata, opset)
-
-    def find_precision_inside(self, metadata: 'ExportMetadata') -> str:
-        """The precision of the network that is given to :meth:`write_graph`."""
-        return metadata.precision
 
     @abstractmethod
     def write_graph(

@@ -30,13 +30,11 @@ class OpenvinoFormat(GraphFormat):
     runtime = 'openvino'
     runtime_title = 'OpenVINO'
     computes = ('fp32', 'bf16')
+    network_precision = 'fp32'  # OpenVINO itself changes the weights to fp16, and computes in bf16
     quantizers = (NncfQuantizer(), OnnxRuntimeForOpenvino())
 
     def list_files(self, path: Path) -> tuple[Path, ...]:
         return path, path.with_suffix('.bin')
-
-    def find_precision_inside(self, metadata: 'ExportMetadata') -> str:
-        return 'fp32'
 
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
