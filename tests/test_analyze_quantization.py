@@ -294,13 +294,13 @@ class TestAnalysis:
     def test_a_config_without_test_data(self, workspace):
         cfg = make_config(workspace, PLAIN)
         cfg.test_dataloader = None
-        with pytest.raises(ValueError, match='the config must have a test_dataloader: its data set is needed here'):
+        with pytest.raises(ValueError, match='the config must have a test_dataloader, which gives the images'):
             analyze(cfg, workspace / 'good.pth', split='train')
 
     def test_a_config_without_data(self, workspace):
         cfg = make_config(workspace, PLAIN)
         cfg.train_dataloader = None
-        with pytest.raises(ValueError, match='the config must have a train_dataloader: its data set is needed here'):
+        with pytest.raises(ValueError, match='the config must have a train_dataloader, which gives the images'):
             analyze(cfg, workspace / 'good.pth')
 
     def test_another_model(self, workspace):

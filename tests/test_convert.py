@@ -267,3 +267,21 @@ def test_a_safetensors_file_has_the_mode_of_any_new_file(official, tmp_path):
     torch.save(official, tmp_path / 'source.pth')
     convert_checkpoint(tmp_path / 'source.pth', tmp_path / 'ours.safetensors')
     assert (tmp_path / 'ours.safetensors').stat().st_mode == (tmp_path / 'source.pth').stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ('keys', 'title'),
+    [
+        (
+            ['backbone.stem.rbr_dense.conv.weight', 'backbone.ERBlock_2.0.rbr_dense.conv.weight'],
+            "YOLOv6's EfficientRep",
+        ),
+        (['stage0.conv.weight', 'stage1.0.bn.weight', 'linear.weight'], "RepOpt-VGG's target network"),
+        (['stage0.conv.weight', 'stage1.0.scale_identity.weight'], r"RepOpt-VGG's network .* \(CSLA\)"),
+    ],
+)
+def test_files_that_are_known_and_not_supported_are_named(keys, title, tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save({key: torch.zeros(3) for key in keys}, path)
+    with pytest.raises(CheckpointError, match=rf'the weights are of {title}.*not supported here'):
+        read_translated(path)

@@ -240,4 +240,10 @@ SYSTEMS: dict[str, System] = {
     'paddleclas': _PADDLECLAS,
     'qarepvgg': _QAREPVGG,
 }
+# Networks of the same family that no arch here computes: what a key of theirs has in it, and what they are.
+UNSERVED = {
+    r'\bERBlock_\d': "YOLOv6's EfficientRep, a detector's backbone with other widths and blocks",
+    r'\bscale_(conv|1x1|identity)\b': "RepOpt-VGG's network for the search of its scales (CSLA)",
+    r'^stage\d(\.\d+)?\.(conv|bn)\.': "RepOpt-VGG's target network, plain blocks that were trained without branches",
+}
 TARGETS = ('mmrepvgg', 'official', 'timm')

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .keymaps import BLOCK_MODULES, OTHER_MODULES, SYSTEMS, DropRule, Place, System
+from .keymaps import BLOCK_MODULES, OTHER_MODULES, SYSTEMS, UNSERVED, DropRule, Place, System
 from .reading import AVERAGING_COUNTERS, CheckpointError, list_keys
 
 NOT_A_TENSOR = 'no tensor'
@@ -89,6 +89,9 @@ def recognise(keys: Iterable[str], file_format: str) -> Recognition:
     keys = list(keys)
     known = {name: _select_known(keys, system) for name, system in SYSTEMS.items()}
     best = max(map(len, known.values()))
+    for pattern, title in UNSERVED.items():
+        if found := [key for key in keys if re.search(pattern, key)]:
+            raise CheckpointError(f'the weights are of {title} (they have {found[0]}), which is not supported here')
     if best == 0:
         raise CheckpointError(
             f'no system is known with such keys: {list_keys(keys)}; expected the weights of a RepVGG from one of '
