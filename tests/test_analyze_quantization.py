@@ -2,14 +2,13 @@
 
 import copy
 import json
-import os
 from dataclasses import asdict, replace
 
 import cv2
 import pytest
 import torch
 from int8_source import METADATA, write_float
-from tool_runs import CONFIGS, ROOT, fail, run_tool, succeed
+from tool_runs import CONFIGS, fail_here, run_tool, succeed
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrepvgg import load_config, reparameterize
@@ -46,11 +45,11 @@ BAD_BLOCK, BAD_CHANNEL = 'backbone.stage_3.1', 5
 
 
 @pytest.fixture(scope='module')
-def workspace(digits, tmp_path_factory):
+def workspace(digit_images, tmp_path_factory):
     """data/digits, and a config and two checkpoints whose heads fit the digits: good.pth and bad.pth."""
     folder = tmp_path_factory.mktemp('analysis')
     torch.manual_seed(0)
-    (folder / 'data').symlink_to(digits / 'data')
+    (folder / 'data').symlink_to(digit_images.parent)
     cfg = make_config(folder, PLAIN)
     cfg.dump(folder / 'config.py')
     model = fit(cfg, build_model(cfg, deploy=False))
@@ -347,10 +346,8 @@ class TestTool:
             (['--plot', 'a.svg'], "must end in .png, got 'a.svg'"),
         ],
     )
-    def test_wrong_usage_is_told_before_torch_is_imported(self, workspace, options, message, tmp_path):
-        (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = None\n")
-        path = f'{tmp_path}{os.pathsep}{ROOT}'
-        done = run_tool('analyze_quantization', 'config.py', 'bad.pth', *options, cwd=workspace, PYTHONPATH=path)
+    def test_wrong_usage_is_told_before_torch_is_imported(self, workspace, options, message):
+        done = run_tool('analyze_quantization', 'config.py', 'bad.pth', *options, cwd=workspace, without=['torch'])
         assert done.returncode == 2
         assert message in done.stderr
 
@@ -372,5 +369,5 @@ class TestTool:
     def test_an_error_is_one_line_and_writes_nothing(self, workspace, args, message):
         kept = workspace / 'kept.json'
         kept.write_text('before')
-        assert message in fail('analyze_quantization', *args, '--out', 'kept.json', cwd=workspace)
+        assert message in fail_here('analyze', *args, '--out', 'kept.json', cwd=workspace)
         assert kept.read_text() == 'before'

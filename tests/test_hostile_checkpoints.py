@@ -8,8 +8,6 @@ import io
 import pickle
 import pickletools
 import resource
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from numpy._core.multiarray import _reconstruct, scalar
+from tool_runs import run_python
 
 from mmrepvgg.checkpoints.convert import convert_checkpoint, read_translated
 from mmrepvgg.checkpoints.mindspore import read_mindspore
@@ -355,6 +354,6 @@ def test_only_plain_meta_is_carried_on(tmp_path):
 
 
 def test_mutated_pickles_end_in_success_or_in_the_readers_error(tmp_path):
-    done = subprocess.run([sys.executable, FUZZER, tmp_path], capture_output=True, text=True, timeout=120, check=False)
+    done = run_python(FUZZER, tmp_path)
     last = (tmp_path / 'last').read_text() if (tmp_path / 'last').exists() else 'none'
     assert done.returncode == 0, f'mutation {last}: {done.stderr[-2000:]}'

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from int8_source import CONVS, LAYERS, NUM_TEST, NUM_TRAIN, make_config, spoil
-from tool_runs import CONFIGS, ROOT, fail, run_tool, succeed
+from tool_runs import CONFIGS, ROOT, fail_here, run_tool, succeed
 
 from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.data.samples import iterate_samples
@@ -216,10 +216,6 @@ def test_what_can_not_be_written_is_told_first(source, tmp_path):
 
 
 class TestTool:
-    def run_without(self, module, *args, cwd):
-        (cwd / 'sitecustomize.py').write_text(f"import sys\nsys.modules['torch'] = sys.modules['{module}'] = None\n")
-        return run_tool('quantize', DIGITS, *args, cwd=cwd, PYTHONPATH=f'{cwd}{os.pathsep}{ROOT}')
-
     @pytest.mark.parametrize(
         ('args', 'message'),
         [
@@ -230,12 +226,12 @@ class TestTool:
         ],
     )
     def test_wrong_usage_is_told_before_torch_is_imported(self, args, message, tmp_path):
-        done = self.run_without('torch', 'none.pth', *args, cwd=tmp_path)
+        done = run_tool('quantize', DIGITS, 'none.pth', *args, cwd=tmp_path, without=['torch'])
         assert (done.returncode, done.stdout) == (2, '')
         assert message in done.stderr
 
     def test_a_missing_package_is_told_before_anything_slow(self, source, tmp_path):
-        done = self.run_without('nncf', source[1], 'net.xml', cwd=tmp_path)
+        done = run_tool('quantize', DIGITS, source[1], 'net.xml', cwd=tmp_path, without=['torch', 'nncf'])
         assert done.returncode == 1
         assert done.stderr == (
             'quantize.py: error: int8 OpenVINO files need nncf, not installed here: '
@@ -272,7 +268,7 @@ class TestTool:
         cfg, checkpoint = spoilt['all']
         cfg.dump(tmp_path / 'config.py')
         options = ['--granularity', 'per-tensor', '--max-drop', '0']
-        message = fail('quantize', 'config.py', checkpoint, 'net.onnx', *options, cwd=tmp_path)
+        message = fail_here('quantize', 'config.py', checkpoint, 'net.onnx', *options, cwd=tmp_path)
         assert 'int8 can not keep the top-1 accuracy within 0 points of float32' in message
         assert 'Allow a larger --max-drop, try --granularity per-channel or another --calibration' in message
         assert not (tmp_path / 'net.onnx').exists()

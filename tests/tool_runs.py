@@ -37,7 +37,7 @@ def run_python(*args: object, cwd: Path = ROOT, **env: str) -> subprocess.Comple
     """Run Python, with the package of this tree."""
     command = [sys.executable, *map(str, args)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **env}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
     # the onedl forks of the stack say this on stdout when they are imported
     done.stdout = done.stdout.removeprefix('Could not import OneDL\n')
     return done
