@@ -244,6 +244,6 @@ SYSTEMS: dict[str, System] = {
 UNSERVED = {
     r'\bERBlock_\d': "YOLOv6's EfficientRep, a detector's backbone with other widths and blocks",
     r'\bscale_(conv|1x1|identity)\b': "RepOpt-VGG's network for the search of its scales (CSLA)",
-    r'^stage\d(\.\d+)?\.(conv|bn)\.': "RepOpt-VGG's target network, plain blocks that were trained without branches",
+    r'^stage\d(\.\d+)?\.conv\.': "RepOpt-VGG's target network, plain blocks that were trained without branches",
 }
 TARGETS = ('mmrepvgg', 'official', 'timm')
