@@ -14,16 +14,16 @@ INPUT_QUANTIZER = 'input_quantizer'  # of quantization-aware training, in train 
 # A block without the first module of a row refuses a state dict that has keys of any module of this row.
 _REFUSALS = {
     (DEPLOY_NORM,): (
-        'has inserted batch norms (it has {}), but the model has none; fold them with `reparameterize_checkpoint` and '
-        'the config that inserts them'
+        'has inserted batch norms (it has {}), but the model has none; take the config that inserts them, and fold '
+        'them with `reparameterize_checkpoint`'
     ),
     TRAIN_BRANCHES: (
         'is in train form (it has {}), but the model is in deploy form; convert the checkpoint with '
-        '`reparameterize_checkpoint` and the train config'
+        '`reparameterize_checkpoint`'
     ),
     (DEPLOY_BRANCH,): (
         'is in deploy form (it has {}), but the model is in train form; use the deploy config (deploy=True), or load '
-        'the train-form checkpoint from which `reparameterize_checkpoint` made it'
+        'the train-form checkpoint from which it was made'
     ),
     (SUM_NORM,): (
         'has QARepVGG blocks (it has {}), but the model has RepVGG blocks; use a qarepvgg config '
