@@ -22,6 +22,7 @@ _PUBLIC = {
     'reparameterize': 'reparam.switch',
     'reparameterize_checkpoint': 'reparam.checkpoint',
     'compare_forms': 'reparam.comparison',
+    'equalize': 'equalization.equalize',
     'convert_checkpoint': 'checkpoints.convert',
     'clip_norm_scales': 'models.norm_scales',
     # training and testing
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .engine.quantization import QuantizationAwareHook as QuantizationAwareHook
     from .engine.testing import evaluate as evaluate
     from .engine.training import train as train
+    from .equalization.equalize import equalize as equalize
     from .handoff.preprocessed import write_inputs as write_inputs
     from .handoff.scoring import score_outputs as score_outputs
     from .models.backbone import RepVGG as RepVGG

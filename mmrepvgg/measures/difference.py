@@ -1,7 +1,9 @@
 """The difference between the outputs of two models."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -37,3 +39,12 @@ class Difference:
     def exceeds(self, tolerance: float) -> bool:
         """Whether the relative difference is above ``tolerance``, or NaN."""
         return not self.relative <= tolerance
+
+
+def join_outputs(outputs: Any) -> Tensor:
+    """Outputs ``(N, ...)`` of a model, also nested in lists and dicts, as one ``(N, numbers)``."""
+    if isinstance(outputs, Tensor):
+        return outputs.flatten(1)
+    return torch.cat(
+        [join_outputs(output) for output in (outputs.values() if isinstance(outputs, dict) else outputs)], 1
+    )

@@ -11,6 +11,12 @@ DEPLOY_BRANCH = 'branch_reparam'
 DEPLOY_NORM = 'deploy_norm'  # inserted behind the convolution of the deploy form
 INPUT_QUANTIZER = 'input_quantizer'  # of quantization-aware training, in train form
 
+
+def name_layer(path: str) -> str:
+    """The name of a layer by its path: the convolution of a block in deploy form has the name of the block."""
+    return path.removesuffix(f'.{DEPLOY_BRANCH}')
+
+
 # A block without the first module of a row refuses a state dict that has keys of any module of this row.
 _REFUSALS = {
     (DEPLOY_NORM,): (

@@ -16,7 +16,7 @@ from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_c
 from ..checkpoints.writing import replacing, require_writable
 from ..data.images import iterate_images
 from ..data.noise import make_noise
-from ..measures.difference import Difference
+from ..measures.difference import Difference, join_outputs
 from ..models.blocks import RepVGGBlock
 from ..models.building import build_model
 from ..models.complexity import count_params
@@ -152,7 +152,7 @@ def measure_difference(expected: nn.Module, actual: nn.Module, inputs: Iterable[
     """Compare the outputs of two models, of whatever nested tensors they are."""
     difference = Difference()
     for batch in inputs:
-        difference.add(_join(expected(batch)), _join(actual(batch)))
+        difference.add(join_outputs(expected(batch)), join_outputs(actual(batch)))
     return difference
 
 
@@ -181,10 +181,3 @@ def _make_inputs(cfg: Config, model: Any, data: str | Path | None) -> Iterator[T
         return iterate_images(Path(data), cfg, model.data_preprocessor)
     stem = next(module for module in model.modules() if isinstance(module, RepVGGBlock))
     return iter([make_noise(stem.in_channels)])
-
-
-def _join(outputs: Any) -> Tensor:
-    """Outputs ``(N, ...)``, also nested in lists, as one ``(N, numbers)``."""
-    if isinstance(outputs, Tensor):
-        return outputs.flatten(1)
-    return torch.cat([_join(output) for output in outputs], 1)

@@ -162,7 +162,7 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
         for tensor in node.input:
             consumers.setdefault(tensor, []).append(node)
     owners = {
-        node.name: name_layer(node.input[1])
+        node.name: find_layer(node.input[1])
         for node in graph.node
         if node.op_type in _LAYERS and node.input[1] in weights
     }
@@ -178,9 +178,8 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
     return nodes
 
 
-def name_layer(weight: str) -> str:
-    """The name of a layer, from the name of its weight in a file. A block's convolution has the block's name."""
-    from ..models.forms import DEPLOY_BRANCH
+def find_layer(weight: str) -> str:
+    """The name of the layer that has a weight, by the name of the weight in a file."""
+    from ..models.forms import name_layer
 
-    name = weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight')
-    return name.removesuffix(f'.{DEPLOY_BRANCH}')
+    return name_layer(weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight'))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .format import Int8Model, Quantizer
 from .onnx import ONNX
-from .onnx_int8 import OnnxRuntimeQuantizer, name_layer
+from .onnx_int8 import OnnxRuntimeQuantizer, find_layer
 from .openvino_core import compiling_by_one_core, get_core, import_openvino, save_model
 from .quiet import quiet
 
@@ -131,7 +131,7 @@ def _iterate_layers(model: Any) -> Iterator[tuple[str, Any]]:
     for op in model.get_ordered_ops():
         if op.get_type_name() in _LAYERS:
             # '__module.model.head.fc/aten::linear/MatMul'
-            yield name_layer(op.get_friendly_name().removeprefix('__module.').split('/')[0]), op
+            yield find_layer(op.get_friendly_name().removeprefix('__module.').split('/')[0]), op
 
 
 def _has_int8_weight(op: Any) -> bool:

@@ -9,7 +9,7 @@ from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
 from ...models.blocks import RepVGGBlock
-from ...models.forms import DEPLOY_BRANCH
+from ...models.forms import name_layer
 from ...models.heads import AuxiliaryClsHead
 from ...models.squeeze_excite import SELayer
 
@@ -32,9 +32,7 @@ class Point:
 def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     """The convolutions and linear layers by name. A block's own convolution has the block's name."""
     return {
-        name.removesuffix(f'.{DEPLOY_BRANCH}'): module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        name_layer(name): module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
     }
 
 

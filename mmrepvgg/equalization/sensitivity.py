@@ -1,0 +1,106 @@
+"""What the weights and inputs of layers do to the output of a network, measured on images."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..measures.difference import join_outputs
+from ..progress import track
+from .channels import Channels
+from .scales import Sensitivity, reduce_taps
+
+# Number of images of which gradients are taken: a backward pass each.
+NUM_GRADIENTS = 32
+
+
+def describe_weights(channels: Channels) -> list[Sensitivity]:
+    """The sensitivities without images: an error counts the same in every weight.
+
+    Batch norms have made the channels of a fused model similar in size, so this says nearly as much as gradients do. It
+    says less of a model that was rescaled before.
+    """
+    largest = [reduce_taps(layer.module.weight, layer.groups).amax(-1) for layer in channels.layers]
+    return [Sensitivity(values, torch.ones_like(values)) for values in largest]
+
+
+def measure_sensitivities(model: nn.Module, channels: Channels, batches: Iterable[Tensor]) -> list[Sensitivity]:
+    """The sensitivities by the squared gradients of the outputs, and the ranges of the inputs.
+
+    Args:
+        model: Network in eval mode. Its parameters have gradients only in here.
+        channels: Its layers.
+        batches: Inputs ``(N, C, H, W)``. Ranges are taken from all of them, gradients from the first
+            ``NUM_GRADIENTS`` images.
+
+    Raises:
+        ValueError: If there is no image, or a value is not finite.
+    """
+    ranges: dict[nn.Module, Tensor] = {}
+
+    def observe(layer: nn.Module, x: Tensor) -> None:
+        largest = x.detach().abs().transpose(0, 1).flatten(1).amax(1).double()
+        ranges[layer] = largest.maximum(ranges[layer]) if layer in ranges else largest
+
+    few: list[Tensor] = []
+    with torch.no_grad(), _watching(channels, observe):
+        for batch in batches:
+            model(batch)
+            few += batch[: NUM_GRADIENTS - len(few)].split(1)
+    if not few:
+        raise ValueError('there must be at least one image to equalize by')
+    if not all(values.isfinite().all() for values in ranges.values()):
+        raise ValueError('the activations of the model are not finite; its training has diverged')
+    sensitivities = describe_weights(channels)
+    for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
+        sensitivity.weights.zero_()
+        if layer.source is not None:
+            sensitivity.ranges = ranges[layer.module].reshape(layer.groups, -1)
+            sensitivity.inputs = torch.zeros_like(sensitivity.ranges)
+    generator = torch.Generator().manual_seed(0)
+    for image in track(few, 'measuring gradients'):
+        _add_gradients(model, channels, sensitivities, image, generator)
+    return sensitivities
+
+
+def _add_gradients(
+    model: nn.Module, channels: Channels, sensitivities: list[Sensitivity], image: Tensor, generator: torch.Generator
+) -> None:
+    """Add the squared gradients of a random projection of the outputs for one image."""
+    inputs: dict[nn.Module, Tensor] = {}
+    weights = [layer.module.weight.requires_grad_() for layer in channels.layers]
+    try:
+        with torch.enable_grad(), _watching(channels, inputs.__setitem__):
+            outputs = join_outputs(model(image))
+            projection = (outputs * torch.randn(outputs.shape, generator=generator).to(outputs)).sum()
+        sources = [inputs[layer.module] for layer in channels.layers if layer.source is not None]
+        gradients = iter(torch.autograd.grad(projection, [*weights, *sources], allow_unused=True))
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+    for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
+        gradient = next(gradients)
+        if gradient is not None:
+            sensitivity.weights += reduce_taps(gradient, layer.groups).square().sum(-1)
+    for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
+        if sensitivity.inputs is not None:
+            gradient = next(gradients)
+            if gradient is not None:
+                power = gradient.double().square().transpose(0, 1).flatten(1).sum(1)
+                sensitivity.inputs += power.reshape(layer.groups, -1)
+
+
+@contextmanager
+def _watching(channels: Channels, function: Any) -> Iterator[None]:
+    """Call a function with each layer and its input."""
+    handles = [
+        layer.module.register_forward_pre_hook(lambda module, args: function(module, args[0]))
+        for layer in channels.layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
