@@ -12,16 +12,20 @@ import torch
 from matplotlib.figure import Figure
 from tool_runs import run_command, run_tool, succeed
 
+from mmrepvgg.benchmark import exported as exported_module
 from mmrepvgg.benchmark import run as run_module
 from mmrepvgg.benchmark.cases import RUNTIMES, Case, plan_cases
 from mmrepvgg.benchmark.chart import draw_chart
 from mmrepvgg.benchmark.gemm import prepare_gemms
+from mmrepvgg.benchmark.int8_stacks import prepare_int8_stacks
 from mmrepvgg.benchmark.networks import build_network, build_reference, make_inputs
 from mmrepvgg.benchmark.report import format_report, write_json
 from mmrepvgg.benchmark.results import Limit, Report, Row, compute_ratios
 from mmrepvgg.benchmark.run import TOLERANCES, run_benchmark
 from mmrepvgg.benchmark.runners import prepare
 from mmrepvgg.measures.timing import Spread
+from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.openvino_core import get_core
 
 SIZE = 32
 
@@ -37,6 +41,7 @@ def _small_products():
     """Matrices that are multiplied at once: no time is asserted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, 'prepare_gemms', partial(prepare_gemms, max_size=256))
+        patch.setattr(run_module, 'prepare_int8_stacks', partial(prepare_int8_stacks, max_width=16))
         yield
 
 
@@ -171,9 +176,80 @@ class TestSubjects:
             prepare(make_case(runtime=runtime, layout=None, precision=precision), model, inputs)
 
     def test_gemms_multiply_matrices_of_the_size_they_say(self):
-        for gemm in prepare_gemms('cpu', 'fp32', max_size=256):
-            assert gemm.run().numel() == gemm.size**2 == 256**2
-            assert gemm.flops == 2 * 256**3
+        for gemm, method in zip(prepare_gemms('cpu', 'fp32', max_size=256), ('mm', 'conv1x1'), strict=True):
+            assert gemm.run().numel() == 256**2
+            assert gemm.macs == 256**3
+            assert gemm.title == f'{method} of 256 x 256 matrices in PyTorch'
+
+
+INT8_RUNTIMES = ('onnxruntime', 'openvino')
+
+
+def list_precisions(file):
+    """The precision in which the runtime itself says that it computes each convolution of a file."""
+    if file.suffix == '.xml':
+        compiled = get_core().compile_model(file, 'CPU')
+        infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+        return [str(info['runtimePrecision'].value) for info in infos if info['layerType'].value == 'Convolution']
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(file.with_suffix('.optimized'))
+    onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+    names = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    return ['u8' if name.startswith('QLinear') else 'f32' for name in names if name.endswith('Conv')]
+
+
+@pytest.fixture(scope='module')
+def int8_report():
+    for runtime in INT8_RUNTIMES:
+        pytest.importorskip(runtime)
+    cases = plan_cases(['A0'], ['deploy'], INT8_RUNTIMES, precisions=['int8'], batch_sizes=[2])
+    return run_benchmark(cases, SIZE, repeats=2, warm_up=0)
+
+
+class TestInt8Limit:
+    @pytest.mark.parametrize('runtime', INT8_RUNTIMES)
+    def test_every_convolution_of_a_stack_is_int8(self, runtime, monkeypatch):
+        pytest.importorskip(runtime)
+        found = []
+
+        def load(path, **kwargs):
+            found.append(list_precisions(path))
+            return load_exported(path, **kwargs)
+
+        monkeypatch.setattr(exported_module, 'load_exported', load)
+        for product, kernel in zip(prepare_int8_stacks(runtime, 2, max_width=16), (1, 3), strict=True):
+            assert found.pop() == ['u8'] * 8
+            assert product.run().shape == (8, 1)
+            # and a linear layer of one class behind the pooling
+            assert product.macs == 8 * (8 * 14**2 * 16**2 * kernel**2 + 16)
+            assert (product.device, product.precision) == ('cpu', 'int8')
+
+    def test_a_row_has_a_share_of_the_fastest_stack_of_all_runtimes(self, int8_report):
+        fastest = max(limit.gflops for limit in int8_report.limits)
+        assert fastest > 0
+        for row in int8_report.rows:
+            assert int8_report.find_share(row) == pytest.approx(row.gflops / fastest)
+
+    def test_both_stacks_of_each_runtime_are_in_the_report(self, int8_report, tmp_path):
+        titles = [
+            f'8 {kernel} convolutions of 16 channels, 4 images of 14 x 14, in {RUNTIMES[runtime].title}'
+            for runtime in INT8_RUNTIMES
+            for kernel in ('1x1', '3x3')
+        ]
+        text = format_report(int8_report, 'the command')
+        lines = re.findall(r'^- cpu int8, 1 thread\(s\), beside batch 2: \d+ GOP/s \((.*)\)$', text, re.MULTILINE)
+        assert lines == titles
+        rows = [line.split('|') for line in text.splitlines() if line.startswith('| A0')]
+        assert [row[-3].strip() for row in rows] == [f'{int8_report.find_share(row):.2f}' for row in int8_report.rows]
+        write_json(int8_report, 'the command', tmp_path / 'out.json')
+        content = json.loads((tmp_path / 'out.json').read_text())
+        assert [(limit['precision'], limit['title']) for limit in content['limits']] == [('int8', t) for t in titles]
+        assert [row['share_of_limit'] for row in content['rows']] == [
+            int8_report.find_share(row) for row in int8_report.rows
+        ]
 
 
 @pytest.fixture(scope='module')
@@ -237,8 +313,8 @@ def make_report(*rows, limits=()):
 class TestResults:
     def test_speed_flops_and_share_of_the_faster_product(self):
         row = Row(make_case(batch_size=4), macs=10**9, seconds=(0.5, None, 0.5))
-        limits = tuple(Limit('cpu', 'fp32', 1, 4, 'mm', 1000, (t,)) for t in (0.1, 0.05))
-        elsewhere = Limit('cpu', 'bf16', 1, 4, 'mm', 1000, (1e-3,))
+        limits = tuple(Limit('cpu', 'fp32', 1, 4, 'mm', 10**9, (t,)) for t in (0.1, 0.05))
+        elsewhere = Limit('cpu', 'bf16', 1, 4, 'mm', 10**9, (1e-3,))
         report = make_report(row, limits=(*limits, elsewhere))
         assert row.speed == Spread(8, 8, 8)
         assert row.gflops == pytest.approx(16)

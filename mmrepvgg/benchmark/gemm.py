@@ -1,14 +1,14 @@
-"""The limit of the machine: the speed at which it multiplies two large matrices."""
+"""The limit of the machine in floating point: the speed at which PyTorch multiplies two large matrices."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..runtimes.network import DTYPES
+from .product import Product
 from .runners import synchronise
 
 # Largest number of rows of a matrix, and largest duration of a product in seconds.
@@ -16,48 +16,30 @@ _MAX_SIZE = 8192
 _MAX_SECONDS = 0.25
 
 
-@dataclass(frozen=True)
-class Gemm:
-    """One way to multiply two square matrices.
-
-    Attributes:
-        device: ``'cpu'`` or ``'cuda'``.
-        precision: Key of ``DTYPES``.
-        method: ``'mm'`` for the BLAS library, or ``'conv1x1'`` for the convolution library, which is another one on
-            CPUs.
-        size: Number of rows and columns of each matrix.
-        run: Function that computes the product once.
-    """
-
-    device: str
-    precision: str
-    method: str
-    size: int
-    run: Callable[[], object]
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.size**3
-
-
-def prepare_gemms(device: str, precision: str, max_size: int = _MAX_SIZE) -> list[Gemm]:
+def prepare_gemms(device: str, precision: str, max_size: int = _MAX_SIZE) -> list[Product]:
     """Prepare every method, with the largest matrices that it multiplies within a quarter of a second.
 
-    The fastest method is the limit. Each precision can have another fastest method.
+    The methods are ``'mm'``, by the BLAS library, and ``'conv1x1'``, by the convolution library, which is another one
+    on CPUs. The fastest method is the limit. Each precision can have another fastest method.
+
+    Args:
+        device: ``'cpu'`` or ``'cuda'``.
+        precision: Key of ``DTYPES``.
+        max_size: Largest number of rows of a matrix.
     """
     return [_find_size(device, precision, method, max_size) for method in _METHODS]
 
 
-def _find_size(device: str, precision: str, method: str, max_size: int) -> Gemm:
+def _find_size(device: str, precision: str, method: str, max_size: int) -> Product:
     size = 256
     while True:
-        gemm = Gemm(device, precision, method, size, _METHODS[method](device, precision, size))
-        gemm.run()
+        run = _METHODS[method](device, precision, size)
+        run()
         start = time.perf_counter()
-        gemm.run()
+        run()
         # twice the size takes about eight times as long
         if size >= max_size or 8 * (time.perf_counter() - start) > _MAX_SECONDS:
-            return gemm
+            return Product(device, precision, f'{method} of {size} x {size} matrices in PyTorch', size**3, run)
         size *= 2
 
 

@@ -123,8 +123,8 @@ def _format_speed(images_per_second: float) -> str:
 
 def _format_limit(limit: Limit) -> str:
     beside = f'{limit.threads} thread(s), beside batch {limit.batch_size}'
-    product = f'{limit.method} of {limit.size} x {limit.size} matrices'
-    return f'{limit.device} {limit.precision}, {beside}: {limit.gflops:.0f} GFLOP/s ({product})'
+    unit = 'GOP/s' if limit.precision == 'int8' else 'GFLOP/s'
+    return f'{limit.device} {limit.precision}, {beside}: {limit.gflops:.0f} {unit} ({limit.title})'
 
 
 def _format_ratio(ratio: Ratio) -> list[str]:

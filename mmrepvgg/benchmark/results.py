@@ -44,7 +44,7 @@ class Row:
 
     @property
     def gflops(self) -> float | None:
-        """GFLOP/s at the median time. A multiply-add counts as two."""
+        """GFLOP/s at the median time, in int8 GOP/s. A multiply-add counts as two."""
         return None if self.speed is None or self.macs is None else 2e-9 * self.macs * self.speed.median
 
 
@@ -54,7 +54,7 @@ class Limit:
 
     Attributes:
         device, precision, threads, batch_size: Fields of the cases beside which it was measured.
-        method, size: Method and size of the product (:class:`mmrepvgg.benchmark.gemm.Gemm`).
+        title, macs: Fields of the :class:`mmrepvgg.benchmark.product.Product` that was timed.
         seconds: Duration of the product in each round, in seconds.
     """
 
@@ -62,14 +62,14 @@ class Limit:
     precision: str
     threads: int
     batch_size: int
-    method: str
-    size: int
+    title: str
+    macs: int
     seconds: tuple[float | None, ...]
 
     @property
     def gflops(self) -> float:
-        """GFLOP/s at the median time; 0 if no time was measured."""
-        return 2e-9 * self.size**3 / summarise(self.seconds).median if any(self.seconds) else 0.0
+        """GFLOP/s at the median time, in int8 GOP/s; 0 if no time was measured."""
+        return 2e-9 * self.macs / summarise(self.seconds).median if any(self.seconds) else 0.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Report:
     versions: dict[str, str]
 
     def find_limit(self, case: Case) -> float:
-        """Find the GFLOP/s of the fastest matrix product in the precision of ``case``; 0 if there is none."""
+        """Find the GFLOP/s of the fastest product in the precision of ``case``; 0 if there is none."""
         key = (case.device, case.precision, case.threads, case.batch_size)
         beside = [
             limit.gflops

@@ -15,9 +15,11 @@ from ..measures.timing import time_interleaved
 from ..models.complexity import count_macs
 from ..runtimes.network import DTYPES
 from .cases import Case
-from .gemm import Gemm, prepare_gemms
+from .gemm import prepare_gemms
+from .int8_stacks import prepare_int8_stacks
 from .machine import describe_machine, describe_versions
 from .networks import build_network, build_reference, make_inputs
+from .product import Product
 from .results import Limit, Report, Row
 from .runners import Runner, prepare, require_device
 
@@ -117,28 +119,44 @@ def _time_group(
             runners.append((case, runner))
         except Exception as error:
             rows[case] = Row(case, error=_describe(error))
-    gemms: list[Gemm] = []
-    for device, precision in dict.fromkeys((case.device, case.precision) for case, _ in runners):
-        if precision in DTYPES:  # PyTorch has no fast product of int8 matrices on CPUs
-            gemms += prepare_gemms(device, precision)
+    products = _prepare_products([case for case, _ in runners])
 
-    runs = [*(gemm.run for gemm in gemms), *(runner.run for _, runner in runners)]
+    runs = [*(product.run for product in products), *(runner.run for _, runner in runners)]
     task = progress.add_task(f'{title}timing', total=(warm_up + repeats) * len(runs))
 
     def on_error(index: int, error: Exception) -> None:
-        if index >= len(gemms):  # a matrix product that fails is left out
-            case = runners[index - len(gemms)][0]
+        if index >= len(products):  # a product that fails is left out
+            case = runners[index - len(products)][0]
             rows[case] = replace(rows[case], error=_describe(error))
 
     times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, lambda: progress.advance(task), on_error)
-    for (case, _), seconds in zip(runners, times[len(gemms) :], strict=True):
+    for (case, _), seconds in zip(runners, times[len(products) :], strict=True):
         rows[case] = replace(rows[case], seconds=tuple(seconds))
     first = cases[0]
     limits = [
-        Limit(gemm.device, gemm.precision, first.threads, first.batch_size, gemm.method, gemm.size, tuple(seconds))
-        for gemm, seconds in zip(gemms, times, strict=False)
+        Limit(
+            product.device,
+            product.precision,
+            first.threads,
+            first.batch_size,
+            product.title,
+            product.macs,
+            tuple(seconds),
+        )
+        for product, seconds in zip(products, times, strict=False)
     ]
     return rows, limits
+
+
+def _prepare_products(cases: list[Case]) -> list[Product]:
+    """Prepare what is timed beside cases with the same number of threads."""
+    products: list[Product] = []
+    for device, precision in dict.fromkeys((case.device, case.precision) for case in cases):
+        if precision in DTYPES:
+            products += prepare_gemms(device, precision)
+    for runtime, threads in dict.fromkeys((case.runtime, case.threads) for case in cases if case.precision == 'int8'):
+        products += prepare_int8_stacks(runtime, threads)
+    return products
 
 
 def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
