@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -297,6 +298,16 @@ class TestRun:
         (row,) = run_benchmark([make_case()], SIZE, repeats=1, warm_up=0).rows
         assert row.error.startswith("ValueError: wrong output: logits may differ from the fp32 train form's by 0.001")
         assert row.seconds == ()
+
+    def test_a_quick_row_is_repeated_within_its_turn(self, monkeypatch):
+        calls = []
+
+        def prepare_quick(*args):
+            return replace(prepare(*args), run=lambda: calls.append(args))
+
+        monkeypatch.setattr(run_module, 'prepare', prepare_quick)
+        run_benchmark([make_case()], SIZE, repeats=1, warm_up=0)
+        assert len(calls) > 1
 
     def test_the_number_of_threads_is_put_back(self, report):
         before = torch.get_num_threads()

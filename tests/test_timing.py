@@ -65,6 +65,17 @@ class TestTimeInterleaved:
         times = machine.time([machine.make_run('a', 9, 9, 1)], repeats=2, warm_up=2, pause=7)
         assert times == [[1, 1]]
 
+    def test_a_quick_run_is_repeated_for_a_turn_and_its_mean_counts(self):
+        machine = FakeMachine()
+        runs = [machine.make_run('quick', 4, 1), machine.make_run('slow', 7)]
+        times = machine.time(runs, repeats=2, pause=9, turn=5.5)
+        assert times == [[2, 1], [7, 7]]  # (4 + 1 + 1) / 3, and six times 1
+        assert [machine.record.count(name) for name in ('quick', 'slow')] == [3 + 6, 2]
+
+    def test_repeated_calls_use_the_budget_up(self):
+        machine = FakeMachine()
+        assert machine.time([machine.make_run('quick', 1)], repeats=4, turn=5, budget=9) == [[1, 1, None, None]]
+
     def test_a_run_that_used_up_its_budget_is_timed_once_all_the_same(self):
         machine = FakeMachine()
         turns = []

@@ -30,6 +30,10 @@ TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-1, 'bf16': 5e-1, 'int8': 5e-1}
 # Seconds between two turns, after which threads that spin after their work sleep.
 _PAUSE = 0.02
 
+# Seconds of a turn. At batch 1 a row takes milliseconds, and its first call waits for the weights: what ran before has
+# taken the caches. Who runs a network has them there from the second image on.
+_TURN = 0.1
+
 # Number of images of a batch that are compared. In eval mode an image does not depend on the others.
 _NUM_CHECKED = 2
 
@@ -129,7 +133,7 @@ def _time_group(
             case = runners[index - len(products)][0]
             rows[case] = replace(rows[case], error=_describe(error))
 
-    times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, lambda: progress.advance(task), on_error)
+    times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, _TURN, lambda: progress.advance(task), on_error)
     for (case, _), seconds in zip(runners, times[len(products) :], strict=True):
         rows[case] = replace(rows[case], seconds=tuple(seconds))
     first = cases[0]

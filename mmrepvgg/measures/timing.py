@@ -37,12 +37,13 @@ def time_interleaved(
     warm_up: int = 0,
     budget: float = float('inf'),
     pause: float = 0,
+    turn: float = 0,
     on_turn: Callable[[], object] = lambda: None,
     on_error: Callable[[int, Exception], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[list[float | None]]:
-    """Time each of ``runs`` once a round, one after the other, for ``repeats`` rounds.
+    """Time each of ``runs`` in one turn a round, one after the other, for ``repeats`` rounds.
 
     A run leaves traces for the next one (caches, threads that still spin). So each pair of rounds has another order,
     shuffled by a fixed seed: the first of the two goes through it forwards, the second one backwards.
@@ -55,6 +56,8 @@ def time_interleaved(
             timed once in any case.
         pause: Seconds of rest before each run. The threads of some runtimes go on looking for work for a while, which
             slows the next run.
+        turn: Least number of seconds of a turn. A quick run is repeated so long, and the mean is its time. The first
+            call after a pause and other runs is slower, since its data are no longer in the caches.
         on_turn: Function that is called after each turn of a run, even if the run itself was not called.
         on_error: Function that is called with the index of a run and the error that it raised. The run is not called
             again. If ``on_error`` is None, the error is raised.
@@ -75,9 +78,7 @@ def time_interleaved(
             if index not in failed and (repeat == 0 or used[index] < budget):
                 sleep(pause)
                 try:
-                    start = clock()
-                    runs[index]()
-                    taken = clock() - start
+                    taken, calls = _call_repeatedly(runs[index], turn, clock)
                 except Exception as error:
                     if on_error is None:
                         raise
@@ -86,6 +87,16 @@ def time_interleaved(
                 else:
                     used[index] += taken
                     if repeat >= 0:
-                        times[index][repeat] = taken
+                        times[index][repeat] = taken / calls
             on_turn()
     return times
+
+
+def _call_repeatedly(run: Callable[[], object], seconds: float, clock: Callable[[], float]) -> tuple[float, int]:
+    """Call a function until some seconds have passed, at least once. Gives the seconds and the number of calls."""
+    start = clock()
+    calls = 0
+    while not calls or clock() - start < seconds:
+        run()
+        calls += 1
+    return clock() - start, calls
