@@ -111,6 +111,17 @@ def test_scrambled_channels_are_restored(make_deployed, se, groups):
     assert measure_snr(equalize(scrambled).model, images) > spoilt
 
 
+@pytest.mark.usefixtures('few_steps')
+def test_batches_are_images(make_deployed):
+    """Gradients come from the first images, ranges from all of them, however they are batched."""
+    model, images = make_deployed(arch='A0'), torch.randn(40, 3, 32, 32).double()
+    whole = equalize(model, images)
+    parts = equalize(model, iter(images.split(16)))
+    assert whole.num_images == parts.num_images == 40
+    for before, after in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(before, after)
+
+
 def test_a_second_time_does_no_harm(make_deployed):
     images = torch.randn(16, 3, 32, 32)
     once = equalize(make_deployed(arch='A0').float(), images).model

@@ -14,7 +14,14 @@ from ..runtimes.table import FORMATS, find_format
 from .arguments import add_size, positive_int
 from .config_options import add_config, get_config
 from .errors import checking_usage
-from .file_options import add_comparison, add_file_options, add_out, get_file_options
+from .file_options import (
+    add_comparison,
+    add_equalize,
+    add_file_options,
+    add_out,
+    get_file_options,
+    print_equalization,
+)
 from .files import require_file, require_path
 from .reparameterize import print_note
 
@@ -28,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--opset', type=positive_int, help="ONNX: version of the operators, 11 or later (default: the exporter's)"
     )
+    add_equalize(parser)
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='precision (default: fp32)')
     add_comparison(
         parser,
@@ -63,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
         precision=args.precision,
         data=args.data,
         tolerance=args.tolerance,
+        equalize=args.equalize,
         **options,
     )
     print_result(args, result)
@@ -82,6 +91,7 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
         f'largest difference from PyTorch: {result.max_difference:.1e}, {result.difference:.1e} of the largest output, '
         f'on {result.num_inputs} {"image(s)" if args.data else "noise input(s)"}'
     )
+    print_equalization(result)
     print_note(result)
     if metadata.precision == 'bf16' and result.computed_in != 'bf16':
         print(f'note: this CPU has no bfloat16 instructions, so the file was run in {result.computed_in}')

@@ -59,9 +59,34 @@ def add_ema(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--ema', action='store_true', help='take the averaged (EMA) weights')
 
 
+def add_equalize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--equalize',
+        action='store_true',
+        help='rescale the channels, exactly, so that int8 with one scale a weight loses least, whatever quantizes the '
+        'file later: by the images of --data, or else by the weights alone',
+    )
+
+
+def print_equalization(result: Any) -> None:
+    """Print how many channels were rescaled, and which layers kept the scale of their outputs, by reason."""
+    if not result.num_equalized:
+        return
+    names: dict[str, list[str]] = {}
+    for name, reason in result.left_alone.items():
+        names.setdefault(reason.split(' of ')[0], []).append(name)
+    left = '; '.join(
+        f'{", ".join(layers) if len(layers) < 4 else f"{layers[0]} and {len(layers) - 1} more"} ({reason})'
+        for reason, layers in names.items()
+    )
+    print(f'equalized: {result.num_equalized:,} channels rescaled; outputs left as they are: {left or "none"}')
+
+
 def add_comparison(parser: argparse.ArgumentParser, help: str, default: float | None = None) -> None:
     """Add options for the images on which two models are compared, and for the tolerance."""
     parser.add_argument(
-        '--data', metavar='PATH', help='image or folder of images to compare on (default: seeded noise)'
+        '--data',
+        metavar='PATH',
+        help='image or folder of images to compare on (default: seeded noise), and to equalize by',
     )
     parser.add_argument('--tolerance', type=positive_float, default=default, help=help)

@@ -44,11 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="quantizer that makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes both)",
     )
     parser.add_argument(
-        '--clip-scales',
-        type=float,
-        metavar='FACTOR',
-        help="first limit the scales of the branches' batch norms to FACTOR times their median (4 is a good start), "
-        'which protects per-tensor int8 from nearly dead channels; needs a checkpoint in train form',
+        '--equalize',
+        action=argparse.BooleanOptionalAction,
+        help='first rescale the channels, exactly, so that one scale a weight is enough (default with per-tensor)',
+    )
+    parser.add_argument(
+        '--adaptive-rounding',
+        action=argparse.BooleanOptionalAction,
+        help="round weights so that their errors make up for each other (default with ONNX Runtime's quantizer)",
     )
     parser.add_argument(
         '--num-samples', type=positive_int, default=300, help='training images to calibrate on (default: 300)'
@@ -58,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--max-drop',
         type=float,
         metavar='POINTS',
-        help='keep the worst layers in float32, until top-1 accuracy is at most POINTS below float32',
+        help='keep the worst layers in float32, until top-1 accuracy is at most POINTS below float32; half of the test '
+        'images choose the layers, the other half is reported',
     )
     parser.add_argument(
         '--eval-samples', type=int, help='test images to measure the accuracy on (default: all; 0: none)'
@@ -93,18 +97,17 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
     is_trained = result.reference == 'training'
     if result.was_switched:
         print(f'{args.checkpoint}: train form, switched to deploy form')
-    if result.num_clipped is not None:
-        print(
-            f'limited the batch norm scales of {result.num_clipped} channels to {args.clip_scales:g} times their median'
-        )
+    if result.num_equalized:
+        print(f'rescaled {result.num_equalized:,} channels, which leaves the float32 function as it is')
     num_layers = len(result.int8_layers) + len(result.float_layers)
     origin = (
         'ranges of its quantization-aware training'
         if is_trained
         else f'calibrated by {args.calibration} on {result.num_calibration} training images'
     )
+    how = f'{result.granularity}, {"rounded adaptively, " if result.was_rounded else ""}{origin}'
     print(
-        f'{args.out}: int8 {result.granularity}, {origin}; {len(result.int8_layers)} of {num_layers} layers in int8; '
+        f'{args.out}: int8 {how}; {len(result.int8_layers)} of {num_layers} layers in int8; '
         f'{result.size / 1e6:.2f} MB, {result.size_ratio:.2f} times smaller than float32'
     )
     if result.float_layers:
@@ -118,6 +121,13 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
             f'top-1 accuracy on {result.num_images} test images: {result.accuracy_reference:.2f}% {reference}, {before}'
             f'{result.accuracy:.2f}% in this file ({result.accuracy - result.accuracy_reference:+.2f} points)'
         )
+    if result.num_choosing:
+        print(f'layers chosen on {result.num_choosing} other test images')
+        if result.accuracy < result.accuracy_reference - args.max_drop:
+            print(
+                f'note: on the images of this report more than {args.max_drop:g} points are lost; more test images '
+                'make the choice surer'
+            )
     print(
         f'same label as {"training" if is_trained else "float32"}: {result.agreement:.2f}% of {result.num_images} '
         f'{result.images} images'

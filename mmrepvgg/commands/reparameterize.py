@@ -1,6 +1,7 @@
 """Switch a trained checkpoint to deploy form: every block becomes one 3x3 convolution.
 
 example: mmrepvgg reparameterize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_deploy.pth
+         mmrepvgg reparameterize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_equalized.pth --equalize --data some_images
 """
 
 import argparse
@@ -9,15 +10,16 @@ from typing import Any
 from ..checkpoints.writing import TORCH_SUFFIXES, require_writable
 from .arguments import add_output
 from .config_options import add_config, get_config
-from .file_options import add_comparison, add_ema
+from .file_options import add_comparison, add_ema, add_equalize, print_equalization
 from .files import require_path, require_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config with which the checkpoint was trained')
-    parser.add_argument('source', metavar='src', help='checkpoint in train form')
+    parser.add_argument('source', metavar='src', help='checkpoint in train form; with --equalize also in deploy form')
     add_output(parser, 'destination', TORCH_SUFFIXES, 'file to write', 'dst')
     add_ema(parser)
+    add_equalize(parser)
     add_comparison(
         parser,
         "largest allowed difference of the two forms' outputs, relative to the largest output (default: 1e-4)",
@@ -34,7 +36,13 @@ def run(args: argparse.Namespace) -> None:
     from ..reparam.checkpoint import reparameterize_checkpoint
 
     result = reparameterize_checkpoint(
-        cfg, args.source, args.destination, ema=args.ema, data=args.data, tolerance=args.tolerance
+        cfg,
+        args.source,
+        args.destination,
+        ema=args.ema,
+        data=args.data,
+        tolerance=args.tolerance,
+        equalize=args.equalize,
     )
     inputs = 'image(s)' if args.data else 'noise input(s)'
     print(
@@ -43,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if result.dropped_heads:
         print(f'dropped, for training only: {", ".join(result.dropped_heads)}')
+    print_equalization(result)
     print_note(result)
 
 

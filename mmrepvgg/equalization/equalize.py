@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..data.noise import make_noise
 from ..measures.difference import Difference, join_outputs
 from ..models.blocks import RepVGGBlock
+from ..models.fake_quant import find_quantizers
 from .channels import Channels, find_channels
 from .scales import find_scales
 from .sensitivity import describe_weights, measure_sensitivities
@@ -102,6 +103,19 @@ def equalize(model: M, images: Tensor | Iterable[Tensor] | None = None, *, inpla
         counter.num_images,
         difference.relative,
     )
+
+
+def require_float_training(model: nn.Module) -> None:
+    """Check that a model in either form was not trained for int8.
+
+    Raises:
+        ValueError: If it was: its training chose weights and ranges that fit together.
+    """
+    if find_quantizers(model):
+        raise ValueError(
+            '`equalize` would change weights and ranges that quantization-aware training has chosen together; leave it '
+            'out, and write the int8 file with `quantize_model`'
+        )
 
 
 @contextmanager

@@ -48,7 +48,8 @@ def measure_sensitivities(model: nn.Module, channels: Channels, batches: Iterabl
     with torch.no_grad(), _watching(channels, observe):
         for batch in batches:
             model(batch)
-            few += batch[: NUM_GRADIENTS - len(few)].split(1)
+            if len(few) < NUM_GRADIENTS:
+                few += batch[: NUM_GRADIENTS - len(few)].split(1)
     if not few:
         raise ValueError('there must be at least one image to equalize by')
     if not all(values.isfinite().all() for values in ranges.values()):

@@ -31,7 +31,7 @@ def limit_drop(
     max_drop: float,
     calibration: Sequence[np.ndarray],
     test: Iterable[Batch],
-) -> tuple[tuple[str, ...], float]:
+) -> tuple[str, ...]:
     """Choose the layers that stay in float32, so that top-1 accuracy drops by at most ``max_drop`` points.
 
     Args:
@@ -44,7 +44,7 @@ def limit_drop(
         test: Batches on which the accuracy is measured. Each trial reads all of them.
 
     Returns:
-        tuple[tuple[str, ...], float]: Names of these layers, and top-1 accuracy in percent with all layers in int8.
+        tuple[str, ...]: Names of these layers.
 
     Raises:
         AccuracyError: If no choice of layers is good enough.
@@ -80,7 +80,7 @@ def limit_drop(
             'written. Allow a larger `max_drop`, try `granularity=per-channel` or another `calibration`, or train for '
             'quantization'
         )
-    return kept, tried[0]
+    return kept
 
 
 def find_float_layers(ranked: Sequence[str], is_enough: Callable[[frozenset[str]], bool]) -> tuple[str, ...] | None:

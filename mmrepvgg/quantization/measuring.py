@@ -78,6 +78,25 @@ def read_inputs(
     return list(track(inputs, f'reading {split} images', -(-num_images // BATCH_SIZE)))
 
 
+@dataclass(frozen=True)
+class Half:
+    """Every other image of batches: the first, third, ... for ``start`` 0, the second, fourth, ... for 1."""
+
+    batches: Iterable[Batch]
+    start: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, labels in self.batches:
+            if len(inputs) > self.start:
+                yield inputs[self.start :: 2], None if labels is None else labels[self.start :: 2]
+
+
+def get_images(prepared: PreparedModel, inputs: np.ndarray) -> Tensor:
+    """The normalised images ``(N, C, H, W)`` of inputs of a file."""
+    images = torch.from_numpy(inputs)
+    return normalise(prepared.model, images) if prepared.metadata.with_preprocess else images
+
+
 @torch.no_grad()
 def run_reference(prepared: PreparedModel, inputs: np.ndarray, *, simulate: bool) -> Tensor:
     """Run the model with which a file is compared.
@@ -90,9 +109,7 @@ def run_reference(prepared: PreparedModel, inputs: np.ndarray, *, simulate: bool
     Returns:
         Tensor: Logits ``(N, classes)``.
     """
-    images = torch.from_numpy(inputs)
-    if prepared.metadata.with_preprocess:
-        images = normalise(prepared.model, images)
+    images = get_images(prepared, inputs)
     if not simulate:
         return prepared.deployed(images)
     set_fake_quantization(prepared.model, enabled=True)

@@ -22,6 +22,8 @@ class Plan:
         granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
         ranges: Ranges of the inputs of convolutions. None means that they are calibrated.
         is_trained: Whether the model was trained for int8. The file is then compared with simulated int8.
+        equalizes: Whether channels are rescaled before.
+        rounds_adaptively: Whether the weights are rounded before, so that their errors make up for each other.
         settings: Settings of the user.
     """
 
@@ -31,6 +33,8 @@ class Plan:
     granularity: str
     ranges: Ranges | None
     is_trained: bool
+    equalizes: bool
+    rounds_adaptively: bool
     settings: QuantizationSettings
 
 
@@ -40,7 +44,6 @@ def make_plan(
     *,
     trained: 'Training | None' = None,
     ranges: Ranges | None = None,
-    has_branches: bool = True,
 ) -> Plan:
     """Decide how int8 files of a format are made.
 
@@ -50,7 +53,6 @@ def make_plan(
         trained: The int8 for which the model was trained, if it was.
         ranges: Ranges of the inputs of convolutions. Default: those of the training; without training they are
             calibrated.
-        has_branches: Whether the model is in train form.
 
     Raises:
         ValueError: If the format, the settings and the model do not fit together. The message says what is possible.
@@ -60,15 +62,14 @@ def make_plan(
     if ranges is not None and settings.max_drop is not None:
         raise ValueError('`max_drop` needs calibrated ranges, but the ranges are given or trained; leave it out')
     quantizer = _choose_quantizer(row, settings, takes_ranges=ranges is not None)
-    if settings.clip_scales is not None and trained is not None:
+    for name in ('equalize', 'adaptive_rounding'):
+        if getattr(settings, name) and ranges is not None:
+            raise ValueError(f'`{name}` changes the activations, but their ranges are given or trained; leave it out')
+    if settings.adaptive_rounding and not quantizer.keeps_rounded:
+        names = [quantizer.name for quantizer in row.quantizers if quantizer.keeps_rounded]
         raise ValueError(
-            '`clip_scales` changes the weights, but quantization-aware training has found weights and ranges that fit '
-            'together; leave it out'
-        )
-    if settings.clip_scales is not None and not has_branches:
-        raise ValueError(
-            '`clip_scales` limits the batch norms of the branches, but the checkpoint is in deploy form, without '
-            'branches; give the train-form checkpoint from which it was made'
+            f'`adaptive_rounding` needs a `quantizer` that keeps rounded weights, {", ".join(names)}, got '
+            f'{quantizer.name}; leave it out'
         )
     if trained is not None and settings.granularity not in (None, trained.granularity):
         raise ValueError(
@@ -76,7 +77,22 @@ def make_plan(
             f'{settings.granularity}; leave it out'
         )
     granularity = settings.granularity or (trained.granularity if trained else 'per-channel')
-    return Plan(row, quantizer, quantizer.source or row, granularity, ranges, trained is not None, settings)
+    has_freedom = ranges is None
+    return Plan(
+        row,
+        quantizer,
+        quantizer.source or row,
+        granularity,
+        ranges,
+        trained is not None,
+        _decide(settings.equalize, has_freedom and granularity == 'per-tensor'),
+        _decide(settings.adaptive_rounding, has_freedom and quantizer.keeps_rounded),
+        settings,
+    )
+
+
+def _decide(asked: bool | None, default: bool) -> bool:
+    return default if asked is None else asked
 
 
 def _choose_quantizer(row: Format, settings: QuantizationSettings, *, takes_ranges: bool) -> Quantizer:

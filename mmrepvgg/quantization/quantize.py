@@ -1,24 +1,21 @@
 """Quantization: it writes an int8 file, and compares it with float32 before the file is put in place."""
 
-import copy
 import functools
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 
 from ..checkpoints.writing import require_writable
-from ..models.norm_scales import clip_norm_scales
-from ..progress import track
-from ..reparam.switch import reparameterize
 from ..runtimes.format import Ranges
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.prepared import PreparedModel, prepare_model
 from ..runtimes.table import find_format
+from .candidates import Candidates
 from .fallback import limit_drop
-from .measuring import Batch, compare, load_file, measure_accuracy, read_inputs, run_reference
+from .measuring import Batch, Half, compare, load_file, measure_accuracy, read_inputs, run_reference
 from .plan import Plan, make_plan
 from .settings import QuantizationSettings
 from .trained import find_training
@@ -36,7 +33,8 @@ class Quantization:
         reference: Reference of the comparison: ``'float32'``, or ``'training'`` for the int8 that quantization-aware
             training simulates.
         accuracy_reference: Top-1 accuracy of the reference on the test images, in percent. None without test images.
-        accuracy_all_int8: Top-1 accuracy with all layers in int8, in percent. None without ``max_drop``.
+        accuracy_all_int8: Top-1 accuracy with all layers in int8, in percent. None if ``max_drop`` did not keep any in
+            float32.
         accuracy: Top-1 accuracy of the file, in percent. None without test images.
         agreement: Percentage of images for which the file and the reference predict the same class.
         num_images: Number of images of the comparison.
@@ -45,7 +43,9 @@ class Quantization:
         size: Size of the file in bytes, with its .bin.
         size_ratio: Size of the same file in float32, divided by ``size``.
         was_switched: Whether the checkpoint was in train form.
-        num_clipped: Number of channels that ``clip_scales`` limited. None without ``clip_scales``.
+        num_choosing: Number of other test images, on which ``max_drop`` chose the layers.
+        num_equalized: Number of channels that were rescaled before.
+        was_rounded: Whether the weights were rounded so that their errors make up for each other.
     """
 
     metadata: ExportMetadata
@@ -63,7 +63,9 @@ class Quantization:
     size: int
     size_ratio: float
     was_switched: bool
-    num_clipped: int | None = None
+    num_choosing: int
+    num_equalized: int
+    was_rounded: bool
 
 
 def quantize_model(
@@ -123,13 +125,7 @@ def quantize_model(
         softmax=softmax,
         ema=ema,
     )
-    plan = make_plan(
-        row,
-        settings,
-        trained=find_training(prepared.model),
-        ranges=activation_ranges,
-        has_branches=prepared.was_switched,
-    )
+    plan = make_plan(row, settings, trained=find_training(prepared.model), ranges=activation_ranges)
     plan.quantizer.require_packages(row)
     with tempfile.TemporaryDirectory() as folder, row.replacing(out) as temporary:
         return _quantize(cfg, prepared, plan, Path(folder), temporary)
@@ -145,39 +141,35 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
     images = (
         [inputs for inputs, _ in read('train', settings.num_samples)] if plan.ranges is None or not has_test else []
     )
-    network, num_clipped = prepared.deployed, None
-    if settings.clip_scales is not None:
-        network = copy.deepcopy(prepared.model)
-        num_clipped = clip_norm_scales(network, settings.clip_scales)
-        network = reparameterize(network, inplace=True)
-    # the float32 file takes any batch size, because single images and batches are run
-    any_batch = replace(metadata, batch_size=None)
-    float_path = folder / f'float{plan.source.suffixes[0]}'
-    plan.source.write(network, float_path, replace(any_batch, precision='fp32'))
-    if plan.ranges is not None:
-        int8 = plan.quantizer.use_ranges(float_path, plan.ranges, granularity=plan.granularity)
-    else:
-        int8 = plan.quantizer.calibrate(
-            float_path, track(images, 'calibration'), granularity=plan.granularity, calibration=settings.calibration
-        )
-
+    candidates = Candidates(prepared, plan, images, folder)
     reference = functools.partial(run_reference, prepared, simulate=plan.is_trained)
+    candidate, accuracy_all_int8, num_choosing = candidates.best, None, 0
     kept: tuple[str, ...] = ()
-    accuracy_all_int8 = None
     if settings.max_drop is not None:
-        kept, accuracy_all_int8 = limit_drop(
-            int8,
-            folder / f'candidate{out.suffix}',
-            any_batch,
-            accuracy=measure_accuracy(reference, test),
-            max_drop=settings.max_drop,
-            calibration=images,
-            test=test,
-        )
-    int8.write(out, metadata, kept)
+        choosing, test = Half(test, 0), Half(test, 1)
+        num_choosing = sum(len(inputs) for inputs, _ in choosing)
+        if not any(True for _ in test):
+            raise ValueError('`max_drop` needs at least 2 test images: one to choose by, and one to report')
+        accuracy = measure_accuracy(reference, choosing)
+        limit = accuracy - settings.max_drop
+        run = candidates.write(candidate)
+        if measure_accuracy(run, choosing) < limit - 1e-9:
+            accuracy_all_int8 = measure_accuracy(run, test)
+            # layers that stay in float32 need weights that are not rounded
+            candidate = candidates.make(rounds=False)
+            kept = limit_drop(
+                candidate.int8,
+                candidates.path,
+                candidates.metadata,
+                accuracy=accuracy,
+                max_drop=settings.max_drop,
+                calibration=images,
+                test=choosing,
+            )
+    candidate.int8.write(out, metadata, kept)
     measured: Iterable[Batch] = test if has_test else [(inputs, None) for inputs in images]
     agreeing, right, right_reference = compare(load_file(out), reference, measured)
-    is_int8 = {layer: can_be_int8 and layer not in kept for layer, can_be_int8 in int8.layers.items()}
+    is_int8 = {layer: can_be_int8 and layer not in kept for layer, can_be_int8 in candidate.int8.layers.items()}
     size = plan.row.measure_size(out)
     return Quantization(
         metadata=metadata,
@@ -193,7 +185,9 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
         images='test' if has_test else 'train',
         num_calibration=0 if plan.ranges is not None else sum(map(len, images)),
         size=size,
-        size_ratio=plan.source.measure_size(float_path) / size,
+        size_ratio=candidate.float_size / size,
         was_switched=prepared.was_switched,
-        num_clipped=num_clipped,
+        num_choosing=num_choosing,
+        num_equalized=candidates.num_equalized,
+        was_rounded=candidate.was_rounded,
     )

@@ -18,13 +18,16 @@ class QuantizationSettings:
             ``'entropy'`` the range that loses least information, ``'percentile'`` leaves out the outermost values.
         num_samples: Largest number of training images for the calibration.
         seed: Seed of the draw of images.
-        max_drop: Largest allowed drop of top-1 accuracy in points. As many layers as needed stay in float32. Default:
-            no limit, and all layers are int8.
+        max_drop: Largest allowed drop of top-1 accuracy in points. As many layers as needed stay in float32. They are
+            chosen on one half of the test images, and the accuracy is measured on the other half. Default: no limit,
+            and all layers are int8.
         eval_samples: Number of test images on which the accuracy is measured. Default: all. With 0 no accuracy is
             measured.
         quantizer: Name of a quantizer of the format. Default: the first one.
-        clip_scales: Limit for the scales of the branches' batch norms, in multiples of their median. They are limited
-            before the fusion, as by :func:`mmrepvgg.clip_norm_scales`. Default: no limit.
+        equalize: Whether channels are rescaled first (:func:`mmrepvgg.equalize`), by the calibration images. Default:
+            with per-tensor granularity.
+        adaptive_rounding: Whether the weights are rounded so that their errors make up for each other, instead of each
+            to the nearest step. Default: if the quantizer allows it.
 
     Raises:
         ValueError: If a value is not allowed.
@@ -37,7 +40,8 @@ class QuantizationSettings:
     max_drop: float | None = None
     eval_samples: int | None = None
     quantizer: str | None = None
-    clip_scales: float | None = None
+    equalize: bool | None = None
+    adaptive_rounding: bool | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in dict(
@@ -46,8 +50,6 @@ class QuantizationSettings:
             value = getattr(self, name)
             if value not in allowed and (value is not None or name == 'calibration'):
                 raise ValueError(f'`{name}` must be one of {", ".join(allowed)}, got {value!r}')
-        if self.clip_scales is not None and not self.clip_scales >= 1:
-            raise ValueError(f'`clip_scales` must be at least 1, or None, got {self.clip_scales}')
         if self.num_samples < 1:
             raise ValueError(f'`num_samples` must be at least 1, got {self.num_samples}')
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:

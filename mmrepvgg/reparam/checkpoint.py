@@ -1,8 +1,8 @@
 """A train-form checkpoint file -> a deploy-form checkpoint file, verified."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_c
 from ..checkpoints.writing import replacing, require_writable
 from ..data.images import iterate_images
 from ..data.noise import make_noise
+from ..equalization.equalize import equalize as equalize_model
+from ..equalization.equalize import require_float_training
 from ..measures.difference import Difference, join_outputs
 from ..models.blocks import RepVGGBlock
 from ..models.building import build_model
@@ -38,6 +40,8 @@ class Conversion:
         deploy_params: Parameters of the deploy form.
         dropped_heads: Training-only heads of the source, which the destination has not.
         was_trained_for_int8: The source is of quantization-aware training: in float32 it may be far less accurate.
+        num_equalized: Number of channels that were rescaled.
+        left_alone: Reason why the outputs of a layer kept their scale, by the name of the layer.
     """
 
     entry: str
@@ -47,6 +51,8 @@ class Conversion:
     deploy_params: int
     dropped_heads: tuple[str, ...] = ()
     was_trained_for_int8: bool = False
+    num_equalized: int = 0
+    left_alone: Mapping[str, str] = field(default_factory=dict)
 
 
 def reparameterize_checkpoint(
@@ -57,6 +63,7 @@ def reparameterize_checkpoint(
     ema: bool = False,
     data: str | Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
+    equalize: bool = False,
 ) -> Conversion:
     """Convert ``source`` to deploy form, compare the two forms, and put a file in place that is read back to check it.
 
@@ -72,27 +79,35 @@ def reparameterize_checkpoint(
         ema: Convert the averaged weights.
         data: An image or a folder of images to compare on. Default: seeded noise.
         tolerance: Largest allowed difference, relative to the largest output.
+        equalize: Rescale the channels of the deploy form, exactly, so that int8 with one scale a tensor loses least
+            (:func:`mmrepvgg.equalize`): by the images of ``data``, or else by the weights alone. The source may be in
+            deploy form then.
 
     Raises:
         IsADirectoryError, PermissionError: If the destination can't be written.
         CheckpointError: If the source can't be read, does not fit, is in deploy form already, or the two forms
             differ by more than ``tolerance``.
+        ValueError: If the model can't be equalized.
     """
     require_writable(destination)
     checkpoint = read_checkpoint(source, ema)
-    if checkpoint.is_deploy_form:
+    if checkpoint.is_deploy_form and not equalize:
         raise CheckpointError(
             f'{source} is in deploy form already (it has branch_reparam weights): there is nothing to convert; '
-            'test it with the deploy config'
+            'test it with the deploy config, or rescale it for int8 with `equalize=True`'
         )
-    model: Any = build_model(cfg, deploy=False)
+    model: Any = build_model(cfg, deploy=checkpoint.is_deploy_form)
     is_whole, prefix = _find_part(model, checkpoint)
     trained = model if is_whole else model.backbone
     load_weights(trained, _without_prefix(checkpoint, prefix))
     dropped_heads = _find_aux_heads(checkpoint)
     # the weights are the model's now, and need not be in memory twice
     checkpoint = replace(checkpoint, state_dict={})
-    deployed = reparameterize(trained)
+    deployed, equalization = reparameterize(trained), None
+    if equalize:
+        require_float_training(trained)
+        images = None if data is None else _make_inputs(cfg, model, data)
+        equalization = equalize_model(deployed, images, inplace=True)
     weights = {prefix + key: value.contiguous() for key, value in deployed.state_dict().items()}
     if not all(value.isfinite().all() for value in weights.values()):
         raise CheckpointError(
@@ -114,6 +129,8 @@ def reparameterize_checkpoint(
         count_params(deployed),
         dropped_heads,
         bool(find_quantizers(trained)),
+        equalization.num_channels if equalization else 0,
+        equalization.left_alone if equalization else {},
     )
     record = dict(
         form='deploy',
@@ -124,8 +141,9 @@ def reparameterize_checkpoint(
         max_relative_difference=difference.relative,
         num_inputs=difference.num_inputs,
         tolerance=tolerance,
+        equalized=equalize,
     )
-    del model, trained, deployed
+    del model, trained, deployed, equalization
     with replacing(destination) as temporary:
         torch.save(dict(state_dict=weights, meta=checkpoint.meta | dict(mmrepvgg=record)), temporary)
         written = _read_back(temporary, weights)

@@ -1,6 +1,6 @@
 """The export: it writes a file for a runtime, runs that file and compares it with the checkpoint."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..checkpoints.writing import require_writable
 from ..data.images import iterate_images
+from ..equalization.equalize import equalize as equalize_model
+from ..equalization.equalize import require_float_training
 from ..measures.difference import Difference
 from ..models.fake_quant import find_quantizers
 from .exported_model import ExportedModel
@@ -38,6 +40,8 @@ class Export:
         was_switched: Whether the checkpoint was in train form.
         was_trained_for_int8: Whether the checkpoint comes from quantization-aware training. Its accuracy in float32
             may be far lower than in int8.
+        num_equalized: Number of channels that were rescaled.
+        left_alone: Reason why the outputs of a layer kept their scale, by the name of the layer.
         max_activation: Largest absolute output of a layer, for fp16 only. The largest float16 number is 65504.
     """
 
@@ -48,6 +52,8 @@ class Export:
     computed_in: str
     was_switched: bool
     was_trained_for_int8: bool
+    num_equalized: int
+    left_alone: Mapping[str, str]
     max_activation: float | None = None
 
 
@@ -66,6 +72,7 @@ def export_model(
     ema: bool = False,
     data: str | Path | None = None,
     tolerance: float | None = None,
+    equalize: bool = False,
 ) -> Export:
     """Write a checkpoint as a file for a runtime.
 
@@ -88,10 +95,12 @@ def export_model(
         data: Image or folder of images on which the file is compared. Default: seeded noise.
         tolerance: Largest allowed difference, relative to the largest output. Default: the entry of
             :data:`DEFAULT_TOLERANCES` for the precision.
+        equalize: Rescale the channels, exactly, so that int8 with one scale a tensor loses least, whatever makes an
+            int8 model of the file (:func:`mmrepvgg.equalize`): by the images of ``data``, or else by the weights alone.
 
     Raises:
-        ValueError: If the format is unknown or does not support an argument, or if the classifier gives an image
-            several labels.
+        ValueError: If the format is unknown or does not support an argument, if the classifier gives an image several
+            labels, or if the model can't be equalized.
         MissingPackageError: If the exporter is not installed.
         CheckpointError: If the checkpoint can't be read, or does not fit.
         ExportError: If fp16 would overflow, or if the file differs by more than ``tolerance``.
@@ -114,15 +123,19 @@ def export_model(
         softmax=softmax,
         ema=ema,
     )
-    model, metadata = prepared.model, prepared.metadata
+    model, deployed, metadata = prepared.model, prepared.deployed, prepared.metadata
+    equalization = None
+    if equalize:
+        require_float_training(model)
+        images = (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data))
+        equalization = equalize_model(deployed, None if data is None else images)
+        deployed = equalization.model
     max_activation = None
     if precision == 'fp16':
-        max_activation = check_half_range(
-            prepared.deployed, (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data))
-        )
+        max_activation = check_half_range(deployed, (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data)))
 
     with row.replacing(out) as temporary:
-        row.write(prepared.deployed, temporary, metadata, model_cfg=cfg.model.to_dict(), opset=opset)
+        row.write(deployed, temporary, metadata, model_cfg=cfg.model.to_dict(), opset=opset)
         exported = load_exported(temporary)
         difference = _compare(model, exported, _iterate_inputs(cfg, metadata, data))
         if difference.exceeds(allowed):
@@ -138,6 +151,8 @@ def export_model(
         exported.computes_in,
         prepared.was_switched,
         bool(find_quantizers(model)),
+        equalization.num_channels if equalization else 0,
+        equalization.left_alone if equalization else {},
         max_activation,
     )
 

@@ -222,6 +222,8 @@ class Quantizer(ABC):
         name: Name of the quantizer in settings and messages.
         calibrations: Methods that find the ranges of the activations, the default first.
         takes_ranges: Whether the quantizer also takes given ranges.
+        keeps_rounded: Whether weights keep their values that are on the grid already: multiples of the largest absolute
+            weight over 127.
         packages: Packages that it needs besides those of the formats, by the names that are imported.
         extra: Name of the extra of this project that installs them.
         source: Format of the float32 files. None means the format of the int8 files.
@@ -230,6 +232,7 @@ class Quantizer(ABC):
     name: ClassVar[str]
     calibrations: ClassVar[tuple[str, ...]]
     takes_ranges: ClassVar[bool] = False
+    keeps_rounded: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ''
     source: ClassVar[Format | None] = None

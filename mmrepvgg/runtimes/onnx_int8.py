@@ -74,6 +74,7 @@ class OnnxRuntimeQuantizer(Quantizer):
     name = 'onnxruntime'
     calibrations = ('minmax', 'entropy', 'percentile')
     takes_ranges = True
+    keeps_rounded = True
 
     def calibrate(
         self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str

@@ -1,8 +1,9 @@
 """The int8 files that the study makes of a model. Imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from mmrepvgg.quantization.analysis.results import CLIP_SCALES
 from mmrepvgg.quantization.settings import QuantizationSettings
 
 
@@ -11,34 +12,53 @@ class FileKind:
     """A kind of int8 file.
 
     Attributes:
+        title: What it is, for the legend.
         suffix: Ending of the file, which chooses the runtime.
-        settings: Settings of the quantization.
+        granularity: ``'per-tensor'`` or ``'per-channel'``: what has a scale of its own in the weights.
+        options: Further settings. Without any the file is what ``mmrepvgg quantize`` writes by default.
     """
 
+    title: str
     suffix: str
-    settings: QuantizationSettings
+    granularity: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the runtime's default quantizer makes it, without changes to the model."""
-        return self.settings.quantizer is None and self.settings.clip_scales is None
+    def settings(self) -> QuantizationSettings:
+        return QuantizationSettings(self.granularity, **self.options)
 
 
-PER_TENSOR, PER_CHANNEL = 'ORT t', 'ORT c'
+_PLAIN = dict(equalize=False, adaptive_rounding=False)
+_EQUALIZED = dict(equalize=True, adaptive_rounding=False)
 
-# Files by the names of their columns in the tables.
+# Files by the names of their columns in the tables. The names begin with t, one scale per tensor, or c, per channel.
 FILES = {
-    PER_TENSOR: FileKind('.onnx', QuantizationSettings('per-tensor')),
-    PER_CHANNEL: FileKind('.onnx', QuantizationSettings('per-channel')),
-    'ov t': FileKind('.xml', QuantizationSettings('per-tensor')),
-    'ov c': FileKind('.xml', QuantizationSettings('per-channel')),
-    'ov/ORT c': FileKind('.xml', QuantizationSettings('per-channel', quantizer='onnxruntime')),
-    'clipped': FileKind('.onnx', QuantizationSettings('per-tensor', clip_scales=CLIP_SCALES)),
+    't plain': FileKind('as the runtime makes it', '.onnx', 'per-tensor', _PLAIN),
+    't eq': FileKind('equalized', '.onnx', 'per-tensor', _EQUALIZED),
+    't eq pct': FileKind(
+        'the same with percentile ranges', '.onnx', 'per-tensor', _EQUALIZED | dict(calibration='percentile')
+    ),
+    't rounded': FileKind('rounded adaptively', '.onnx', 'per-tensor', dict(equalize=False)),
+    't': FileKind('both, the default', '.onnx', 'per-tensor'),
+    'c plain': FileKind('as the runtime makes it', '.onnx', 'per-channel', _PLAIN),
+    'c': FileKind('rounded adaptively, the default', '.onnx', 'per-channel'),
+    'c eq': FileKind('equalized and rounded adaptively', '.onnx', 'per-channel', dict(equalize=True)),
+    'ov t plain': FileKind("OpenVINO's by NNCF", '.xml', 'per-tensor', dict(equalize=False)),
+    'ov t': FileKind('the same, equalized, the default', '.xml', 'per-tensor'),
+    'ov c': FileKind("OpenVINO's by NNCF, the default", '.xml', 'per-channel'),
+    'ov/ORT c': FileKind(
+        "OpenVINO's by ONNX Runtime's quantizer", '.xml', 'per-channel', dict(quantizer='onnxruntime')
+    ),
 }
-LEGEND = (
-    "ORT: ONNX Runtime; ov: OpenVINO, by NNCF; ov/ORT: OpenVINO, by ONNX Runtime's quantizer; t, c: int8 with one "
-    f"scale per tensor, per channel; clipped: ORT t after the batch norms' scales were limited to {CLIP_SCALES:g} "
-    'times their median'
+LEGEND = 'int8 by ONNX Runtime where nothing else is said. ' + '; '.join(
+    f'{name}: {kind.granularity}, {kind.title}' for name, kind in FILES.items()
 )
-# Files that the analysis predicts, by granularity.
-PREDICTED = {'per-tensor': PER_TENSOR, 'per-channel': PER_CHANNEL}
+# The file that the analysis predicts, by granularity and treatment.
+PREDICTED = {
+    ('per-tensor', ''): 't plain',
+    ('per-tensor', 'equalized'): 't eq',
+    ('per-tensor', 'equalized and rounded adaptively'): 't',
+    ('per-channel', ''): 'c plain',
+}
+# Its loss is what the traits of a model explain.
+EXPLAINED = 't plain'

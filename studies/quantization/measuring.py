@@ -19,15 +19,13 @@ from mmrepvgg.quantization.analysis.picture import draw_picture
 from mmrepvgg.quantization.analysis.results import Analysis
 from mmrepvgg.quantization.analysis.verdict import judge
 from mmrepvgg.quantization.quantize import quantize_model
-from mmrepvgg.quantization.settings import QuantizationSettings
 from mmrepvgg.reparam.switch import reparameterize
 from mmrepvgg.runtimes.network import DeployedNetwork
 
 from .accuracy import measure_accuracy
-from .files import FILES
+from .files import FILES, PREDICTED
 from .subjects import Subject
 
-MAX_DROP = 0.5
 RESULT = 'measured.json'
 
 
@@ -42,12 +40,9 @@ class Measurement:
             and per-tensor training may move them far from their rounded values.
         simulated: Accuracy of the train form, with the quantizers of quantization-aware training.
         bf16: Accuracy of the deploy form in PyTorch, all in bfloat16.
-        files: Accuracies of the int8 files, by the names in :data:`FILES`. After quantization-aware training only files
-            of its granularity that need no calibration.
-        fallback: Accuracy of the per-tensor ONNX file that has the layers of ``kept`` in float32, and loses at most
-            ``MAX_DROP`` points. None after quantization-aware training, which has ranges of its own.
-        kept: Names of those layers.
-        predicted: Predicted loss in points, by granularity; empty after quantization-aware training.
+        files: Accuracies of the int8 files, by the names in :data:`FILES`. After quantization-aware training only the
+            default files of its granularity.
+        predicted: Predicted loss in points, by the name of the file; empty after quantization-aware training.
         traits: Traits from :func:`describe_traits`; empty after quantization-aware training.
     """
 
@@ -57,15 +52,13 @@ class Measurement:
     simulated: float
     bf16: float
     files: Mapping[str, float]
-    fallback: float | None
-    kept: tuple[str, ...]
     predicted: Mapping[str, float]
     traits: Mapping[str, float]
 
     @property
     def is_trained_for_int8(self) -> bool:
         """Whether training simulated int8. The files then have the ranges of training, and nothing is predicted."""
-        return self.fallback is None
+        return not self.predicted
 
     def drop(self, file: str) -> float:
         """The loss of an int8 file in points."""
@@ -96,7 +89,7 @@ def measure_subject(cfg: Config, checkpoint: Path, subject: Subject, folder: Pat
 def read_measurement(folder: Path) -> Measurement:
     """Read the result of :func:`measure_subject`."""
     content = json.loads((folder / RESULT).read_text())
-    return Measurement(**content | dict(subject=Subject(**content['subject']), kept=tuple(content['kept'])))
+    return Measurement(**content | dict(subject=Subject(**content['subject'])))
 
 
 def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis | None) -> Measurement:
@@ -108,18 +101,13 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
     kinds = FILES
     if analysis is None:
         granularity = cfg.model.backbone.quantization['granularity']
-        kinds = {
-            name: kind for name, kind in FILES.items() if kind.is_plain and kind.settings.granularity == granularity
-        }
+        kinds = {name: kind for name, kind in FILES.items() if kind.granularity == granularity and not kind.options}
     files: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in kinds.items():
             result = quantize_model(cfg, checkpoint, Path(folder, f'int8{kind.suffix}'), kind.settings)
-            files[name] = _require(result.accuracy)
-        fallback = None
-        if analysis is not None:
-            settings = QuantizationSettings(granularity='per-tensor', max_drop=MAX_DROP)
-            fallback = quantize_model(cfg, checkpoint, Path(folder, 'fallback.onnx'), settings)
+            assert result.accuracy is not None  # it is measured by default
+            files[name] = result.accuracy
     deployed = reparameterize(model)
     return Measurement(
         subject=subject,
@@ -128,9 +116,9 @@ def _measure(cfg: Config, checkpoint: Path, subject: Subject, analysis: Analysis
         simulated=simulated,
         bf16=measure_accuracy(cfg, model, DeployedNetwork(deployed, 'bf16')),
         files=files,
-        fallback=_require(fallback.accuracy) if fallback else None,
-        kept=fallback.float_layers if fallback else (),
-        predicted={p.granularity: p.drop for p in judge(analysis).predictions} if analysis else {},
+        predicted={
+            PREDICTED[p.granularity, p.treatment]: p.drop for p in (judge(analysis).predictions if analysis else ())
+        },
         traits=describe_traits(analysis) if analysis else {},
     )
 
@@ -153,8 +141,3 @@ def describe_traits(analysis: Analysis) -> dict[str, float]:
         'noise of the logits, weights alone in int8': -analysis.find('per-tensor', activations=False).logits_snr,
         'noise of the logits, activations alone in int8': -analysis.find('per-tensor', weights=False).logits_snr,
     }
-
-
-def _require(accuracy: float | None) -> float:
-    assert accuracy is not None  # it is measured by default
-    return accuracy

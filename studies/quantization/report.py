@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 from mmrepvgg.quantization.analysis.verdict import find_level
 from mmrepvgg.tables import format_table
 
-from .files import FILES, LEGEND, PER_TENSOR, PREDICTED
-from .measuring import MAX_DROP, Measurement
+from .files import EXPLAINED, FILES, LEGEND, PREDICTED
+from .measuring import Measurement
 from .subjects import KINDS, RECIPES, Subject
 
 
@@ -38,15 +38,11 @@ def _iterate_accuracies(measurements: Sequence[Measurement], min_accuracy: float
             f'{m.fp32:.2f}{note}',
             f'{m.bf16:.2f}',
             *('-' if value is None else f'{value:.2f}' for value in values),
-            '-' if m.fallback is None else f'{m.fallback:.2f} ({len(m.kept)})',
         ]
 
-    yield (
-        f'Top-1 in percent. {LEGEND}; fallback: ORT t, layers put back to float32 until at most {MAX_DROP} points are '
-        'lost (number of layers).'
-    )
+    yield f'Top-1 in percent; {LEGEND}.'
     yield ''
-    columns = ('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *FILES, 'fallback')
+    columns = ('model', 'trained by', 'seed', 'epochs', 'fp32', 'bf16', *FILES)
     yield format_table(columns, map(format_row, measurements), left=2)
     if any(m.fp32 < min_accuracy and not m.is_trained_for_int8 for m in measurements):
         yield ''
@@ -59,19 +55,21 @@ def _iterate_losses(measurements: Sequence[Measurement]) -> Iterator[str]:
     for m in measurements:
         groups.setdefault((m.subject.kind, m.subject.recipe), []).append(m)
 
-    def format_row(group: Sequence[Measurement]) -> list[str]:
-        recipe = group[0].subject.recipe
-        before = [started.get((recipe, m.subject.seed), m.fp32) if m.is_trained_for_int8 else m.fp32 for m in group]
-        after = [[m.files.get(name) for m in group] for name in FILES]
-        after.append([m.fallback for m in group])
-        return [*_name(group[0].subject)[:2], *(_format_losses(before, row) for row in after)]
+    def format_row(title: tuple[str, ...], group: Sequence[Measurement]) -> list[str]:
+        before = [
+            started.get((m.subject.recipe, m.subject.seed), m.fp32) if m.is_trained_for_int8 else m.fp32 for m in group
+        ]
+        return [*title, *(_format_losses(before, [m.files.get(name) for m in group]) for name in FILES)]
 
     yield (
-        'Points of top-1 lost to float32, seed by seed; of quantization-aware training to the float32 RepVGG that it '
-        'started from.'
+        'Points of top-1 lost to float32, the mean and the largest; of quantization-aware training to the float32 '
+        'RepVGG that it started from.'
     )
     yield ''
-    yield format_table(('model', 'trained by', *FILES, 'fallback'), map(format_row, groups.values()), left=2)
+    rows = [format_row(_name(group[0].subject)[:2], group) for group in groups.values()]
+    repvggs = [m for m in measurements if m.subject.kind in ('repvgg', 'custom-l2')]
+    rows.append(format_row(('RepVGG, with and without custom L2', 'both'), repvggs))
+    yield format_table(('model', 'trained by', *FILES), rows, left=2)
 
 
 def _name(subject: Subject) -> tuple[str, str, str]:
@@ -79,7 +77,8 @@ def _name(subject: Subject) -> tuple[str, str, str]:
 
 
 def _format_losses(before: Sequence[float], after: Sequence[float | None]) -> str:
-    return ', '.join('-' if b is None else f'{a - b:.2f}' for a, b in zip(before, after, strict=True))
+    losses = [b - a for b, a in zip(before, after, strict=True) if a is not None]
+    return f'{statistics.mean(losses):.2f}, {max(losses):.2f}' if losses else '-'
 
 
 def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
@@ -89,8 +88,8 @@ def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
         if m.is_trained_for_int8:
             continue
         cells: list[str] = []
-        for granularity, file in PREDICTED.items():
-            predicted, measured = m.predicted[granularity], m.drop(file)
+        for file in PREDICTED.values():
+            predicted, measured = m.predicted[file], m.drop(file)
             levels = find_level(predicted), find_level(measured)
             agreeing += levels[0] == levels[1]
             total += 1
@@ -102,7 +101,7 @@ def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
         rows.append([*_name(m.subject), *cells])
     yield 'Points lost by ONNX Runtime, as the analysis predicts and as measured:'
     yield ''
-    columns = (f'{granularity}, {what}' for granularity in PREDICTED for what in ('predicted', 'measured', 'agree'))
+    columns = (f'{file}, {what}' for file in PREDICTED.values() for what in ('predicted', 'measured', 'agree'))
     yield format_table(('model', 'trained by', 'seed', *columns), rows, left=2)
     yield ''
     yield f'The verdict agrees with the measured drop in {agreeing} of {total} cases.'
@@ -112,7 +111,7 @@ def _iterate_traits(measurements: Sequence[Measurement]) -> Iterator[str]:
     plain = [m for m in measurements if not m.is_trained_for_int8]
     if not plain:
         return
-    drops = [m.drop(PER_TENSOR) for m in plain]
+    drops = [m.drop(EXPLAINED) for m in plain]
     lost = [m for m, drop in zip(plain, drops, strict=True) if find_level(drop) != 'safe']
     kept = [m for m in plain if m not in lost]
 
@@ -124,7 +123,7 @@ def _iterate_traits(measurements: Sequence[Measurement]) -> Iterator[str]:
         return [trait, *medians, f'{rho:.2f}']
 
     yield (
-        f'What goes with the loss: medians over the {len(kept)} models that per-tensor int8 leaves safe and the '
+        f'What goes with the loss: medians over the {len(kept)} models that plain per-tensor int8 leaves safe and the '
         f'{len(lost)} others, and the rank correlation with the measured drop.'
     )
     yield ''

@@ -1,7 +1,6 @@
 """The analysis of a model by simulated int8, for each layer and for the whole model."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,20 @@ from ...checkpoints.loading import load_weights
 from ...checkpoints.reading import read_checkpoint
 from ...data.classes import get_trained_classes, require_single_label
 from ...data.samples import iterate_samples
+from ...equalization.equalize import equalize
 from ...measures.accuracy import measure_percent
 from ...models.backbone import RepVGG
-from ...models.blocks import RepVGGBlock
 from ...models.building import build_model
 from ...models.fake_quant_settings import GRANULARITIES
-from ...models.norm_scales import clip_norm_scales
 from ...progress import track
 from ...reparam.switch import reparameterize
 from ...runtimes.prepared import normalise
+from ..rounding import NUM_IMAGES, round_weights
 from ..trained import find_training
 from .noise import measure_logits_noise, measure_output_noise, measure_weight_noise
 from .observe import describe_kernel, describe_norms, observe_activations
 from .points import find_layers
-from .results import CLIP_SCALES, Activations, Analysis, Layer, Norm, Outcome
+from .results import TREATMENTS, Activations, Analysis, Layer, Norm, Outcome
 from .simulation import simulate
 from .verdict import find_worst, predict
 
@@ -122,15 +121,11 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
     ]
     # the granularity has no effect here, since the weights stay float32
     outcomes.append(find_outcome('per-tensor', weights=False))
+    for treatment, treated, treated_ranges in _treat(deployed, calibration):
+        # find_outcome compares it with the model before
+        outcomes.append(replace(find_outcome('per-tensor', treated, treated_ranges), treatment=treatment))
     if predict(outcomes[0]).level != 'safe':
         outcomes.append(find_outcome('per-tensor', kept=tuple(layer.name for layer in find_worst(layers))))
-        if any(isinstance(module, RepVGGBlock) and hasattr(module, 'branch_3x3') for module in model.modules()):
-            clipped = copy.deepcopy(model)
-            clip_norm_scales(clipped, CLIP_SCALES)
-            clipped = reparameterize(clipped, inplace=True)
-            # find_outcome compares it with the model before the scales were limited
-            outcome = find_outcome('per-tensor', clipped, _observe(clipped, calibration))
-            outcomes.append(replace(outcome, clip_scales=CLIP_SCALES))
     return Analysis(
         layers,
         tuple(outcomes),
@@ -195,6 +190,16 @@ def _describe_layers(
             )
         )
     return tuple(layers)
+
+
+def _treat(model: nn.Module, calibration: Sequence[Tensor]) -> Iterator[tuple[str, nn.Module, Ranges]]:
+    """The treatments, each with a model and the ranges of its activations."""
+    batches = [normalise(model, images) for images in calibration]
+    equalized = equalize(model, batches).model
+    ranges = _observe(equalized, calibration)
+    yield TREATMENTS[1], equalized, ranges
+    round_weights(equalized, torch.cat(batches)[:NUM_IMAGES].split(len(batches[0])), ranges, 'per-tensor')
+    yield TREATMENTS[2], equalized, _observe(equalized, calibration)
 
 
 def _observe(model: nn.Module, calibration: Sequence[Tensor]) -> Ranges:

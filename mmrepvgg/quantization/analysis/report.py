@@ -114,8 +114,8 @@ def _format_outcome(outcome: Outcome) -> list[str]:
         name = 'activations alone'
     elif not outcome.activations:
         name = f'weights alone, {outcome.granularity}'
-    elif outcome.clip_scales is not None:
-        name = f'everything, {outcome.granularity}, scales limited'
+    elif outcome.treatment:
+        name = f'everything, {outcome.granularity}, {outcome.treatment}'
     elif outcome.kept:
         name = f'{outcome.granularity}, but for {len(outcome.kept)} layer(s)'
     else:
@@ -135,7 +135,8 @@ def _format_percent(accuracy: float | None) -> str:
 
 def _format_prediction(prediction: Prediction, analysis: Analysis) -> str:
     loss = f'about {prediction.drop:.2f} points' if analysis.accuracy is not None else f'at most {prediction.drop:.2f}'
+    name = ', '.join(filter(None, [f'{prediction.granularity} int8', prediction.treatment]))
     return (
-        f'{prediction.granularity} int8: {prediction.level.upper()}: will lose {loss} '
+        f'{name}: {prediction.level.upper()}: will lose {loss} '
         f'(95% interval {prediction.low:.1f} to {prediction.high:.1f})'
     )

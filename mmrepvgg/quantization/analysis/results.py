@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-# Limit for the scales of batch norms, in multiples of their median. It is tried if per-tensor int8 is not safe.
-CLIP_SCALES = 4.0
+# What may be done to a model before its weights are rounded to the nearest step: nothing; channels are rescaled exactly
+# (:func:`mmrepvgg.equalize`); and rounding errors make up for each other, too, as in files of ``quantize_model``.
+TREATMENTS = ('', 'equalized', 'equalized and rounded adaptively')
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Outcome:
         weights: Whether the weights are int8.
         activations: Whether the activations are int8.
         kept: Names of the layers that stay float32.
-        clip_scales: Limit for the scales of the batch norms, in multiples of their median. None for no limit.
+        treatment: One of ``TREATMENTS``.
         num_images: Number of images.
         num_agreeing: Number of images for which int8 and float32 predict the same class.
         num_lost: Number of images for which float32 is right and int8 is wrong. Without labels they are the images
@@ -132,7 +133,7 @@ class Outcome:
     num_gained: int
     accuracy: float | None
     logits_snr: float
-    clip_scales: float | None = None
+    treatment: str = ''
 
     @property
     def agreement(self) -> float:
@@ -152,8 +153,8 @@ class Analysis:
     Attributes:
         layers: Layers in the order in which the network computes them.
         outcomes: Outcomes of the whole model: per-tensor and per-channel; then both with only the weights in int8; then
-            with only the activations in int8. If per-tensor int8 is not safe, two more follow: with the worst layers in
-            float32, and with limited scales of the batch norms (only for a checkpoint in train form).
+            with only the activations in int8; then per-tensor with each treatment. If per-tensor int8 is not safe, one
+            more follows, with the worst layers in float32.
         accuracy: Top-1 accuracy in float32, in percent; None without labels.
         num_classes: Number of classes of the model.
         num_images: Number of images on which the outcomes were measured.
@@ -169,24 +170,35 @@ class Analysis:
     num_calibration: int
     was_switched: bool = False
 
-    def find(self, granularity: str, weights: bool = True, activations: bool = True, keeping: bool = False) -> Outcome:
-        """Find the outcome with these settings, and without limited scales.
+    def find(
+        self,
+        granularity: str,
+        weights: bool = True,
+        activations: bool = True,
+        keeping: bool = False,
+        treatment: str = '',
+    ) -> Outcome:
+        """Find the outcome with these settings.
 
         Args:
             granularity: One of ``GRANULARITIES``.
             weights: Whether the weights are int8.
             activations: Whether the activations are int8.
             keeping: Whether some layers stay float32.
+            treatment: One of ``TREATMENTS``.
 
         Raises:
             KeyError: If there is no such outcome.
         """
+        wanted = (granularity, weights, activations, keeping, treatment)
         for outcome in self.outcomes:
-            settings = (outcome.granularity, outcome.weights, outcome.activations, bool(outcome.kept))
-            if settings == (granularity, weights, activations, keeping) and outcome.clip_scales is None:
+            settings = (
+                outcome.granularity,
+                outcome.weights,
+                outcome.activations,
+                bool(outcome.kept),
+                outcome.treatment,
+            )
+            if settings == wanted:
                 return outcome
-        raise KeyError((granularity, weights, activations, keeping))
-
-    def find_clipped(self) -> Outcome | None:
-        """Find the outcome with limited scales; None if it was not tried."""
-        return next((outcome for outcome in self.outcomes if outcome.clip_scales is not None), None)
+        raise KeyError(wanted)

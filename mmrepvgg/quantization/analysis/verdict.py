@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ...models.fake_quant_settings import GRANULARITIES
-from .results import Analysis, Layer, Outcome
+from .results import TREATMENTS, Analysis, Layer, Outcome
 
 # Largest predicted loss of top-1 accuracy of each level, in points.
 LEVELS = {'safe': 1.0, 'at risk': 10.0, 'collapses': math.inf}
@@ -25,6 +25,7 @@ class Prediction:
 
     Attributes:
         granularity: ``'per-tensor'`` or ``'per-channel'``: what has a scale of its own in the weights.
+        treatment: One of ``TREATMENTS``: what is done before.
         drop: Loss of top-1 accuracy in points; without labels the largest possible loss.
         low: Lower end of the 95% interval, which depends on the number of images.
         high: Upper end of that interval.
@@ -33,6 +34,7 @@ class Prediction:
     """
 
     granularity: str
+    treatment: str
     drop: float
     low: float
     high: float
@@ -45,7 +47,7 @@ class Verdict:
     """The predictions, their causes and advice.
 
     Attributes:
-        predictions: Prediction for each of ``GRANULARITIES``.
+        predictions: Prediction for each of ``GRANULARITIES``, and for per-tensor int8 with each treatment.
         blame: Cause of the loss of per-tensor int8: ``'weights'``, ``'activations'`` or ``'both'``. None if it is safe.
         worst: Names of the layers that do most harm, the worst first; empty if per-tensor int8 is safe.
         causes: Sentence about each of these layers.
@@ -66,12 +68,13 @@ def judge(analysis: Analysis) -> Verdict:
     is_safe = per_tensor.level == 'safe'
     worst = () if is_safe else find_worst(analysis.layers)
     names = tuple(layer.name for layer in worst)
+    treated = tuple(predict(analysis.find('per-tensor', treatment=treatment)) for treatment in TREATMENTS[1:])
     return Verdict(
-        tuple(by_granularity.values()),
+        (*by_granularity.values(), *treated),
         None if is_safe else find_blame(analysis),
         names,
         tuple(map(explain, worst)),
-        tuple(_advise(analysis, per_tensor, per_channel, names)),
+        tuple(_advise(analysis, per_tensor, per_channel, treated, names)),
     )
 
 
@@ -88,7 +91,8 @@ def predict(outcome: Outcome) -> Prediction:
     low = min(100 * max(middle - 1.96 * error, -1.0), outcome.drop)
     high = max(100 * min(middle + 1.96 * error, 1.0), outcome.drop)
     level = find_level(outcome.drop)
-    return Prediction(outcome.granularity, outcome.drop, low, high, level, find_level(low) == find_level(high) == level)
+    is_certain = find_level(low) == find_level(high) == level
+    return Prediction(outcome.granularity, outcome.treatment, outcome.drop, low, high, level, is_certain)
 
 
 def find_level(drop: float) -> str:
@@ -152,7 +156,13 @@ def _blame_norm(layer: Layer) -> str:
     return text
 
 
-def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction, worst: tuple[str, ...]) -> list[str]:
+def _advise(
+    analysis: Analysis,
+    per_tensor: Prediction,
+    per_channel: Prediction,
+    treated: tuple[Prediction, ...],
+    worst: tuple[str, ...],
+) -> list[str]:
     unsure = [
         f'{p.granularity} is not certain on {analysis.num_images} images ({p.low:+.1f} to {p.high:+.1f} points lost); '
         'more images (`num_samples`) narrow that down'
@@ -168,25 +178,19 @@ def _advise(analysis: Analysis, per_tensor: Prediction, per_channel: Prediction,
     if per_tensor.level == 'safe':
         either = 'per-tensor or per-channel' if per_channel.level == 'safe' else 'per-tensor'
         return [f'ship int8, {either}', *unsure]
-    advice = []
-    if per_channel.level == 'safe':
+    equalized, rounded = treated
+    advice = [
+        'equalize the channels, which is exact: per-tensor weights then lose '
+        f'{_count(equalized.drop)} in a file of `export_model` with `equalize=True`, by whatever quantizer, and '
+        f'{_count(rounded.drop)} as `quantize_model` writes them (without it {_count(per_tensor.drop)})',
+        'or use per-channel weights, where the target takes them: they lose '
+        f'{_count(per_channel.drop)} without more ado',
+    ]
+    if rounded.level != 'safe':
+        kept = analysis.find('per-tensor', keeping=True)
         advice.append(
-            f'use per-channel weights: they lose {_count(per_channel.drop)}, per-tensor ones {_count(per_tensor.drop)}'
-        )
-    else:
-        advice.append(
-            f'per-channel weights are not safe either: they lose {_count(per_channel.drop)} '
-            f'(per-tensor ones {_count(per_tensor.drop)})'
-        )
-    kept = analysis.find('per-tensor', keeping=True)
-    advice.append(
-        f'{"for a target that takes per-tensor only" if per_channel.level == "safe" else "or"}: `quantize_model` with '
-        f'`max_drop=0.5` keeps layers in float32; with {", ".join(worst)} in float32 the loss is {_count(kept.drop)}'
-    )
-    if (clipped := analysis.find_clipped()) is not None:
-        advice.append(
-            'or limit the effect of nearly dead channels on the kernels: `quantize_model` with '
-            f'`clip_scales={clipped.clip_scales:g}` and all layers per-tensor loses {_count(clipped.drop)}'
+            'or `quantize_model` with `max_drop=0.5`, which keeps layers in float32; with '
+            f'{", ".join(worst)} in float32 (not equalized) the loss is {_count(kept.drop)}'
         )
     advice.append('or train for it: quantization-aware training, or QARepVGG blocks, whose fused kernels stay narrow')
     return advice + unsure
