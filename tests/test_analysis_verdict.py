@@ -11,7 +11,7 @@ from mmrepvgg.models.fake_quant_settings import GRANULARITIES
 from mmrepvgg.models.int8 import find_uint8_grid
 from mmrepvgg.quantization.analysis.noise import MAX_SNR, OutputNoise, measure_logits_noise, measure_weight_noise
 from mmrepvgg.quantization.analysis.observe import Observer, describe_kernel, describe_norms
-from mmrepvgg.quantization.analysis.results import Activations, Analysis, Kernel, Layer, Norm, Outcome
+from mmrepvgg.quantization.analysis.results import TREATMENTS, Activations, Analysis, Kernel, Layer, Norm, Outcome
 from mmrepvgg.quantization.analysis.simulation import quantize_activations, quantize_weight
 from mmrepvgg.quantization.analysis.verdict import (
     explain,
@@ -135,6 +135,10 @@ def make_outcome(lost=0, gained=0, num=360, granularity='per-tensor', snr=30.0, 
                    accuracy=90.0, logits_snr=snr)  # fmt: skip
 
 
+def make_treated(*lost):
+    return tuple(make_outcome(number, treatment=name) for name, number in zip(TREATMENTS[1:], lost, strict=True))
+
+
 def make_layer(name='a', effect=30.0, spread=1.0, tall=5.0, outliers=1.0, norms=()):
     snr = dict.fromkeys(GRANULARITIES, 30.0)
     inputs = Activations(0, outliers, 1, 1)
@@ -195,21 +199,35 @@ class TestVerdict:
     def test_causes(self, layer, sentence):
         assert explain(layer) == sentence
 
-    def test_advice_where_per_channel_fails_too(self):
+    def test_advice(self):
         outcomes = (
             make_outcome(90),
             make_outcome(50, granularity='per-channel'),
             make_outcome(80, activations=False),
             make_outcome(5, weights=False),
             make_outcome(18, kept=('a',)),
+            *make_treated(40, 20),
         )
         analysis = Analysis((make_layer(effect=3),), outcomes, 90.0, 10, 360, 128)
-        first, second, third = judge(analysis).advice
-        loss = 'they lose about 13.9 points (per-tensor ones about 25.0 points)'
-        assert first == f'per-channel weights are not safe either: {loss}'
-        assert '`quantize_model` with `max_drop=0.5`' in second
-        assert 'with a in float32 the loss is about 5.0 points' in second
-        assert 'QARepVGG' in third
+        verdict = judge(analysis)
+        assert [(p.granularity, p.treatment, p.level) for p in verdict.predictions] == [
+            ('per-tensor', '', 'collapses'),
+            ('per-channel', '', 'collapses'),
+            ('per-tensor', TREATMENTS[1], 'collapses'),
+            ('per-tensor', TREATMENTS[2], 'at risk'),
+        ]
+        first, second, third, fourth = verdict.advice[:4]
+        assert first.startswith(
+            'equalize the channels, which is exact: per-tensor weights then lose about 11.1 points in'
+        )
+        assert first.endswith('and about 5.6 points as `quantize_model` writes them (without it about 25.0 points)')
+        assert second.startswith('or use per-channel weights')
+        assert second.endswith('they lose about 13.9 points without more ado')
+        assert '`quantize_model` with `max_drop=0.5`' in third
+        assert third.endswith('with a in float32 (not equalized) the loss is about 5.0 points')
+        assert 'QARepVGG' in fourth
+        saved = replace(analysis, outcomes=(*outcomes[:-2], *make_treated(3, 0)))
+        assert not any('max_drop' in line for line in judge(saved).advice), 'no layer needs float32'
         safe = replace(analysis, outcomes=(make_outcome(0), *outcomes[1:]))
         assert judge(safe).advice[0] == 'ship int8, per-tensor'
         untrained = replace(analysis, accuracy=12.0)
@@ -219,6 +237,6 @@ class TestVerdict:
         ('num_classes', 'accuracy', 'is_chance'), [(2, 99.0, False), (2, 55.0, True), (1, 100.0, False), (10, 19, True)]
     )
     def test_chance(self, num_classes, accuracy, is_chance):
-        outcomes = (make_outcome(0), make_outcome(0, granularity='per-channel'))
+        outcomes = (make_outcome(0), make_outcome(0, granularity='per-channel'), *make_treated(0, 0))
         advice = judge(Analysis((), outcomes, accuracy, num_classes, 360, 128)).advice
         assert any('hardly more than by chance' in line for line in advice) is is_chance

@@ -22,7 +22,7 @@ from mmrepvgg.quantization.analysis.analyze import analyze, analyze_model
 from mmrepvgg.quantization.analysis.noise import measure_logits_noise
 from mmrepvgg.quantization.analysis.observe import observe_activations
 from mmrepvgg.quantization.analysis.points import find_layers, find_points
-from mmrepvgg.quantization.analysis.results import CLIP_SCALES
+from mmrepvgg.quantization.analysis.results import TREATMENTS
 from mmrepvgg.quantization.analysis.simulation import simulate
 from mmrepvgg.quantization.analysis.verdict import judge
 from mmrepvgg.quantization.quantize import quantize_model
@@ -235,27 +235,26 @@ class TestAnalysis:
         images = [images for images, _ in batches]
         train, deploy = (analyze_model(m, images, batches) for m in (model, reparameterize(model)))
         assert (train.was_switched, deploy.was_switched) == (True, False)
-        assert tuple(outcome for outcome in train.outcomes if outcome.clip_scales is None) == deploy.outcomes
-        assert (train.find_clipped() is None, deploy.find_clipped()) == (False, None), 'it takes branches'
+        assert train.outcomes == deploy.outcomes
         assert [replace(layer, norms=()) for layer in train.layers] == list(deploy.layers)
         assert [layer.name for layer in deploy.layers][-2:] == ['backbone.stage_4.0', 'head.fc']
 
-    def test_limiting_the_scales_is_tried_and_does_in_a_file_what_was_said(self, workspace, tmp_path):
+    def test_treatments_do_in_files_what_was_said(self, workspace, tmp_path):
         cfg = make_config(workspace, PLAIN)
         analysis = analyze(cfg, workspace / 'bad.pth', num_samples=360, num_calibration=64)
-        clipped = analysis.find_clipped()
-        assert clipped.clip_scales == CLIP_SCALES
-        assert clipped.drop < 5 < analysis.find('per-tensor').drop - 10
-        (advice,) = (line for line in judge(analysis).advice if '`clip_scales=4`' in line)
-        assert advice.endswith(f'loses about {clipped.drop:.1f} points' if clipped.drop > 0 else 'loses nothing')
-        settings = QuantizationSettings('per-tensor', num_samples=64, clip_scales=CLIP_SCALES)
-        result = quantize_model(cfg, workspace / 'bad.pth', tmp_path / 'net.onnx', settings)
-        assert result.num_clipped >= 1
-        # the reference is the model as it was trained
-        assert result.accuracy_reference == pytest.approx(analysis.accuracy)
-        assert result.accuracy == pytest.approx(clipped.accuracy, abs=1.5)
+        assert analysis.find('per-tensor').drop > 15
+        for treatment, rounds in zip(TREATMENTS[1:], (False, True), strict=True):
+            outcome = analysis.find('per-tensor', treatment=treatment)
+            assert outcome.drop < 2
+            settings = QuantizationSettings('per-tensor', num_samples=64, adaptive_rounding=rounds)
+            result = quantize_model(cfg, workspace / 'bad.pth', tmp_path / 'net.onnx', settings)
+            assert result.accuracy_reference == pytest.approx(analysis.accuracy)
+            assert result.accuracy == pytest.approx(outcome.accuracy, abs=1.5)
+        assert analysis.find('per-tensor', treatment=TREATMENTS[2]).logits_snr > 15
+        advice = judge(analysis).advice[0]
+        assert advice.startswith('equalize the channels')
 
-    def test_inserted_norms_are_no_branches_to_limit(self, workspace, tmp_path):
+    def test_inserted_norms(self, workspace, tmp_path):
         cfg = make_config(workspace, PLAIN)
         reparameterize_checkpoint(cfg, workspace / 'bad.pth', tmp_path / 'deploy.pth')
         cfg.model.backbone.update(deploy=True, deploy_norm=dict(type='BN'))
@@ -264,7 +263,6 @@ class TestAnalysis:
         torch.save(model.state_dict(), tmp_path / 'inserted.pth')
         analysis = analyze(cfg, tmp_path / 'inserted.pth', num_samples=120, num_calibration=32)
         assert judge(analysis).predictions[0].level == 'collapses'
-        assert analysis.find_clipped() is None
 
     def test_wrapped_and_joined_data_sets(self, workspace):
         cfg = make_config(workspace, PLAIN)

@@ -87,19 +87,60 @@ def test_uint8_images_in_probabilities_out_one_batch_size(source, tmp_path, name
     torch.testing.assert_close(scores, expected, rtol=0, atol=0.1)
 
 
+def test_equalized_channels_save_what_int8_breaks(spoilt, tmp_path):
+    accuracies = {}
+    for equalize in (False, None):
+        settings = QuantizationSettings('per-tensor', equalize=equalize)
+        result = quantize_model(*spoilt['all'], tmp_path / 'net.onnx', settings)
+        accuracies[equalize] = result.accuracy
+        assert (result.num_equalized > 0, result.was_rounded) == (equalize is None, True)
+    assert accuracies[False] < 60
+    assert accuracies[None] > 95
+
+
+@pytest.mark.parametrize('granularity', ['per-tensor', 'per-channel'])
+def test_adaptive_rounding_brings_scores_nearer(source, tmp_path, granularity):
+    """And the file has exactly the weights that were rounded: its quantizer rounds them to themselves."""
+    images = torch.cat(
+        [normalise(load_classifier(*source), images) for images, _ in iterate_samples(source[0], 'test')]
+    )
+    with torch.no_grad():
+        expected = load_classifier(*source)(images)
+    errors = {}
+    for rounds in (False, True):
+        settings = QuantizationSettings(granularity, adaptive_rounding=rounds, equalize=False, eval_samples=0)
+        quantize_model(*source, tmp_path / 'net.onnx', settings)
+        errors[rounds] = (load_exported(tmp_path / 'net.onnx')(images) - expected).square().mean()
+    assert errors[True] < 0.7 * errors[False]
+
+
 def test_the_layer_that_int8_breaks_stays_float(spoilt, tmp_path):
-    result = quantize_model(*spoilt['one'], tmp_path / 'net.onnx', QuantizationSettings('per-tensor', max_drop=15))
+    settings = QuantizationSettings('per-tensor', max_drop=15, equalize=False)
+    result = quantize_model(*spoilt['one'], tmp_path / 'net.onnx', settings)
     assert result.float_layers == (CONVS[2],)
     assert sorted(result.int8_layers) == sorted(set(LAYERS) - {CONVS[2]})
     assert result.accuracy_all_int8 < 60
     assert result.accuracy >= 85
+    assert not result.was_rounded
+    # half of the images chose, the others are reported
+    assert (result.num_choosing, result.num_images) == (45, 45)
+
+
+def test_layers_are_not_kept_without_need(spoilt, tmp_path):
+    result = quantize_model(*spoilt['one'], tmp_path / 'net.onnx', QuantizationSettings('per-tensor', max_drop=15))
+    assert (result.float_layers, result.accuracy_all_int8, result.was_rounded) == ((), None, True)
+
+
+def test_one_test_image_can_not_choose_and_report(source, tmp_path):
+    with pytest.raises(ValueError, match='`max_drop` needs at least 2 test images'):
+        quantize_model(*source, tmp_path / 'net.onnx', QuantizationSettings(max_drop=1, eval_samples=1))
 
 
 def test_what_can_not_be_met(spoilt, tmp_path):
     out = tmp_path / 'net.xml'
     out.write_text('precious')
     with pytest.raises(AccuracyError, match=r'within 0 points of float32: 100\.00% in float32, .* nothing was written'):
-        quantize_model(*spoilt['all'], out, QuantizationSettings('per-tensor', max_drop=0))
+        quantize_model(*spoilt['all'], out, QuantizationSettings('per-tensor', max_drop=0, equalize=False))
     assert out.read_text() == 'precious'
     assert list(tmp_path.iterdir()) == [out]
 
@@ -139,7 +180,8 @@ class TestPlan:
         [
             (dict(granularity='per-channel'), 'must be per-tensor, for which the model was trained, got per-channel'),
             (dict(max_drop=1.0), '`max_drop` needs calibrated ranges, .* leave it out'),
-            (dict(clip_scales=4.0), '`clip_scales` changes the weights, .* leave it out'),
+            (dict(equalize=True), '`equalize` changes the activations, .* leave it out'),
+            (dict(adaptive_rounding=True), '`adaptive_rounding` changes the activations, .* leave it out'),
             (dict(calibration='percentile'), 'need no `calibration`, .* the `quantizer` .* is onnxruntime; leave out'),
             (dict(quantizer='nncf'), 'need no `calibration`, .* the `quantizer` .* is onnxruntime; leave out both'),
         ],
@@ -148,11 +190,18 @@ class TestPlan:
         with pytest.raises(ValueError, match=message):
             make_plan(OPENVINO, QuantizationSettings(**settings), trained=TRAINED)
 
-    def test_limiting_scales_takes_branches(self):
-        with pytest.raises(
-            ValueError, match='`clip_scales` limits the batch norms of the branches.*give the train-form'
-        ):
-            make_plan(ONNX, QuantizationSettings(clip_scales=4.0), has_branches=False)
+    def test_what_is_done_before(self):
+        def decide(row, granularity, **settings):
+            plan = make_plan(row, QuantizationSettings(granularity, **settings))
+            return plan.equalizes, plan.rounds_adaptively
+
+        assert decide(ONNX, 'per-tensor') == (True, True)
+        assert decide(ONNX, 'per-channel') == (False, True)
+        assert decide(ONNX, 'per-channel', equalize=True, adaptive_rounding=False) == (True, False)
+        assert decide(OPENVINO, 'per-tensor') == (True, False), "NNCF's grids are its own"
+        assert decide(OPENVINO, 'per-tensor', quantizer='onnxruntime', equalize=False) == (False, True)
+        trained = make_plan(ONNX, QuantizationSettings(), trained=TRAINED)
+        assert (trained.equalizes, trained.rounds_adaptively) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -170,22 +219,13 @@ class TestPlan:
         ('net.onnx', dict(max_drop=-1), '`max_drop` must be points of accuracy, 0 to 100, got -1'),
         ('net.onnx', dict(max_drop=1, eval_samples=0), '`max_drop` needs test images'),
         ('net.onnx', dict(num_samples=0), '`num_samples` must be at least 1'),
-        ('net.onnx', dict(clip_scales=0.5), '`clip_scales` must be at least 1, or None, got 0.5'),
-        ('net.onnx', dict(clip_scales=float('nan')), '`clip_scales` must be at least 1, or None, got nan'),
+        ('net.xml', dict(adaptive_rounding=True), '`adaptive_rounding` needs a `quantizer` .* onnxruntime, got nncf'),
         ('net.onnx', dict(eval_samples=-1), '`eval_samples` must not be negative'),
     ],
 )  # fmt: skip
 def test_wrong_settings(source, tmp_path, name, settings, message):
     with pytest.raises(ValueError, match=message):
         quantize_model(*source, tmp_path / name, QuantizationSettings(**settings))
-
-
-def test_limiting_scales_takes_branches(source, digits, tmp_path):
-    with pytest.raises(ValueError, match='`clip_scales` limits the batch norms of the branches'):
-        quantize_model(
-            source[0], digits / 'small_deploy.pth', tmp_path / 'net.onnx', QuantizationSettings(clip_scales=4)
-        )
-    assert not (tmp_path / 'net.onnx').exists()
 
 
 def test_test_data_that_are_missing(source, tmp_path):
@@ -250,11 +290,11 @@ class TestTool:
             'socket.socket.connect = socket.getaddrinfo = refuse\n'
         )
         path = {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
-        options = ['--num-samples', 30, '--clip-scales', 8]
+        options = ['--num-samples', 30, '--equalize']
         lines = succeed('quantize', 'config.py', checkpoint, 'net.xml', *options, cwd=tmp_path, **path).splitlines()
         assert len(lines) == 5, lines
         assert lines[0].endswith('train form, switched to deploy form')
-        assert re.fullmatch(r'limited the batch norm scales of \d+ channels to 8 times their median', lines[1])
+        assert re.fullmatch(r'rescaled \d+ channels, which leaves the float32 function as it is', lines[1])
         assert 'int8 per-channel, calibrated by minmax on 30 training images; 7 of 7 layers in int8' in lines[2]
         accuracy = float(re.search(rf'on {NUM_TEST} test images: 100\.00% in float32, ([\d.]+)% in this', lines[3])[1])
         assert lines[4] == f'same label as float32: {accuracy:.2f}% of {NUM_TEST} test images'
@@ -267,7 +307,7 @@ class TestTool:
     def test_failure(self, spoilt, tmp_path):
         cfg, checkpoint = spoilt['all']
         cfg.dump(tmp_path / 'config.py')
-        options = ['--granularity', 'per-tensor', '--max-drop', '0']
+        options = ['--granularity', 'per-tensor', '--max-drop', '0', '--no-equalize']
         message = fail_here('quantize', 'config.py', checkpoint, 'net.onnx', *options, cwd=tmp_path)
         assert 'int8 can not keep the top-1 accuracy within 0 points of float32' in message
         assert 'Allow a larger --max-drop, try --granularity per-channel or another --calibration' in message

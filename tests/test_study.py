@@ -105,12 +105,10 @@ def test_the_tool_trains_measures_and_writes_its_tables(workspace, study):
     plain, trained = (read_measurement(workspace / f'work/gentle_{kind}_3') for kind in ('repvgg', 'qat'))
     assert (plain.subject, plain.epochs) == (Subject('gentle', 'repvgg', 3), 2)
     assert set(plain.files) == set(FILES)
-    assert plain.fallback >= plain.fp32 - 0.5
     assert plain.simulated == plain.fp32
     # trained for int8: one granularity, and the file does what training showed
-    assert set(trained.files) == {'ORT t', 'ov t'}
-    assert trained.files['ORT t'] == pytest.approx(trained.simulated, abs=2)  # one of 60 images
-    assert (trained.fallback, trained.kept) == (None, ())
+    assert set(trained.files) == {'t', 'ov t'}
+    assert trained.files['t'] == pytest.approx(trained.simulated, abs=2)  # one of 60 images
     assert (trained.predicted, trained.traits) == ({}, {})
     assert (workspace / 'work/gentle_repvgg_3/analysis.png').read_bytes().startswith(b'\x89PNG')
     cfg = load_config(str(next((workspace / 'work/gentle_qat_3').glob('*-epochs/*.py'))))
@@ -170,10 +168,8 @@ def make_measurement(kind='repvgg', seed=0, fp32=98.0, tensor=97.5, predicted=0.
         fp32=fp32,
         simulated=fp32,
         bf16=fp32,
-        files={name: tensor if kind.settings.granularity == 'per-tensor' else 98.0 for name, kind in FILES.items()},
-        fallback=97.6,
-        kept=('a', 'b'),
-        predicted={'per-tensor': predicted, 'per-channel': 0.0},
+        files={name: tensor if name == 't plain' else 98.0 for name in FILES},
+        predicted={'t plain': predicted, 't eq': 0.0, 't': 0.0, 'c plain': 0.0},
         traits={'spread': trait},
     )
 
@@ -186,23 +182,26 @@ class TestTables:
             make_measurement(seed=2, tensor=93.0, predicted=0.2, trait=30.0),
         ]
         text = squeeze(format_study(measurements, 97.5))
-        assert 'agrees with the measured drop in 5 of 6 cases' in text
+        assert 'agrees with the measured drop in 11 of 12 cases' in text
         assert '| 75.00 collapses | 78.00 collapses | yes |' in text
         assert '| 0.20 safe | 5.00 at risk | NO |' in text
-        assert 'over the 1 models that per-tensor int8 leaves safe and the 2 others' in text
+        assert 'over the 1 models that plain per-tensor int8 leaves safe and the 2 others' in text
         assert '| spread | 2 | 165 | 1.00 |' in text
-        assert '| 97.60 (2) |' in text
+        assert f'| {KINDS["repvgg"].title} | {RECIPES["steep"].title} | 27.83, 78.00 | 0.00, 0.00 |' in text
+        assert '| RepVGG, with and without custom L2 | both | 27.83, 78.00 |' in text
 
     def test_training_for_int8_is_set_against_the_model_it_started_from(self):
         base = make_measurement(fp32=98.0)
         trained = replace(
             make_measurement('qat', fp32=20.0),
-            files={'ORT t': 97.75, 'ov t': 97.75},
-            fallback=None,
-            kept=(),
+            files={'t': 97.75, 'ov t': 97.75},
+            predicted={},
         )
         text = squeeze(format_study([base, trained], 97.5))
-        assert f'| {KINDS["qat"].title} | {RECIPES["steep"].title} | 0.25 | - | 0.25 | - | - | - | - |' in text
+        assert (
+            f'| {KINDS["qat"].title} | {RECIPES["steep"].title} | - | - | - | - | 0.25, 0.25 | - | - | - | - | 0.25, 0.25 | - | - |'
+            in text
+        )
         assert 'not trained to the end' not in text
 
     def test_a_model_that_is_not_trained_to_the_end_is_marked(self):

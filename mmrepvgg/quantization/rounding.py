@@ -22,6 +22,8 @@ from .analysis.simulation import simulate
 NUM_IMAGES = 128
 # Input channels whose errors make up for each other. It bounds memory and time: a 3x3 kernel has 9 inputs a channel.
 _CHANNELS = 256
+# Pixels whose inputs are in memory at a time.
+_POSITIONS = 4096
 # Inputs that are rounded before the others are told of their errors.
 _BLOCK = 64
 # Part of the mean of the diagonal that is added to it, as in GPTQ.
@@ -127,11 +129,13 @@ def _multiply_inputs(layer: Any, inputs: Sequence[Tensor], channels: slice) -> T
     """The sum over all outputs of the products of each two inputs ``(inputs, inputs)``: half the Hessian."""
     total: Any = 0
     for x in inputs:
-        for image in x[:, channels].split(1):
+        # few images at a time, because a 3x3 convolution has 9 numbers for each one of its input
+        for images in x[:, channels].split(max(1, _POSITIONS // x[0, 0].numel())):
             if isinstance(layer, nn.Linear):
-                values = image.T
+                values = images.T
             else:
-                values = nn.functional.unfold(image, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0]
+                values = nn.functional.unfold(images, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+                values = values.transpose(0, 1).flatten(1)
             total = total + (values @ values.T).double()
     return total
 
