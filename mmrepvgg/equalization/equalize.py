@@ -172,7 +172,7 @@ def _make_example(model: nn.Module) -> Tensor:
 def _rescale(model: nn.Module, channels: Channels, scales: list[Tensor]) -> None:
     for layer in channels.layers:
         module: Any = model.get_submodule(layer.path)
-        weight = module.weight.double()
+        weight = module.weight.cpu().double()  # not every device has float64
         tail = (1,) * (weight.ndim - 2)
         if layer.source is not None:
             columns = scales[layer.source].view(layer.groups, 1, -1).expand(-1, len(weight) // layer.groups, -1)
@@ -180,7 +180,7 @@ def _rescale(model: nn.Module, channels: Channels, scales: list[Tensor]) -> None
         if layer.target is not None:
             weight = weight / scales[layer.target].view(-1, 1, *tail)
             if module.bias is not None:
-                module.bias.copy_(module.bias.double() / scales[layer.target])
+                module.bias.copy_(module.bias.cpu().double() / scales[layer.target])
         module.weight.copy_(weight)
 
 

@@ -66,7 +66,7 @@ class Sensitivity:
 
 def reduce_taps(weight: Tensor, groups: int) -> Tensor:
     """``(C_out, C_in / groups, ...)`` -> absolute values ``(groups, C_out / groups, C_in / groups, taps)``."""
-    return weight.detach().double().abs().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+    return weight.detach().cpu().double().abs().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
 
 
 def find_scales(channels: Channels, sensitivities: Sequence[Sensitivity]) -> list[Tensor]:

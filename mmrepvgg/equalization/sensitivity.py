@@ -41,7 +41,7 @@ def measure_sensitivities(model: nn.Module, channels: Channels, batches: Iterabl
     ranges: dict[nn.Module, Tensor] = {}
 
     def observe(layer: nn.Module, x: Tensor) -> None:
-        largest = x.detach().abs().transpose(0, 1).flatten(1).amax(1).double()
+        largest = x.detach().abs().transpose(0, 1).flatten(1).amax(1).cpu().double()
         ranges[layer] = largest.maximum(ranges[layer]) if layer in ranges else largest
 
     few: list[Tensor] = []
@@ -89,7 +89,7 @@ def _add_gradients(
         if sensitivity.inputs is not None:
             gradient = next(gradients)
             if gradient is not None:
-                power = gradient.double().square().transpose(0, 1).flatten(1).sum(1)
+                power = gradient.cpu().double().square().transpose(0, 1).flatten(1).sum(1)
                 sensitivity.inputs += power.reshape(layer.groups, -1)
 
 
