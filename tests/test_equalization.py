@@ -30,7 +30,7 @@ def make_deployed(randomise) -> Callable[..., Any]:
             neck=dict(type='GlobalAveragePooling'),
             head=dict(type='LinearClsHead', num_classes=10),
         )
-        return reparameterize(randomise(build_classifier(model)).eval()).double()
+        return reparameterize(randomise(build_classifier(model)).eval().double())
 
     return make
 
@@ -231,6 +231,26 @@ def test_sums_products_and_shared_weights(with_images):
     torch.testing.assert_close(first, second)
     for name in ('odd', 'shared'):
         assert torch.equal(result.model.get_parameter(f'{name}.bias'), model.get_parameter(f'{name}.bias'))
+
+
+class BlockedSum(nn.Module):
+    """A sum whose one term also goes through a function that is not homogeneous."""
+
+    def __init__(self, order: int):
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.order = order
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        one, other = self.first(x), self.second(x)
+        gate = other.sigmoid()
+        return self.last(one + other if self.order else other + one), gate
+
+
+@pytest.mark.parametrize('order', [0, 1])
+def test_a_sum_with_a_term_that_keeps_its_scale(order):
+    with pytest.raises(ValueError, match='first: it goes into sigmoid; second: it goes into sigmoid; last: the model'):
+        equalize(BlockedSum(order))
 
 
 def test_dead_channels(make_deployed):

@@ -122,6 +122,13 @@ def test_the_layer_that_int8_breaks_stays_float(spoilt, tmp_path):
     assert (result.num_choosing, result.num_images) == (45, 45)
 
 
+def test_float_layers_and_those_beside_them_are_not_rounded(spoilt, tmp_path):
+    settings = QuantizationSettings('per-tensor', max_drop=15, equalize=False)
+    result = quantize_model(*spoilt['all'], tmp_path / 'net.onnx', settings)
+    assert result.float_layers
+    assert not result.was_rounded
+
+
 def test_layers_are_not_kept_without_need(spoilt, tmp_path):
     result = quantize_model(*spoilt['one'], tmp_path / 'net.onnx', QuantizationSettings('per-tensor', max_drop=15))
     assert (result.float_layers, result.accuracy_all_int8, result.was_rounded) == ((), None, True)

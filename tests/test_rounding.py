@@ -1,9 +1,12 @@
 """Adaptive rounding: weights on the grid of int8 that make up for each other's errors."""
 
+import copy
+
 import pytest
 import torch
 
 from mmrepvgg import build_classifier, reparameterize
+from mmrepvgg.quantization import rounding
 from mmrepvgg.quantization.analysis.noise import measure_logits_noise
 from mmrepvgg.quantization.analysis.observe import observe_activations
 from mmrepvgg.quantization.analysis.points import find_layers
@@ -55,6 +58,18 @@ def test_the_grid_stays_and_the_noise_falls(network, granularity):
     with simulate(model, ranges, granularity):
         noise = measure_logits_noise(expected, model(images))
     assert noise > measure_logits_noise(expected, nearest) + 3
+
+
+@torch.no_grad()
+def test_blocks_only_save_time(network, monkeypatch):
+    model, batches = network
+    found = []
+    for size in (rounding._BLOCK, 10**6):
+        monkeypatch.setattr(rounding, '_BLOCK', size)
+        copied = copy.deepcopy(model)
+        round_weights(copied, batches, observe_activations(model, batches), 'per-tensor')
+        found.append(copied.backbone.stage_3[1].branch_reparam.weight)
+    assert (found[0] != found[1]).float().mean() < 0.02, 'but for rounding errors in float64 it is the same'
 
 
 @torch.no_grad()
