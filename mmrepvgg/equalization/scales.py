@@ -64,11 +64,6 @@ class Sensitivity:
         return Sensitivity(self.largest, weights.clamp_min(_FLOOR * weights.mean()), inputs, ranges)
 
 
-def reduce_taps(weight: Tensor, groups: int) -> Tensor:
-    """``(C_out, C_in / groups, ...)`` -> absolute values ``(groups, C_out / groups, C_in / groups, taps)``."""
-    return weight.detach().cpu().double().abs().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-
-
 def find_scales(channels: Channels, sensitivities: Sequence[Sensitivity]) -> list[Tensor]:
     """Find the numbers by which channels are divided: for each entry of ``channels.sizes`` one ``(C,)``, float64.
 

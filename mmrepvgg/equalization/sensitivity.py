@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..measures.difference import join_outputs
 from ..progress import track
-from .channels import Channels
-from .scales import Sensitivity, reduce_taps
+from .channels import Channels, Layer
+from .scales import Sensitivity
 
 # Number of images of which gradients are taken: a backward pass each.
 NUM_GRADIENTS = 32
@@ -22,7 +22,7 @@ def describe_weights(channels: Channels) -> list[Sensitivity]:
     Batch norms have made the channels of a fused model similar in size, so this says nearly as much as gradients do. It
     says less of a model that was rescaled before.
     """
-    largest = [reduce_taps(layer.module.weight, layer.groups).amax(-1) for layer in channels.layers]
+    largest = [_group(layer, layer.module.weight).abs().amax(-1).cpu().double() for layer in channels.layers]
     return [Sensitivity(values, torch.ones_like(values)) for values in largest]
 
 
@@ -84,13 +84,23 @@ def _add_gradients(
     for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
         gradient = next(gradients)
         if gradient is not None:
-            sensitivity.weights += reduce_taps(gradient, layer.groups).square().sum(-1)
+            sensitivity.weights += _sum_squares(_group(layer, gradient))
     for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
         if sensitivity.inputs is not None:
             gradient = next(gradients)
             if gradient is not None:
-                power = gradient.cpu().double().square().transpose(0, 1).flatten(1).sum(1)
-                sensitivity.inputs += power.reshape(layer.groups, -1)
+                sensitivity.inputs += _sum_squares(gradient.transpose(0, 1).flatten(1)).reshape(layer.groups, -1)
+
+
+def _group(layer: Layer, weight: Tensor) -> Tensor:
+    """A weight ``(C_out, C_in / groups, ...)`` as ``(groups, C_out / groups, C_in / groups, taps)``."""
+    return weight.detach().reshape(layer.groups, weight.shape[0] // layer.groups, weight.shape[1], -1)
+
+
+def _sum_squares(values: Tensor) -> Tensor:
+    """The sum of the squares over the last dimension, float64. Squares of tiny numbers would be 0 in float32."""
+    peak = values.abs().max().clamp_min(torch.finfo(values.dtype).tiny)
+    return (values / peak).square().sum(-1).cpu().double() * peak.item() ** 2
 
 
 @contextmanager
