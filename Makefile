@@ -1,5 +1,6 @@
 # make demo   train, convert and test RepVGG-A0 on real images, in .venv
 # make quantization-study  train models in different ways and show what int8 does to them (hours), there
+# make toolchains  make the environments of other quantizers for tools/toolchain_study.py (17 GB), in .venv-toolchains
 # make test   run the tests there
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
 # make lint   check format, style and types there
@@ -12,7 +13,10 @@ DEPLOY_CONFIG := repvgg-a0_digits_deploy
 # One process a core, each file's tests in one of them. With more threads than cores they would wait for each other.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo quantization-study test test-onedl lint format install clean
+# Each has its own versions of torch, numpy and protobuf.
+TOOLCHAINS := executorch litert rknn
+
+.PHONY: demo quantization-study toolchains test test-onedl lint format install clean
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
@@ -26,6 +30,13 @@ quantization-study: install
 	$(MMREPVGG) prepare-digits data/digits
 	$(BIN)/python tools/quantization_study.py --jobs 2 --min-accuracy 97.5 \
 		--out work_dirs/quantization-study/tables.md
+
+toolchains: $(TOOLCHAINS:%=.venv-toolchains/%/installed)
+
+.venv-toolchains/%/installed: studies/toolchains/requirements/%.txt
+	$(PYTHON) -m venv --clear .venv-toolchains/$*
+	.venv-toolchains/$*/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
@@ -60,4 +71,4 @@ install: .venv/installed
 	PYTHON="$(PYTHON)" ./install.sh
 
 clean:
-	rm -rf .venv .venv-onedl build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-onedl .venv-toolchains build *.egg-info .pytest_cache .mypy_cache .ruff_cache

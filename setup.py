@@ -12,7 +12,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').rea
 
 
 # Scripts that are for a checkout of the repository only.
-REPOSITORY_TOOLS = ('prepare_shapes.py', 'quantization_study.py', 'update_model_table.py')
+REPOSITORY_TOOLS = ('prepare_shapes.py', 'quantization_study.py', 'toolchain_study.py', 'update_model_table.py')
 
 
 class BuildWithConfigs(build_py):

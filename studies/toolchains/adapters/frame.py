@@ -32,7 +32,7 @@ def main(build: Build) -> None:
     images = np.load(args.calibration)
     test = sorted((args.test / 'inputs').glob('*.npz'))  # an image a file
     with tempfile.TemporaryDirectory() as scratch:
-        predict = build(args.model, [image[None] for image in images], args.mode, Path(scratch))
+        predict = build(args.model, np.split(images, len(images)), args.mode, Path(scratch))
         scores = [np.asarray(predict(np.load(path)['images']), np.float32).reshape(-1) for path in test]
     temporary = args.out.with_name(f'.{args.out.name}')
     np.savez(temporary, names=np.array([path.stem for path in test]), scores=np.stack(scores))
