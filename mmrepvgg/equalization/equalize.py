@@ -185,4 +185,6 @@ def _rescale(model: nn.Module, channels: Channels, scales: list[Tensor]) -> None
 
 
 def _summarise(channels: Channels) -> str:
-    return '; '.join(f'{name}: {reason}' for name, reason in channels.left_alone.items()) or 'it has no layers'
+    reasons = [f'{name}: {reason}' for name, reason in channels.left_alone.items()]
+    more = f'; and {len(reasons) - 3} more layers' if len(reasons) > 3 else ''
+    return '; '.join(reasons[:3]) + more if reasons else 'it has no layers'

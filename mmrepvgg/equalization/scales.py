@@ -64,17 +64,19 @@ class Sensitivity:
         return Sensitivity(self.largest, weights.clamp_min(_FLOOR * weights.mean()), inputs, ranges)
 
 
-def find_scales(channels: Channels, sensitivities: Sequence[Sensitivity]) -> list[Tensor]:
+def find_scales(channels: Channels, sensitivities: list[Sensitivity]) -> list[Tensor]:
     """Find the numbers by which channels are divided: for each entry of ``channels.sizes`` one ``(C,)``, float64.
 
     Their geometric mean is 1 in each tensor.
+
+    Args:
+        channels: The layers, and what can be rescaled.
+        sensitivities: A sensitivity for each layer. The list is changed, which saves memory.
     """
     balanced = _balance(channels, sensitivities)
     values = balanced.split(channels.sizes)
-    sensitivities = [
-        sensitivity.move(*_get_ends(channels, index, values)).raise_floor()
-        for index, sensitivity in enumerate(sensitivities)
-    ]
+    for index, sensitivity in enumerate(sensitivities):
+        sensitivities[index] = sensitivity.move(*_get_ends(channels, index, values)).raise_floor()
     logs = torch.zeros_like(balanced)
     for order in _ORDERS:
         logs = logs + _minimise(channels, sensitivities, logs, order)
@@ -87,20 +89,19 @@ def _balance(channels: Channels, sensitivities: Sequence[Sensitivity]) -> Tensor
     The search starts from there, so that it does not matter how the model was scaled before.
     """
     logs = torch.zeros(sum(channels.sizes), dtype=torch.float64)
-    largest = [sensitivity.largest.clamp_min(_TINY).log() for sensitivity in sensitivities]
     for _ in range(_NUM_SWEEPS):
         values = logs.split(channels.sizes)
-        rows = [torch.full((size,), -torch.inf, dtype=torch.float64) for size in channels.sizes]
+        rows = [torch.full((size,), _TINY, dtype=torch.float64) for size in channels.sizes]
         columns = [row.clone() for row in rows]
         for index, layer in enumerate(channels.layers):
             source, target = _get_ends(channels, index, values)
-            scaled = largest[index] + source[:, None] - target[:, :, None]
+            scaled = sensitivities[index].largest * (source[:, None] - target[:, :, None]).exp()
             if layer.target is not None:
                 rows[layer.target] = rows[layer.target].maximum(scaled.amax(2).flatten())
             if layer.source is not None:
                 columns[layer.source] = columns[layer.source].maximum(scaled.amax(1).flatten())
         # half a step for all channels at once, since both ends of a layer move
-        logs = logs + (torch.cat(rows) - torch.cat(columns)) / 4
+        logs = (logs + (torch.cat(rows) / torch.cat(columns)).log() / 4).clamp(-5 * _MAX_LOG, 5 * _MAX_LOG)
     return torch.cat([(log - log.median()).clamp(-_MAX_LOG, _MAX_LOG) for log in logs.split(channels.sizes)])
 
 

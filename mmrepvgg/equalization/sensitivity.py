@@ -1,5 +1,6 @@
 """What the weights and inputs of layers do to the output of a network, measured on images."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,29 +71,40 @@ def _add_gradients(
     model: nn.Module, channels: Channels, sensitivities: list[Sensitivity], image: Tensor, generator: torch.Generator
 ) -> None:
     """Add the squared gradients of a random projection of the outputs for one image."""
-    inputs: dict[nn.Module, Tensor] = {}
-    weights = [layer.module.weight.requires_grad_() for layer in channels.layers]
+    by_module = {layer.module: (layer, s) for layer, s in zip(channels.layers, sensitivities, strict=True)}
+
+    def add_inputs(module: nn.Module, x: Tensor) -> None:
+        layer, sensitivity = by_module[module]
+        if sensitivity.inputs is not None:
+            inputs = sensitivity.inputs
+            x.register_hook(lambda gradient: _add(inputs, gradient.transpose(0, 1).flatten(1), layer.groups))
+
+    def add_weights(layer: Layer, sensitivity: Sensitivity, weight: Tensor) -> None:
+        sensitivity.weights += _sum_squares(_group(layer, weight.grad))
+        weight.grad = None  # one layer's gradient at a time is in memory
+
+    handles = []
+    for layer, sensitivity in by_module.values():
+        layer.module.weight.requires_grad_()
+        add = functools.partial(add_weights, layer, sensitivity)
+        handles.append(layer.module.weight.register_post_accumulate_grad_hook(add))
     try:
-        with torch.enable_grad(), _watching(channels, inputs.__setitem__):
+        with torch.enable_grad(), _watching(channels, add_inputs):
             outputs = join_outputs(model(image))
             projection = (outputs * torch.randn(outputs.shape, generator=generator).to(outputs)).sum()
-        sources = [inputs[layer.module] for layer in channels.layers if layer.source is not None]
-        gradients = iter(torch.autograd.grad(projection, [*weights, *sources], allow_unused=True))
+            projection.backward()
     finally:
-        for weight in weights:
-            weight.requires_grad_(False)
-    for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
-        gradient = next(gradients)
-        if gradient is not None:
-            sensitivity.weights += _sum_squares(_group(layer, gradient))
-    for layer, sensitivity in zip(channels.layers, sensitivities, strict=True):
-        if sensitivity.inputs is not None:
-            gradient = next(gradients)
-            if gradient is not None:
-                sensitivity.inputs += _sum_squares(gradient.transpose(0, 1).flatten(1)).reshape(layer.groups, -1)
+        for handle in handles:
+            handle.remove()
+        for layer in channels.layers:
+            layer.module.weight.requires_grad_(False)
 
 
-def _group(layer: Layer, weight: Tensor) -> Tensor:
+def _add(total: Tensor, gradient: Tensor, groups: int) -> None:
+    total += _sum_squares(gradient).reshape(groups, -1)
+
+
+def _group(layer: Layer, weight: Any) -> Tensor:
     """A weight ``(C_out, C_in / groups, ...)`` as ``(groups, C_out / groups, C_in / groups, taps)``."""
     return weight.detach().reshape(layer.groups, weight.shape[0] // layer.groups, weight.shape[1], -1)
 
