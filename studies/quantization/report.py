@@ -78,7 +78,10 @@ def _name(subject: Subject) -> tuple[str, str, str]:
 
 def _format_losses(before: Sequence[float], after: Sequence[float | None]) -> str:
     losses = [b - a for b, a in zip(before, after, strict=True) if a is not None]
-    return f'{statistics.mean(losses):.2f}, {max(losses):.2f}' if losses else '-'
+    # without the sign of a zero
+    return (
+        ', '.join(f'{round(loss, 2) + 0.0:.2f}' for loss in (statistics.mean(losses), max(losses))) if losses else '-'
+    )
 
 
 def _iterate_predictions(measurements: Sequence[Measurement]) -> Iterator[str]:
