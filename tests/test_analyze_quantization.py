@@ -186,7 +186,7 @@ class TestAgainstOnnxRuntime:
             assert verdict.causes[0].startswith(f'{BAD_BLOCK}: its largest output channel is ')
             assert "from the identity branch: its batch norm's scales reach 316" in verdict.causes[0]
             assert '1 nearly dead channel' in verdict.causes[0]
-            assert verdict.advice[0].startswith('use per-channel weights')
+            assert verdict.advice[0].startswith('equalize the channels')
             kept = analysis.find('per-tensor', keeping=True)
             assert kept.kept == (BAD_BLOCK,)
             assert kept.drop < 1.5 < 20 < analysis.find('per-tensor').drop
