@@ -74,7 +74,10 @@ def equalize(model: M, images: Tensor | Iterable[Tensor] | None = None, *, inpla
         expected = join_outputs(model(example))
         channels = find_channels(model, example[:2])
         if not channels.sizes:
-            raise ValueError(f'nothing in {type(model).__name__} can be rescaled: {_summarise(channels)}')
+            raise ValueError(
+                f'nothing in {type(model).__name__} can be rescaled, since only functions such as ReLU and pooling let '
+                f'scales pass: {_summarise(channels)}'
+            )
         if batches is None:
             sensitivities = describe_weights(channels)
         else:
