@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models.int8 import MAX_INT8, MAX_UINT8
 from .channels import Channels
 
 # Orders of the p-norms, and the largest number of steps for each.
@@ -22,7 +23,6 @@ _ORDERS = (4, 16, 64, 256)
 _MAX_STEPS = 40
 # Channels that the images never use count as much as this part of the mean channel.
 _FLOOR = 1e-3
-_INT8, _UINT8 = 127, 255
 # Sweeps over all layers before the search, and the largest logarithm of a scale that they give.
 _NUM_SWEEPS, _MAX_LOG = 40, 10.0
 _TINY = torch.finfo(torch.float64).tiny
@@ -120,9 +120,8 @@ def _minimise(channels: Channels, sensitivities: Sequence[Sensitivity], start: T
     def compute() -> Tensor:
         optimizer.zero_grad()
         changes = change.split(channels.sizes)
-        noise = sum(term(*_get_ends(channels, index, changes)) for index, term in enumerate(terms))
-        assert isinstance(noise, Tensor)
-        loss = noise.log()
+        noises = [term(*_get_ends(channels, index, changes)) for index, term in enumerate(terms)]
+        loss = torch.stack(noises).sum().log()
         loss.backward()
         return loss
 
@@ -154,11 +153,11 @@ class _Term:
         high, low = source.max(), target.min()
         total = _sum(self.powers, self.order * (source - high), self.order * (low - target))
         largest = self.peak.log() + high - low + total.clamp_min(_TINY).log() / self.order
-        noise = (2 * largest).exp() / _INT8**2 * _sum(self.sensitivity.weights, -2 * source, 2 * target)
+        noise = (2 * largest).exp() / MAX_INT8**2 * _sum(self.sensitivity.weights, -2 * source, 2 * target)
         inputs, ranges = self.sensitivity.inputs, self.sensitivity.ranges
         if inputs is not None and ranges is not None:
             largest = (self.order * (ranges.log() - source)).flatten().logsumexp(0) / self.order
-            noise = noise + (2 * largest).exp() / _UINT8**2 * (inputs * (2 * source).exp()).sum()
+            noise = noise + (2 * largest).exp() / MAX_UINT8**2 * (inputs * (2 * source).exp()).sum()
         return noise
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_MAX_INT8 = 127  # the grid of kernels is symmetric and begins at -127
+MAX_INT8 = 127  # the grid of kernels is symmetric and begins at -127
 MAX_UINT8 = 255
 
 
@@ -22,11 +22,11 @@ def fake_quantize_kernel(kernel: Tensor, per_channel: bool) -> Tensor:
     values = kernel.detach()
     largest = values.abs().flatten(1).amax(1) if per_channel else values.abs().amax()
     largest = largest.double()
-    scale = torch.where(largest > 0, largest / _MAX_INT8, torch.ones_like(largest)).float()
+    scale = torch.where(largest > 0, largest / MAX_INT8, torch.ones_like(largest)).float()
     zero_point = torch.zeros_like(scale, dtype=torch.int32)
     if per_channel:
-        return torch.fake_quantize_per_channel_affine(kernel, scale, zero_point, 0, -_MAX_INT8, _MAX_INT8)
-    return torch.fake_quantize_per_tensor_affine(kernel, scale, zero_point, -_MAX_INT8, _MAX_INT8)
+        return torch.fake_quantize_per_channel_affine(kernel, scale, zero_point, 0, -MAX_INT8, MAX_INT8)
+    return torch.fake_quantize_per_tensor_affine(kernel, scale, zero_point, -MAX_INT8, MAX_INT8)
 
 
 def fake_quantize_activations(x: Tensor, low: Tensor, high: Tensor) -> Tensor:

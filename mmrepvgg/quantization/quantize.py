@@ -141,19 +141,19 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
     images = (
         [inputs for inputs, _ in read('train', settings.num_samples)] if plan.ranges is None or not has_test else []
     )
+    if settings.max_drop is not None and not any(True for _ in Half(test, 1)):
+        raise ValueError('`max_drop` needs at least 2 test images: one to choose by, and one to report')
     candidates = Candidates(prepared, plan, images, folder)
     reference = functools.partial(run_reference, prepared, simulate=plan.is_trained)
     candidate, accuracy_all_int8, num_choosing = candidates.best, None, 0
     kept: tuple[str, ...] = ()
     if settings.max_drop is not None:
         choosing, test = Half(test, 0), Half(test, 1)
-        num_choosing = sum(len(inputs) for inputs, _ in choosing)
-        if not any(True for _ in test):
-            raise ValueError('`max_drop` needs at least 2 test images: one to choose by, and one to report')
-        accuracy = measure_accuracy(reference, choosing)
-        limit = accuracy - settings.max_drop
         run = candidates.write(candidate)
-        if measure_accuracy(run, choosing) < limit - 1e-9:
+        agreeing, right, right_reference = compare(run, reference, choosing)
+        num_choosing = agreeing.num_images
+        # two percentages have rounding errors
+        if right_reference.percent - right.percent > settings.max_drop + 1e-9:
             accuracy_all_int8 = measure_accuracy(run, test)
             # layers that stay in float32 need weights that are not rounded
             candidate = candidates.make(rounds=False)
@@ -161,7 +161,7 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
                 candidate.int8,
                 candidates.path,
                 candidates.metadata,
-                accuracy=accuracy,
+                accuracy=right_reference.percent,
                 max_drop=settings.max_drop,
                 calibration=images,
                 test=choosing,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.int8 import MAX_INT8
 from ..progress import track
 from .analysis.points import find_layers
 from .analysis.results import Activations
@@ -28,7 +29,6 @@ _POSITIONS = 4096
 _BLOCK = 64
 # Part of the mean of the diagonal that is added to it, as in GPTQ.
 _DAMPING = 0.01
-_MAX_INT8 = 127
 
 
 class _LayerReachedError(Exception):
@@ -110,7 +110,7 @@ def _round_layer(layer: Any, inputs: Sequence[Tensor], granularity: str) -> Tens
     largest = (
         rows.abs().amax(1, keepdim=True) if granularity == 'per-channel' else rows.abs().amax().expand(len(rows), 1)
     )
-    step = torch.where(largest > 0, largest / _MAX_INT8, 1.0)
+    step = torch.where(largest > 0, largest / MAX_INT8, 1.0)
     groups = getattr(layer, 'groups', 1)
     rounded = torch.empty_like(rows)
     num_rows, num_taps = len(rows) // groups, rows.shape[1] // weight.shape[1]
@@ -148,14 +148,14 @@ def _round_rows(rows: Tensor, products: Tensor, step: Tensor) -> Tensor:
     damping = _DAMPING * products.diagonal().mean().clamp_min(torch.finfo(products.dtype).tiny)
     products = products + damping * torch.eye(len(products), dtype=products.dtype)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(products)), upper=True)
-    is_largest = rest.abs() >= (_MAX_INT8 - 1e-6) * step  # they make the grid, which must stay
+    is_largest = rest.abs() >= (MAX_INT8 - 1e-6) * step  # they make the grid, which must stay
     original, rounded = rest.clone(), torch.empty_like(rest)
     for start in range(0, rest.shape[1], _BLOCK):
         block = slice(start, min(start + _BLOCK, rest.shape[1]))
         factors, values = inverse[block, block], rest[:, block].clone()
         errors = torch.empty_like(values)
         for column in range(values.shape[1]):
-            steps = (values[:, column : column + 1] / step).round().clamp(-_MAX_INT8, _MAX_INT8)
+            steps = (values[:, column : column + 1] / step).round().clamp(-MAX_INT8, MAX_INT8)
             nearest = torch.where(is_largest[:, start + column], original[:, start + column], (steps * step).squeeze(1))
             errors[:, column] = (values[:, column] - nearest) / factors[column, column]
             values[:, column:] -= errors[:, column, None] * factors[column, column:]
