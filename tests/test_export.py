@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from file_kinds import DYNAMIC_SIZES, GRAPHS, SUFFIXES, list_files, list_full_options
 from tool_runs import fail_here, run_tool, succeed
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
@@ -22,14 +23,9 @@ from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import load_classifier
 from mmrepvgg.runtimes.export import ExportError, export_model
 from mmrepvgg.runtimes.loading import load_exported
-from mmrepvgg.runtimes.table import list_suffixes
 
 DIGITS = 'repvgg-a0_digits'
 NUM_BLOCKS = 5
-GRAPHS = [suffix for suffix in list_suffixes() if suffix != '.safetensors']
-# everything that a file can have at once: fewer exports, and what works together works alone
-FULL = dict(precision='fp16', with_preprocess=True, softmax=True)
-FIXED = dict(dynamic_batch=False, batch_size=2)
 
 
 def make_images(num=3, size=32):
@@ -48,7 +44,7 @@ def normalise(images):
     return (images.flip(1).float() - mean) / std
 
 
-@pytest.mark.parametrize('suffix', list_suffixes())
+@pytest.mark.parametrize('suffix', SUFFIXES)
 def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source, export_once, suffix):
     export, path = export_once(small_cfg, suffix)
     assert export.was_switched
@@ -61,13 +57,10 @@ def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source,
         expected = expect(small_cfg, small_source, images)
         assert expected.std() > 0.1
         torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
-    # nothing beside it but OpenVINO's weights
-    assert sorted(file.name for file in path.parent.iterdir()) == (['net.bin'] if suffix == '.xml' else []) + [
-        path.name
-    ]
+    assert set(path.parent.iterdir()) == list_files(path), 'nothing beside it'
 
 
-@pytest.mark.parametrize('suffix', list_suffixes())
+@pytest.mark.parametrize('suffix', SUFFIXES)
 def test_the_metadata_is_in_the_file(small_cfg, small_source, export_once, suffix):
     export, path = export_once(small_cfg, suffix)
     metadata = load_exported(path).metadata
@@ -82,18 +75,32 @@ def test_the_metadata_is_in_the_file(small_cfg, small_source, export_once, suffi
 
 @pytest.mark.parametrize('suffix', GRAPHS)
 def test_uint8_images_in_probabilities_out_half_precision_inside(small_cfg, small_source, export_once, suffix):
-    fixed = {} if suffix in ('.ts', '.torchscript') else FIXED
-    export, path = export_once(small_cfg, suffix, **FULL, **fixed)
-    assert 0 < export.max_activation < 65504
+    options = list_full_options(suffix)
+    export, path = export_once(small_cfg, suffix, **options)
+    if options['precision'] == 'fp16':
+        assert 0 < export.max_activation < 65504
     exported = load_exported(path)
-    assert exported.metadata.batch_size == fixed.get('batch_size')
+    assert exported.metadata.batch_size == options.get('batch_size')
     images = make_images(5)  # two batches and a tail for a file that takes 2
     scores = exported(images)
     torch.testing.assert_close(scores.sum(1), torch.ones(5))
     torch.testing.assert_close(scores, expect(small_cfg, small_source, images, softmax=True), rtol=0, atol=5e-3)
     torch.testing.assert_close(exported(images[4:]), scores[4:], rtol=0, atol=1e-5)
-    if fixed:
+    if 'batch_size' in options:
         assert exported(images[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize('suffix', DYNAMIC_SIZES)
+def test_any_height_and_width(small_cfg, small_source, export_once, suffix):
+    export, path = export_once(small_cfg, suffix, dynamic_size=True)
+    assert (export.num_inputs, export.metadata.dynamic_size) == (5, True)
+    exported = load_exported(path)
+    for num, height, width in ((2, 32, 32), (1, 41, 64), (3, 96, 33)):
+        images = torch.randint(256, (num, 3, height, width), generator=torch.Generator().manual_seed(num))
+        expected = expect(small_cfg, small_source, images.to(torch.uint8))
+        torch.testing.assert_close(exported(normalise(images)), expected, rtol=0, atol=2e-5)
+    with pytest.raises(ValueError, match=r'takes images of the shape \(N, 3, H, W\), got \(1, 1, 32, 32\)'):
+        exported(torch.zeros(1, 1, 32, 32))
 
 
 def test_preprocessing_inside_is_that_of_the_model(small_cfg, small_source, tmp_path):
@@ -138,7 +145,7 @@ def test_the_openvino_graph_is_fused(small_cfg, export_once):
     weights = torch.jit.load(export_once(small_cfg, '.ts')[1]).state_dict()
     num_weights = sum(tensor.numel() for name, tensor in weights.items() if name.endswith('weight'))
     assert path.with_suffix('.bin').stat().st_size >= 4 * num_weights
-    half = export_once(small_cfg, '.xml', **FULL, **FIXED)[1]
+    half = export_once(small_cfg, '.xml', **list_full_options('.xml'))[1]
     assert half.with_suffix('.bin').stat().st_size < 2.2 * num_weights
 
 
@@ -266,7 +273,7 @@ def test_fp16_is_refused_where_it_would_overflow(small_cfg, small_source, tmp_pa
         ('net.ts', dict(dynamic_batch=False), 'TorchScript files have no fixed batch size'),
         ('net.pt2', dict(opset=18), r'torch\.export files have no opset; leave out'),
         ('net.onnx', dict(opset=10), '`opset` must be at least 11, got 10'),
-        ('net.tflite', {}, r'must end in \.onnx, \.xml, .*, got .*net\.tflite'),
+        ('net.plan', {}, r'must end in \.onnx, \.xml, .*, got .*net\.plan'),
     ],
 )
 def test_what_a_format_does_not_have(small_cfg, small_source, tmp_path, name, options, message):
@@ -365,7 +372,7 @@ class TestLoading:
         with pytest.raises(CheckpointError, match=r'damaged or incomplete: .*(Bad CRC-32|checksum of .* is wrong)'):
             load_exported(tmp_path / f'net{suffix}')
 
-    @pytest.mark.parametrize('suffix', list_suffixes())
+    @pytest.mark.parametrize('suffix', SUFFIXES)
     def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):
         path = tmp_path / f'net{suffix}'
         path.write_bytes(export_once(small_cfg, suffix)[1].read_bytes()[:3000])
@@ -383,7 +390,7 @@ class TestTool:
     @pytest.mark.parametrize(
         ('args', 'message'),
         [
-            (['net.tflite'], 'must end in .onnx, .xml, .pt2, .ts, .torchscript, .safetensors'),
+            (['net.plan'], 'must end in .onnx, .xml, '),
             (['net.onnx', '--precision', 'bf16'], 'precision of ONNX files must be one of fp32, fp16, got bf16'),
             (['net.onnx', '--batch-size', '2'], '--batch-size goes with --no-dynamic-batch'),
         ],

@@ -5,6 +5,7 @@ import json
 import cv2
 import pytest
 import torch
+from file_kinds import SUFFIXES, list_full_options
 from mmengine.config import Config
 from mmpretrain import ImageClassificationInferencer
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
@@ -20,11 +21,6 @@ from mmrepvgg.runtimes.classifier import (
     make_exported_config,
 )
 from mmrepvgg.runtimes.loading import load_exported
-from mmrepvgg.runtimes.table import list_suffixes
-
-# as in test_export.py, so that each is exported once in a session
-FULL = dict(precision='fp16', with_preprocess=True, softmax=True)
-FIXED = dict(dynamic_batch=False, batch_size=2)
 
 
 def make_batch(num=3):
@@ -62,20 +58,17 @@ def runner_cfg(small_cfg, data_root):
     return small_cfg
 
 
-@pytest.mark.parametrize('suffix', list_suffixes())
-@pytest.mark.parametrize('options', [{}, FULL], ids=['plain', 'full'])
-def test_predictions_are_the_checkpoints(small_cfg, small_source, export_once, suffix, options):
-    if suffix == '.safetensors' and options:
-        options = dict(precision='bf16')
-    elif options and suffix in ('.onnx', '.xml', '.pt2'):
-        options = {**options, **FIXED}
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('is_full', [False, True], ids=['plain', 'full'])
+def test_predictions_are_the_checkpoints(small_cfg, small_source, export_once, suffix, is_full):
+    options = list_full_options(suffix) if is_full else {}
     model = load_classifier(small_cfg, export_once(small_cfg, suffix, **options)[1])
     assert not model.training
     samples = model.test_step(make_batch())
     scores, labels = read_predictions(samples)
     expected = read_predictions(load_classifier(small_cfg, small_source).test_step(make_batch()))
     torch.testing.assert_close(scores, expected[0], rtol=0, atol=5e-2 if options else 1e-5)
-    assert labels.tolist() == expected[1].tolist() or 'bf16' in options.values()
+    assert labels.tolist() == expected[1].tolist()
     assert [sample.gt_label.item() for sample in samples] == [0, 1, 2]
 
 

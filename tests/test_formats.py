@@ -39,4 +39,4 @@ def test_a_format_in_one_file_is_in_every_command(workspace):
 def test_without_the_file_there_is_no_such_format(workspace):
     done = run_command('export', SMALL, 'small.pth', 'net.numbered', cwd=workspace)
     assert done.returncode == 2
-    assert "must end in .onnx, .xml, .pt2, .ts, .torchscript, .safetensors, got 'net.numbered'" in done.stderr
+    assert re.search(r"must end in \.onnx, .*\.safetensors.*, got 'net\.numbered'", done.stderr)

@@ -212,7 +212,7 @@ class TestPlan:
     ('name', 'settings', 'message'),
     [
         ('net.pt2', {}, r'int8 files can be ONNX, OpenVINO, got torch\.export'),
-        ('net.tflite', {}, r'must end in \.onnx'),
+        ('net.plan', {}, r'must end in \.onnx'),
         ('net.xml', dict(calibration='entropy'), 'files by nncf must be one of minmax, percentile, got entropy'),
         ('net.onnx', dict(calibration='kl'), "`calibration` must be one of minmax, entropy, percentile, got 'kl'"),
         ('net.onnx', dict(quantizer='nncf'), 'the `quantizer` of ONNX files must be one of onnxruntime, got nncf'),

@@ -25,8 +25,8 @@ _NESTING = re.compile(r'([][{}:, 0-9]|null|"(type|context|children_spec|null|\[]
 # The texts in the JSON members: any, and those under certain keys.
 _TEXT = re.compile(r'[\w.+-]*')
 _TEXTS = {
-    # evaluated
-    'expr_str': re.compile(r"-?\d+|Symbol\('\w+'(, \w+=True)*\)"),
+    # evaluated: sizes, as sums, products and quotients of integers and symbols
+    'expr_str': re.compile(r"((Add|Mul|FloorDiv|Integer)\(|Symbol\('\w+'(, \w+=True)*\)|-?\d+|, |\))*"),
     # looked up and called; from_file opens any file
     'target': re.compile(r'torch\.ops\.aten\.(?!from_file\.)\w+\.\w+'),
     # in Python code

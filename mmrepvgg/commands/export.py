@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
             precision=args.precision,
             opset=args.opset,
             dynamic_batch=args.dynamic_batch,
+            dynamic_size=args.dynamic_size,
             with_preprocess=args.with_preprocess,
             softmax=args.softmax,
         )
@@ -77,19 +78,25 @@ def run(args: argparse.Namespace) -> None:
     print_result(args, result)
 
 
+def _name_inputs(args: argparse.Namespace, metadata: Any) -> str:
+    if metadata.dynamic_size:
+        return 'inputs of three sizes'
+    return 'image(s)' if args.data else 'noise input(s)'
+
+
 def print_result(args: argparse.Namespace, result: Any) -> None:
     metadata = result.metadata
     kind = 'uint8' if metadata.with_preprocess else 'normalised float32'
+    size = 'H, W' if metadata.dynamic_size else ', '.join(map(str, metadata.input_size))
     if result.was_switched:
         print(f'{args.checkpoint}: train form, switched to deploy form')
     print(
-        f'{args.out}: takes {kind} images ({metadata.batch_size or "N"}, {metadata.channels}, '
-        f'{metadata.input_size[0]}, {metadata.input_size[1]}), '
+        f'{args.out}: takes {kind} images ({metadata.batch_size or "N"}, {metadata.channels}, {size}), '
         f'gives {metadata.num_classes} {"probabilities" if metadata.softmax else "logits"}, {metadata.precision}'
     )
     print(
         f'largest difference from PyTorch: {result.max_difference:.1e}, {result.difference:.1e} of the largest output, '
-        f'on {result.num_inputs} {"image(s)" if args.data else "noise input(s)"}'
+        f'on {result.num_inputs} {_name_inputs(args, metadata)}'
     )
     print_equalization(result)
     print_note(result)

@@ -34,6 +34,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         help='take any batch size (default), or with --no-dynamic-batch one only',
     )
     parser.add_argument('--batch-size', type=positive_int, help='the batch size with --no-dynamic-batch (default: 1)')
+    parser.add_argument('--dynamic-size', action='store_true', help='take any height and width, too')
     parser.add_argument(
         '--with-preprocess',
         action='store_true',
@@ -51,7 +52,7 @@ def get_file_options(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.batch_size is not None and args.dynamic_batch:
         raise UsageError('--batch-size goes with --no-dynamic-batch')
-    names = ('dynamic_batch', 'with_preprocess', 'softmax', 'ema')
+    names = ('dynamic_batch', 'dynamic_size', 'with_preprocess', 'softmax', 'ema')
     return dict(batch_size=args.batch_size or 1, **{name: getattr(args, name) for name in names})
 
 

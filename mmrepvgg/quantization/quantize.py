@@ -76,6 +76,7 @@ def quantize_model(
     *,
     dynamic_batch: bool = True,
     batch_size: int = 1,
+    dynamic_size: bool = False,
     with_preprocess: bool = False,
     softmax: bool = False,
     ema: bool = False,
@@ -94,6 +95,7 @@ def quantize_model(
         settings: Settings of the quantization. Default: ``QuantizationSettings()``.
         dynamic_batch: Whether the file takes any N, or only ``batch_size``.
         batch_size: Batch size of a file without dynamic batch.
+        dynamic_size: Whether the file takes images of any height and width, too.
         with_preprocess: Whether the change to RGB and the normalisation are in the file.
         softmax: Whether the file gives probabilities instead of logits.
         ema: Whether the averaged weights are taken.
@@ -112,7 +114,7 @@ def quantize_model(
     settings = settings or QuantizationSettings()
     row = find_format(out)
     make_plan(row, settings, ranges=activation_ranges)
-    row.check(dynamic_batch=dynamic_batch, with_preprocess=with_preprocess, softmax=softmax)
+    row.check(dynamic_batch=dynamic_batch, dynamic_size=dynamic_size, with_preprocess=with_preprocess, softmax=softmax)
     row.require_packages(write=True)
     require_writable(out)
     prepared = prepare_model(
@@ -120,6 +122,7 @@ def quantize_model(
         checkpoint,
         input_size=None,
         batch_size=None if dynamic_batch else batch_size,
+        dynamic_size=dynamic_size or row.any_size,
         precision='int8',
         with_preprocess=with_preprocess,
         softmax=softmax,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def export_model(
     input_size: Sequence[int] | None = None,
     dynamic_batch: bool = True,
     batch_size: int = 1,
+    dynamic_size: bool = False,
     opset: int | None = None,
     precision: str = 'fp32',
     with_preprocess: bool = False,
@@ -87,6 +89,7 @@ def export_model(
         input_size: Height and width of the images in pixels. Default: those of the config's test pipeline.
         dynamic_batch: Whether the file takes any N, or only ``batch_size``.
         batch_size: Batch size of a file without dynamic batch.
+        dynamic_size: Whether the file takes images of any height and width, too. It is compared at three sizes then.
         opset: Version of the ONNX operators, 11 or later. Default: that of the exporter.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
         with_preprocess: Whether the change to RGB and the normalisation are in the file.
@@ -107,7 +110,12 @@ def export_model(
     """
     row = find_format(out)
     row.check(
-        precision=precision, opset=opset, dynamic_batch=dynamic_batch, with_preprocess=with_preprocess, softmax=softmax
+        precision=precision,
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        dynamic_size=dynamic_size,
+        with_preprocess=with_preprocess,
+        softmax=softmax,
     )
     row.require_packages(write=True)
     require_writable(out)
@@ -118,6 +126,7 @@ def export_model(
         checkpoint,
         input_size=input_size,
         batch_size=None if dynamic_batch else batch_size,
+        dynamic_size=dynamic_size or row.any_size,
         precision=precision,
         with_preprocess=with_preprocess,
         softmax=softmax,
@@ -137,7 +146,8 @@ def export_model(
     with row.replacing(out) as temporary:
         row.write(deployed, temporary, metadata, model_cfg=cfg.model.to_dict(), opset=opset)
         exported = load_exported(temporary)
-        difference = _compare(model, exported, _iterate_inputs(cfg, metadata, data))
+        inputs = chain(_iterate_inputs(cfg, metadata, data), _iterate_other_sizes(metadata))
+        difference = _compare(model, exported, inputs)
         if difference.exceeds(allowed):
             raise ExportError(
                 f'the {row.name} file of {checkpoint} differs from PyTorch by {difference.relative:.2e} of the largest '
@@ -173,7 +183,7 @@ def _compare(model: Any, exported: ExportedModel, batches: Iterable[Tensor]) -> 
 def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | None) -> Iterator[Tensor]:
     """Images ``(N, C, H, W)`` before normalisation, uint8, in batches of several sizes."""
     shape = (metadata.channels, *metadata.input_size)
-    noise = torch.randint(256, (3, *shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    noise = _make_noise(3, shape)
     if data is None:
         yield from noise.split([2, 1])
         return
@@ -184,6 +194,19 @@ def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | No
                 f'{shape}; leave out `data` (seeded noise is used then) or `input_size`'
             )
         yield images
+
+
+def _iterate_other_sizes(metadata: ExportMetadata) -> Iterator[Tensor]:
+    """Noise of two other sizes, if the file takes any. The network halves a size five times."""
+    height, width = metadata.input_size
+    if metadata.dynamic_size:
+        for size in ((height + 32, width), (height, width + 17)):
+            yield _make_noise(1, (metadata.channels, *size))
+
+
+def _make_noise(num_images: int, shape: Sequence[int]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (num_images, *shape), generator=generator).to(torch.uint8)
 
 
 def _stack(batch: dict[str, Any]) -> dict[str, Any]:

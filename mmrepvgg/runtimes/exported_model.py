@@ -22,13 +22,12 @@ class ExportedModel(nn.Module):
             float32 on CPUs, and bfloat16 files too where the CPU has no instructions for bfloat16.
     """
 
-    def __init__(self, path: Path, run: Run, metadata: ExportMetadata, any_size: bool = False, computes_in: str = ''):
+    def __init__(self, path: Path, run: Run, metadata: ExportMetadata, computes_in: str = ''):
         super().__init__()
         self.path = path
         self.metadata = metadata
         self.computes_in = computes_in or metadata.precision
         self._run = run  # a module is registered here, and moves with this one
-        self._any_size = any_size
         self.training = False
 
     def train(self, mode: bool = True) -> 'ExportedModel':
@@ -49,11 +48,13 @@ class ExportedModel(nn.Module):
         Raises:
             ValueError: If the file does not take images of this shape.
         """
-        expected = (self.metadata.channels, *self.metadata.input_size)
-        if x.ndim != 4 or (tuple(x.shape[1:]) != expected and not (self._any_size and x.shape[1] == expected[0])):
+        channels, sizes = self.metadata.channels, self.metadata.input_size
+        has_size = self.metadata.dynamic_size or tuple(x.shape[2:]) == sizes
+        if x.ndim != 4 or x.shape[1] != channels or not has_size:
+            wanted = f'{channels}, H, W' if self.metadata.dynamic_size else ', '.join(map(str, (channels, *sizes)))
             raise ValueError(
-                f'{self.path} takes images of the shape (N, {", ".join(map(str, expected))}), got {tuple(x.shape)}; '
-                'use a config whose test pipeline gives that size, or export with this `input_size`'
+                f'{self.path} takes images of the shape (N, {wanted}), got {tuple(x.shape)}; use a config whose test '
+                'pipeline gives that, or export with this `input_size` or with `dynamic_size`'
             )
         x = x.to(torch.uint8 if self.metadata.with_preprocess else torch.float32)
         size = self.metadata.batch_size

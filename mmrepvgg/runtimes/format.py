@@ -57,7 +57,8 @@ class Format(ABC):
         suffixes: Endings of the files.
         precisions: Precisions that the weights can have.
         options: Arguments of the export that the format knows, out of ``'opset'``, ``'dynamic_batch'``,
-            ``'with_preprocess'`` and ``'softmax'``.
+            ``'dynamic_size'``, ``'with_preprocess'`` and ``'softmax'``.
+        any_size: Whether all files take images of any height and width.
         packages: Packages that run a file, by the names that are imported.
         writing_packages: Further packages that write a file.
         extra: Name of the extra of this project that installs the packages.
@@ -71,6 +72,7 @@ class Format(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     options: ClassVar[frozenset[str]] = frozenset()
+    any_size: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
     writing_packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ''
@@ -130,7 +132,8 @@ class Format(ABC):
         Args:
             precision: Precision of the weights.
             dynamic_batch: Whether the file takes any batch size.
-            **options: ``opset``, ``with_preprocess`` and ``softmax``. None and False mean that the option is not used.
+            **options: ``opset``, ``dynamic_size``, ``with_preprocess`` and ``softmax``. None and False mean that the
+                option is not used.
 
         Raises:
             ValueError: If an argument is not supported. The message names it.
@@ -141,7 +144,7 @@ class Format(ABC):
             )
         asked = [name for name, value in options.items() if value] + ([] if dynamic_batch else ['dynamic_batch'])
         for option in asked:
-            if option not in self.options:
+            if option not in self.options and not (option == 'dynamic_size' and self.any_size):
                 raise ValueError(f'{self.name} files have no {_WORDS[option]}; leave out `{option}`')
 
     def require_packages(self, *, write: bool) -> None:
@@ -164,6 +167,7 @@ class Format(ABC):
 _WORDS = {
     'opset': 'opset',
     'dynamic_batch': 'fixed batch size',
+    'dynamic_size': 'free height and width',
     'with_preprocess': 'preprocessing',
     'softmax': 'softmax',
 }
@@ -177,7 +181,7 @@ class GraphFormat(Format):
     """
 
     network_precision: ClassVar[str | None] = None
-    options = frozenset({'dynamic_batch', 'with_preprocess', 'softmax'})
+    options = frozenset({'dynamic_batch', 'dynamic_size', 'with_preprocess', 'softmax'})
 
     def write(
         self,

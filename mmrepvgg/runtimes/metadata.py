@@ -1,7 +1,7 @@
 """The description that is stored in an exported file."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 
@@ -25,6 +25,7 @@ class ExportMetadata:
         softmax: Whether the outputs are probabilities instead of logits.
         source_sha256: SHA-256 of the checkpoint from which the file was made.
         version: Version of this project that wrote the file.
+        dynamic_size: Whether the file takes images of any height and width. ``input_size`` is then a proposal.
     """
 
     arch: str
@@ -41,6 +42,7 @@ class ExportMetadata:
     softmax: bool
     source_sha256: str
     version: str
+    dynamic_size: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -58,7 +60,12 @@ class ExportMetadata:
         """
         try:
             values = json.loads(text or '')
-            known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
+            # an entry that came later is missing in the files of earlier versions
+            known: dict[str, Any] = {
+                field.name: values[field.name]
+                for field in fields(cls)
+                if field.name in values or field.default is MISSING
+            }
         except (ValueError, KeyError, TypeError):
             raise ValueError(
                 f'{path} holds no metadata of mmrepvgg (input size, normalisation, classes), and nothing else says how '

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from .metadata import ExportMetadata
 
+# The networks halve an image five times.
+_MIN_FREE_SIZE = 64
+
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -76,9 +79,19 @@ def wrap_network(model: nn.Module, metadata: ExportMetadata, precision: str) -> 
     return network.eval().requires_grad_(False)
 
 
+def list_free_axes(metadata: ExportMetadata) -> tuple[int, ...]:
+    """The axes of the input ``(N, C, H, W)`` of a file that have any size."""
+    return (*((0,) if metadata.batch_size is None else ()), *((2, 3) if metadata.dynamic_size else ()))
+
+
 def make_example(metadata: ExportMetadata) -> Tensor:
-    """Zeros as an input of a file. Exporters take a batch of 1 for a constant, so 2 stands for any number."""
-    shape = (metadata.batch_size or 2, metadata.channels, *metadata.input_size)
+    """Zeros as an input of a file.
+
+    Exporters take a size of 1 for a constant. So 2 stands for any batch size, and where the height and the width are
+    free no feature map becomes as small as 1 pixel.
+    """
+    height, width = (max(size, _MIN_FREE_SIZE) if metadata.dynamic_size else size for size in metadata.input_size)
+    shape = (metadata.batch_size or 2, metadata.channels, height, width)
     return torch.zeros(shape, dtype=torch.uint8 if metadata.with_preprocess else torch.float32)
 
 

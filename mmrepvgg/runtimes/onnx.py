@@ -45,12 +45,12 @@ class OnnxFormat(GraphFormat):
     ) -> None:
         import torch
 
-        from .network import ExportError
+        from .network import ExportError, list_free_axes
         from .onnx_opsets import lower_opset
         from .quiet import quiet
 
         asked = None if opset is None else max(opset, MIN_EXPORTED_OPSET)
-        dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
+        dynamic = dict.fromkeys(list_free_axes(metadata), torch.export.Dim.DYNAMIC)
         with quiet():
             program = torch.onnx.export(
                 network,

@@ -39,11 +39,13 @@ class OpenvinoFormat(GraphFormat):
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
     ) -> None:
+        from .network import list_free_axes
         from .openvino_core import import_openvino, save_model
         from .quiet import quiet
 
         openvino = import_openvino()
-        shape = openvino.PartialShape([metadata.batch_size or -1, *example.shape[1:]])
+        free = list_free_axes(metadata)
+        shape = openvino.PartialShape([-1 if axis in free else size for axis, size in enumerate(example.shape)])
         with quiet():
             model = openvino.convert_model(network, example_input=example, input=[shape])
         save_model(model, path, metadata)

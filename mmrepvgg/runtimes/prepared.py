@@ -47,6 +47,7 @@ def prepare_model(
     *,
     input_size: Sequence[int] | None,
     batch_size: int | None,
+    dynamic_size: bool,
     precision: str,
     with_preprocess: bool,
     softmax: bool,
@@ -59,6 +60,7 @@ def prepare_model(
         checkpoint: Weights of the classifier, in either form.
         input_size: Height and width of the images in pixels; None for those of the config's test pipeline.
         batch_size: Number of images that the file takes; None for any number.
+        dynamic_size: Whether the file takes images of any height and width.
         precision: ``'fp32'``, ``'fp16'``, ``'bf16'`` or ``'int8'``.
         with_preprocess: Whether the change to RGB and the normalisation are in the file.
         softmax: Whether the file gives probabilities instead of logits.
@@ -80,6 +82,7 @@ def prepare_model(
         weights,
         input_size=tuple(input_size) if input_size is not None else find_input_size(cfg),
         batch_size=batch_size,
+        dynamic_size=dynamic_size,
         precision=precision,
         with_preprocess=with_preprocess,
         softmax=softmax,

@@ -31,6 +31,7 @@ class SafetensorsFormat(Format):
     suffixes = ('.safetensors',)
     packages = ('safetensors',)
     extra = 'safetensors'
+    any_size = True
 
     def write(
         self,
@@ -77,7 +78,7 @@ class SafetensorsFormat(Format):
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(f'the weights in {path} do not fit the model that it describes: {error}') from error
-        return ExportedModel(path, DeployedNetwork(model, metadata.precision).eval(), metadata, any_size=True)
+        return ExportedModel(path, DeployedNetwork(model, metadata.precision).eval(), metadata)
 
 
 SAFETENSORS = SafetensorsFormat()

@@ -25,12 +25,15 @@ class TorchExportFormat(GraphFormat):
     ) -> None:
         import torch
 
+        from .network import list_free_axes
         from .quiet import quiet
 
-        dynamic = {0: torch.export.Dim.DYNAMIC} if metadata.batch_size is None else None
+        dynamic = dict.fromkeys(list_free_axes(metadata), torch.export.Dim.DYNAMIC)
         with quiet():
             program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
             program.example_inputs = None  # they would be in the file too
+            # Python code, which would refuse sizes whose feature maps have 1 pixel; the operators take them
+            program._guards_code = []
             for node in program.graph.nodes:
                 node.meta.pop('stack_trace', None)  # it holds paths of this machine
             torch.export.save(program, path, extra_files={f'{ENTRY}.json': metadata.to_json()})
