@@ -61,6 +61,7 @@ setup(
         # exporters and runtimes
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
+        'ncnn': ['ncnn>=1.0.20260101', 'pnnx>=20260101'],
         # int8 for OpenVINO; ONNX Runtime brings its own quantizer
         'quantization': [
             'onnx>=1.17',
@@ -77,6 +78,8 @@ setup(
             'onnxruntime>=1.20',
             'openvino>=2025.0',
             'nncf>=2.15',
+            'ncnn>=1.0.20260101',
+            'pnnx>=20260101',
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',

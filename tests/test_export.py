@@ -271,6 +271,8 @@ def test_fp16_is_refused_where_it_would_overflow(small_cfg, small_source, tmp_pa
         ('net.onnx', dict(precision='bf16'), 'precision of ONNX files must be one of fp32, fp16, got bf16'),
         ('net.safetensors', dict(softmax=True), 'safetensors files have no softmax; leave out'),
         ('net.ts', dict(dynamic_batch=False), 'TorchScript files have no fixed batch size'),
+        ('net.param', dict(dynamic_batch=False), 'ncnn files have no fixed batch size'),
+        ('net.param', dict(precision='bf16'), 'precision of ncnn files must be one of fp32, fp16, got bf16'),
         ('net.pt2', dict(opset=18), r'torch\.export files have no opset; leave out'),
         ('net.onnx', dict(opset=10), '`opset` must be at least 11, got 10'),
         ('net.plan', {}, r'must end in \.onnx, \.xml, .*, got .*net\.plan'),
@@ -375,8 +377,9 @@ class TestLoading:
     @pytest.mark.parametrize('suffix', SUFFIXES)
     def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):
         path = tmp_path / f'net{suffix}'
+        for file in list_files(path) - {path}:
+            file.write_bytes(b'')
         path.write_bytes(export_once(small_cfg, suffix)[1].read_bytes()[:3000])
-        (tmp_path / 'net.bin').write_bytes(b'')
         with pytest.raises(CheckpointError, match=r'net\.\w+'):
             load_exported(path)
 

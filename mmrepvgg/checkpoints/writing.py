@@ -47,7 +47,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f'{path} is a folder; give the name of a file')
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{target.stem}.{os.getpid()}{target.suffix}')
+    # with the whole name at its end, from which formats of several files make the names of the others
+    temporary = target.with_name(f'.{os.getpid()}.{target.name}')
     try:
         yield temporary
         os.replace(temporary, target)

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from .format import Format
+from .ncnn import NCNN
 from .onnx import ONNX
 from .openvino import OPENVINO
 from .safetensors import SAFETENSORS
 from .torch_export import TORCH_EXPORT
 from .torchscript import TORCHSCRIPT
 
-FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, SAFETENSORS]
+FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, SAFETENSORS]
 
 
 def list_suffixes() -> tuple[str, ...]:
