@@ -20,6 +20,7 @@ from mmrepvgg.benchmark.chart import draw_chart
 from mmrepvgg.benchmark.gemm import prepare_gemms
 from mmrepvgg.benchmark.int8_stacks import prepare_int8_stacks
 from mmrepvgg.benchmark.networks import build_network, build_reference, make_inputs
+from mmrepvgg.benchmark.recommendation import recommend
 from mmrepvgg.benchmark.report import format_report, write_json
 from mmrepvgg.benchmark.results import Limit, Report, Row, compute_ratios
 from mmrepvgg.benchmark.run import TOLERANCES, run_benchmark
@@ -119,6 +120,7 @@ SUBJECTS = [
     make_case(runtime='onnxruntime', layout=None),
     *(make_case(runtime=runtime, layout=None, precision='int8') for runtime in ('onnxruntime', 'openvino')),
     make_case('timm', runtime='openvino', layout=None),
+    *(make_case(runtime='ncnn', layout=None, precision=precision) for precision in ('fp32', 'int8')),
     make_case(runtime='torch-export', layout=None),
     make_case('mmpretrain', runtime='torchscript', layout=None, precision='bf16'),
     make_case(runtime='compiled', layout='channels_last'),
@@ -244,7 +246,9 @@ class TestInt8Limit:
         lines = re.findall(r'^- cpu int8, 1 thread\(s\), beside batch 2: \d+ GOP/s \((.*)\)$', text, re.MULTILINE)
         assert lines == titles
         rows = [line.split('|') for line in text.splitlines() if line.startswith('| A0')]
-        assert [row[-3].strip() for row in rows] == [f'{int8_report.find_share(row):.2f}' for row in int8_report.rows]
+        assert [row[-4].strip() for row in rows if len(row) == 14] == [
+            f'{int8_report.find_share(row):.2f}' for row in int8_report.rows
+        ]
         write_json(int8_report, 'the command', tmp_path / 'out.json')
         content = json.loads((tmp_path / 'out.json').read_text())
         assert [(limit['precision'], limit['title']) for limit in content['limits']] == [('int8', t) for t in titles]
@@ -351,6 +355,8 @@ class TestResults:
         found = [(r.row.case.arch, r.other.case.network, r.speed.median, r.published) for r in compute_ratios(rows)]
         assert found == [
             ('A2', 'resnet50', 3, pytest.approx(1.839, abs=1e-3)),
+            ('A2', 'resnet101', 5, None),
+            ('B1g4', 'resnet50', 3, None),
             ('B1g4', 'resnet101', 5, pytest.approx(2.019, abs=1e-3)),
         ]
 
@@ -362,6 +368,36 @@ class TestResults:
             ('eager', plain, 2),
             ('openvino', plain, 8),
         ]
+
+
+class TestRecommendation:
+    def test_the_fastest_file_of_each_precision(self):
+        plain = Row(make_case('train'), 1, (6.0, 6.0))
+        eager = Row(make_case(), 1, (0.5, 0.5))
+        files = [
+            Row(make_case(runtime='onnxruntime', layout=None), 1, (3.0, 3.0)),
+            Row(make_case(runtime='ncnn', layout=None), 1, (1.0, 1.5)),
+            Row(make_case(runtime='openvino', layout=None), 1, (1.2, 1.5)),
+            Row(make_case(runtime='torchscript', layout=None), error='MissingPackageError: no'),
+        ]
+        int8 = [
+            Row(make_case(runtime=name, layout=None, precision='int8'), 1, (seconds,) * 2)
+            for name, seconds in (('ncnn', 2.0), ('openvino', 0.1))
+        ]
+        other_arch = Row(make_case(arch='A1', runtime='ncnn', layout=None), 1, (0.1,))
+        fp32, rounded = recommend([plain, eager, *files, *int8, other_arch])
+        assert (fp32.row, fp32.equals, fp32.gain.median) == (files[1], (files[2],), 5)
+        assert fp32.command == 'mmrepvgg export CONFIG CHECKPOINT repvgg-a0.param'
+        assert (rounded.row, rounded.equals, rounded.gain.median) == (int8[1], (), 60)
+        assert rounded.command == 'mmrepvgg quantize CONFIG CHECKPOINT repvgg-a0_int8.xml'
+        text = format_report(make_report(plain, *files, *int8), 'the command')
+        (line,) = [line for line in text.splitlines() if rounded.command in line]
+        assert [cell.strip() for cell in line.split('|')[3:-2]] == ['int8', 'OpenVINO', '', '100.0', '60.00']
+
+    def test_without_a_train_form_and_with_nothing_to_choose(self):
+        files = [Row(make_case(runtime=name, layout=None), 1, (1.0,)) for name in ('onnxruntime', 'ncnn')]
+        assert [found.gain for found in recommend(files)] == [None]
+        assert recommend(files[:1]) == []
 
 
 class TestWriting:
@@ -385,7 +421,7 @@ class TestWriting:
         rows = [
             [cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines() if line.startswith('| A0')
         ]
-        assert [row[:2] for row in rows if len(row) == 11] == [
+        assert [row[:2] for row in rows if len(row) == 12] == [
             ['A0', f'mmrepvgg, {form} form'] for _ in (1, 2) for form in ('deploy', 'train')
         ]
         mode = 'PyTorch eager, nchw, fp32; cpu, 1 thread(s), batch 2'

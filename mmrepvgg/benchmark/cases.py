@@ -172,3 +172,8 @@ def plan_cases(
             f'{" and ".join(name for name, row in RUNTIMES.items() if row.has_int8)}'
         )
     return list(dict.fromkeys(cases))
+
+
+def drop_other_train_forms(cases: Sequence[Case]) -> list[Case]:
+    """Leave out train forms as files, which nobody ships."""
+    return [case for case in cases if case.network != 'train' or not RUNTIMES[case.runtime].takes_files]

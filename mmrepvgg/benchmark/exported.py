@@ -1,6 +1,5 @@
 """A network as an exported file. It is written and run by the code that writes and runs the files of users."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,21 +18,16 @@ from ..runtimes.loading import load_exported
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.table import FORMATS
 from .cases import Case
+from .runner import Runner
 
 
-def prepare_exported(
-    case: Case, network: nn.Module, inputs: Tensor
-) -> tuple[Callable[[], object], Callable[[], Tensor]]:
+def prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     """Export a network for any batch size, and load the file.
 
     Args:
         case: The case.
         network: Network in eval mode, fp32, on the CPU.
         inputs: Images ``(N, 3, H, W)``, fp32, on the CPU. The runtimes do not copy them.
-
-    Returns:
-        tuple: Function that runs one batch and is timed, and function that gives its logits ``(N, num_classes)`` in
-            fp32.
 
     Raises:
         ModuleNotFoundError: If the exporter or the runtime is not installed.
@@ -55,22 +49,23 @@ def prepare_exported(
         else:
             row.write(network, path, metadata)
         if case.network == 'tested':
-            return _prepare_tested(ExportedClassifier(path, num_threads=case.threads), inputs)
+            return _prepare_tested(ExportedClassifier(path, num_threads=case.threads), inputs, row.measure_size(path))
         exported = load_exported(path, num_threads=case.threads)
+        file_size = row.measure_size(path)
     if exported.computes_in != case.precision:
         raise ValueError(
             f'precision must be {exported.computes_in}: {row.runtime_title} has no {case.precision} on this CPU, and '
             f'computes in {exported.computes_in} instead'
         )
-    return lambda: exported(inputs), lambda: exported(inputs)
+    return Runner(lambda: exported(inputs), lambda: exported(inputs), file_size)
 
 
-def _prepare_tested(classifier: Any, inputs: Tensor) -> tuple[Callable[[], object], Callable[[], Tensor]]:
+def _prepare_tested(classifier: Any, inputs: Tensor, file_size: int) -> Runner:
     # the time does not depend on the values of the pixels
     images = list(torch.zeros(inputs.shape, dtype=torch.uint8))
     batch = dict(inputs=images, data_samples=[DataSample() for _ in images])
     classifier.eval()
-    return lambda: classifier.test_step(batch), lambda: classifier.exported(inputs)
+    return Runner(lambda: classifier.test_step(batch), lambda: classifier.exported(inputs), file_size)
 
 
 def _write_int8(row: Format, network: nn.Module, path: Path, inputs: Tensor, metadata: ExportMetadata) -> None:

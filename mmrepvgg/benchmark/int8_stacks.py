@@ -44,9 +44,9 @@ def _prepare(runtime: str, threads: int, kernel: int, width: int) -> Product:
     with torch.inference_mode():
         macs = len(inputs) * count_macs(network, inputs[:1])
     case = Case('deploy', f'conv{kernel}x{kernel}', runtime, None, 'int8', 'cpu', threads, len(inputs))
-    run, _ = prepare_exported(case, network, inputs)
+    runner = prepare_exported(case, network, inputs)
     title = (
         f'{_NUM_LAYERS} {kernel}x{kernel} convolutions of {width} channels, {len(inputs)} images of {_SIZE} x {_SIZE}, '
         f'in {RUNTIMES[runtime].title}'
     )
-    return Product('cpu', 'int8', title, macs, run)
+    return Product('cpu', 'int8', title, macs, runner.run)

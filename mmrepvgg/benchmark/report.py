@@ -10,10 +10,13 @@ from typing import Any
 from ..checkpoints.writing import replacing
 from ..tables import format_table
 from .cases import NETWORKS, RUNTIMES
+from .recommendation import Recommendation, recommend
 from .results import Limit, Ratio, Report, Row, compute_ratios
 
 _NAMES = ('arch', 'network', 'runtime', 'layout', 'precision')
-_NUMBERS = ('img/s', 'quartiles', 'ms a batch', 'GFLOP/s', 'of limit', 'difference')
+_NUMBERS = ('img/s', 'quartiles', 'ms a batch', 'GFLOP/s', 'of limit', 'difference', 'MB')
+
+_CHOICE = ('arch', 'place', 'precision', 'runtime', 'as fast', 'ms a batch', 'times the train form', 'command')
 
 
 def format_report(report: Report, command: str) -> str:
@@ -89,6 +92,11 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         columns = ('arch', 'deploy form in', 'against', 'times as fast', 'quartiles', 'paper, 1080 Ti')
         yield format_table(columns, map(_format_ratio, ratios), left=3)
+    if recommendations := recommend(report.rows):
+        yield ''
+        yield 'the fastest file of each precision (measure the accuracy of an int8 file, too):'
+        yield ''
+        yield format_table(_CHOICE, map(_format_recommendation, recommendations), left=5)
     errors: dict[str, list[Row]] = {}
     for row in report.rows:
         if row.error:
@@ -97,6 +105,20 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         yield f'not timed ({len(rows)}): {error}'
         yield from (f'- {row.case}' for row in rows)
+
+
+def _format_recommendation(found: Recommendation) -> list[str]:
+    case, time = found.row.case, found.row.time
+    return [
+        case.model,
+        case.place_title,
+        case.precision,
+        RUNTIMES[case.runtime].title,
+        ', '.join(RUNTIMES[row.case.runtime].title for row in found.equals),
+        '' if time is None else f'{1e3 * time.median:.1f}',
+        '' if found.gain is None else f'{found.gain.median:.2f}',
+        f'`{found.command}`',
+    ]
 
 
 def _format_row(report: Report, row: Row) -> list[str]:
@@ -114,6 +136,7 @@ def _format_row(report: Report, row: Row) -> list[str]:
         f'{row.gflops:.0f}',
         '' if share is None else f'{share:.2f}',
         '' if row.difference is None else f'{row.difference:.0e}',
+        '' if row.file_size is None else f'{row.file_size / 1e6:.1f}',
     ]
 
 

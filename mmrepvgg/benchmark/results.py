@@ -20,6 +20,7 @@ class Row:
             its time was used up or it failed.
         difference: Largest absolute difference from the logits of the reference, as a part of the largest logit. The
             reference has the same weights, in train form, fp32 and PyTorch eager.
+        file_size: Size in bytes of the file that is run. None if there is no file.
         error: Reason why there are no times, in one line; None if there are times.
     """
 
@@ -27,6 +28,7 @@ class Row:
     macs: int | None = None
     seconds: tuple[float | None, ...] = ()
     difference: float | None = None
+    file_size: int | None = None
     error: str | None = None
 
     @property
@@ -122,48 +124,48 @@ class Ratio:
     published: float | None = None
 
 
-# Arch (None for all), network with which its deploy form is compared, and ratio in the paper. The network has the same
-# arch or none.
-_PAIRS: tuple[tuple[str | None, str, float | None], ...] = (
-    (None, 'train', None),
-    (None, 'tested', None),
-    (None, 'mmpretrain', None),
-    (None, 'timm', None),
-    ('A2', 'resnet50', 1322 / 719),
-    ('B1g4', 'resnet101', 868 / 430),
-)
+# Networks with which a deploy form in the same mode is compared. They have the same arch or none.
+_OTHERS = ('train', 'tested', 'mmpretrain', 'timm', 'resnet50', 'resnet101')
+# Ratios in the paper.
+_PUBLISHED = {('A2', 'resnet50'): 1322 / 719, ('B1g4', 'resnet101'): 868 / 430}
+# Who does nothing has mmpretrain's default, or the train form: in PyTorch eager, fp32 and NCHW.
+_PLAIN = ('mmpretrain', 'train')
 
 
 def compute_ratios(rows: Sequence[Row]) -> list[Ratio]:
     """Compare this project's deploy form with the other networks of the same mode.
 
-    The last ratios compare different modes: the fastest deploy form of each arch with mmpretrain's default, which is
-    eager, fp32 and NCHW.
+    The last ratios compare different modes: the fastest deploy form of each arch with the networks of those who do
+    nothing.
     """
     timed = [row for row in rows if row.time]
     deploy = [row for row in timed if row.case.network == 'deploy']
     found = []
     for row in deploy:
-        for arch, network, published in _PAIRS:
+        for network in _OTHERS:
             for other in timed:
                 if (
-                    arch in (None, row.case.arch)
-                    and other.case.network == network
+                    other.case.network == network
                     and other.case.arch in (None, row.case.arch)
                     and other.case.mode == row.case.mode
                 ):
-                    found.append(Ratio(row, other, _divide(other, row), published))
+                    published = _PUBLISHED.get((row.case.model, network))
+                    found.append(Ratio(row, other, divide(other, row), published))
     for other in timed:
-        case = other.case
-        if (case.network, case.runtime, case.layout, case.precision) == ('mmpretrain', 'eager', 'nchw', 'fp32'):
-            rivals = [row for row in deploy if row.case.arch == case.arch and row.case.place == case.place]
+        if is_plain(other.case):
+            rivals = [row for row in deploy if row.case.arch == other.case.arch and row.case.place == other.case.place]
             if rivals:
                 fastest = min(rivals, key=_get_median)
-                found.append(Ratio(fastest, other, _divide(other, fastest)))
+                found.append(Ratio(fastest, other, divide(other, fastest)))
     return found
 
 
-def _divide(row: Row, other: Row) -> Spread:
+def is_plain(case: Case) -> bool:
+    """Whether a case is the network of someone who does nothing."""
+    return case.network in _PLAIN and (case.runtime, case.layout, case.precision) == ('eager', 'nchw', 'fp32')
+
+
+def divide(row: Row, other: Row) -> Spread:
     """The seconds of ``row`` over those of ``other`` in each round; the ratio of medians if no round has both."""
     pairs = zip(row.seconds, other.seconds, strict=True)
     ratios = [a / b for a, b in pairs if a is not None and b is not None]

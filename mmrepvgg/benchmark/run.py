@@ -21,7 +21,8 @@ from .machine import describe_machine, describe_versions
 from .networks import build_network, build_reference, make_inputs
 from .product import Product
 from .results import Limit, Report, Row
-from .runners import Runner, prepare, require_device
+from .runner import Runner
+from .runners import prepare, require_device
 
 # Largest allowed difference from the logits of the reference, as a part of the largest logit. Random networks amplify
 # rounding: to 0.2 in a ResNet-50 in bf16 at 64 pixels, to 0.05 in RepVGGs. With other weights the difference is over 1.
@@ -179,7 +180,7 @@ def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
         )
     # the backward pass needs twice as many, for the gradients of inputs and of weights
     macs *= 3 if case.runtime == 'train-step' else 1
-    return Row(case, macs, difference=difference.relative), runner
+    return Row(case, macs, difference=difference.relative, file_size=runner.file_size), runner
 
 
 def _describe(error: Exception) -> str:

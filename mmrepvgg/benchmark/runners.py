@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +10,7 @@ from torch.nn import functional as F
 from ..runtimes.network import DTYPES
 from .cases import RUNTIMES, Case
 from .exported import prepare_exported
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A case that is ready to run.
-
-    Attributes:
-        run: Function that computes one batch in memory.
-        logits: Function that gives the logits ``(N, num_classes)`` of this batch on the CPU. Call it before ``run``.
-    """
-
-    run: Callable[[], object]
-    logits: Callable[[], Tensor]
-
+from .runner import Runner
 
 Prepare = Callable[[Case, nn.Module, Tensor], Runner]
 
@@ -137,14 +123,10 @@ def _make_runner(case: Case, network: Callable[[Tensor], Tensor], inputs: Tensor
     return Runner(run, lambda: run().float().cpu())
 
 
-def _prepare_exported(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
-    return Runner(*prepare_exported(case, network, inputs))
-
-
 _PREPARE: dict[str, Prepare] = {
     'eager': _prepare_eager,
     'compiled': _prepare_compiled,
     'cuda-graph': _prepare_cuda_graph,
-    **{name: _prepare_exported for name, runtime in RUNTIMES.items() if runtime.takes_files},
+    **{name: prepare_exported for name, runtime in RUNTIMES.items() if runtime.takes_files},
     'train-step': _prepare_train_step,
 }

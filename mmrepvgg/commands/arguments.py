@@ -40,16 +40,16 @@ class _Size(argparse.Action):
 
 
 def add_choices(
-    parser: argparse.ArgumentParser, option: str, allowed: Iterable[str], default: Iterable[str] | None, help: str
+    parser: argparse.ArgumentParser, option: str, allowed: Iterable[str], default: Iterable[str], help: str
 ) -> None:
-    """Add an option for one or more of the allowed values. None as default means all of them."""
-    allowed = list(allowed)
-    shown = 'all' if default is None else ' '.join(default)
+    """Add an option for one or more of the allowed values."""
+    allowed, default = list(allowed), list(default)
+    shown = 'all' if default == allowed else ' '.join(default)
     parser.add_argument(
         option,
         nargs='+',
         choices=allowed,
-        default=allowed if default is None else list(default),
+        default=default,
         metavar=option.removeprefix('--').removesuffix('s').upper(),
         help=f'{help}: any of {", ".join(allowed)} (default: {shown})',
     )

@@ -2,24 +2,54 @@
 
 example: mmrepvgg benchmark --archs A0 A2 B1g4 --networks deploy train mmpretrain timm resnet50 resnet101 \\
              --runtimes eager compiled onnxruntime openvino --threads 2 --batch-sizes 16 --out benchmark.json
+         mmrepvgg benchmark --recommend --archs A0
 """
 
 import argparse
 import os
+from collections.abc import Iterable
+from typing import Any
 
-from ..benchmark.cases import DEVICES, LAYOUTS, NETWORKS, PRECISIONS, RUNTIMES, plan_cases
+from ..benchmark.cases import (
+    DEVICES,
+    LAYOUTS,
+    NETWORKS,
+    PRECISIONS,
+    RUNTIMES,
+    drop_other_train_forms,
+    plan_cases,
+)
 from ..checkpoints.writing import require_writable
 from ..models.archs import ARCHS
 from .arguments import add_choices, add_output, positive_int
 from .errors import translate
 
+# What is timed where the user does not say it, and with --recommend.
+_DEFAULTS: dict[str, list[Any]] = dict(
+    networks=['deploy', 'train'], runtimes=['eager'], layouts=[*LAYOUTS], precisions=['fp32'], batch_sizes=[16]
+)
+_RECOMMENDED: dict[str, list[Any]] = dict(
+    networks=['deploy', 'train'],
+    runtimes=['eager', *(name for name, runtime in RUNTIMES.items() if runtime.takes_files)],
+    layouts=['nchw'],
+    precisions=['fp32', 'int8'],
+    batch_sizes=[1],
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--recommend',
+        action='store_true',
+        help='find the fastest file of each precision on this machine: what is not given is then --runtimes '
+        f'{" ".join(_RECOMMENDED["runtimes"])} (those that are not installed are named), --precisions fp32 int8, '
+        '--layouts nchw, --batch-sizes 1',
+    )
     add_choices(parser, '--archs', ARCHS, ['A0'], "RepVGG's archs")
-    add_choices(parser, '--networks', NETWORKS, ['deploy', 'train'], "deploy and train are this project's two forms")
-    add_choices(parser, '--runtimes', RUNTIMES, ['eager'], 'how the networks are run')
-    add_choices(parser, '--layouts', LAYOUTS, LAYOUTS, 'layouts of tensors in PyTorch')
-    add_choices(parser, '--precisions', PRECISIONS, ['fp32'], 'precisions in which they compute')
+    _add_choices(parser, '--networks', NETWORKS, "deploy and train are this project's two forms")
+    _add_choices(parser, '--runtimes', RUNTIMES, 'how the networks are run')
+    _add_choices(parser, '--layouts', LAYOUTS, 'layouts of tensors in PyTorch')
+    _add_choices(parser, '--precisions', PRECISIONS, 'precisions in which they compute')
     add_choices(parser, '--devices', DEVICES, ['cpu'], 'devices on which they run')
     parser.add_argument(
         '--threads',
@@ -33,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--batch-sizes',
         nargs='+',
         type=positive_int,
-        default=[16],
         metavar='N',
         help='images in a batch (default: 16)',
     )
@@ -53,18 +82,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, '--plot', ['.png'], 'draw a bar chart')
 
 
+def _add_choices(parser: argparse.ArgumentParser, option: str, allowed: Iterable[str], help: str) -> None:
+    """Add an option whose default depends on --recommend."""
+    name = option.removeprefix('--').replace('-', '_')
+    add_choices(parser, option, allowed, _DEFAULTS[name], help)
+    parser.set_defaults(**{name: None})
+
+
 def run(args: argparse.Namespace) -> None:
     require_writable(args.out, args.plot)
-    cases = plan_cases(
-        archs=args.archs,
-        networks=args.networks,
-        runtimes=args.runtimes,
-        layouts=args.layouts,
-        precisions=args.precisions,
-        devices=args.devices,
-        threads=args.threads,
-        batch_sizes=args.batch_sizes,
-    )
+    defaults = _RECOMMENDED if args.recommend else _DEFAULTS
+    chosen = {name: getattr(args, name) or default for name, default in defaults.items()}
+    cases = plan_cases(archs=args.archs, devices=args.devices, threads=args.threads, **chosen)
+    if args.recommend:
+        cases = drop_other_train_forms(cases)
     from ..benchmark.report import format_report, write_json
     from ..benchmark.run import run_benchmark
 

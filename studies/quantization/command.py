@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder for the models (default: %(default)s)',
     )
     add_output(parser, '--out', ['.md'], 'write the tables to this file, too')
-    add_choices(parser, '--recipes', RECIPES, None, 'ways to train')
-    add_choices(parser, '--kinds', KINDS, None, 'models')
+    add_choices(parser, '--recipes', RECIPES, RECIPES, 'ways to train')
+    add_choices(parser, '--kinds', KINDS, KINDS, 'models')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='SEED', help='(default: 0 1 2)')
     parser.add_argument('--jobs', type=positive_int, default=1, metavar='N', help='models at a time (default: 1)')
     parser.add_argument(

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='work_dirs/toolchain-study',
         help='folder for files, outputs and logs (default: %(default)s)',
     )
-    add_choices(parser, '--toolchains', TOOLCHAINS, None, 'toolchains')
-    add_choices(parser, '--modes', MODES, None, 'float, and scales of weights in int8')
+    add_choices(parser, '--toolchains', TOOLCHAINS, TOOLCHAINS, 'toolchains')
+    add_choices(parser, '--modes', MODES, MODES, 'float, and scales of weights in int8')
     add_output(parser, '--out', ['.md'], 'write the table to this file, too')
     parser.add_argument(
         '--num-samples',
