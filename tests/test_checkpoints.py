@@ -229,6 +229,71 @@ def test_replacing_is_all_or_nothing(tmp_path):
         pass
 
 
+class TestReplacingAFolder:
+    MARKER = 'parts/model'
+
+    def write(self, folder, content):
+        (folder / 'parts').mkdir(parents=True)
+        (folder / self.MARKER).write_text(content)
+
+    def list(self, folder):
+        return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob('*') if file.is_file()}
+
+    def test_all_or_nothing(self, tmp_path):
+        target = tmp_path / 'new' / 'net.package'
+        for content in ('first', 'second'):
+            require_writable(target, marker=self.MARKER)
+            with replacing(target, self.MARKER) as temporary:
+                self.write(temporary, content)
+                (temporary / content).write_text('')  # what only this one has must not stay
+            assert self.list(tmp_path) == {f'new/net.package/{self.MARKER}': content, f'new/net.package/{content}': ''}
+
+        def fail_half_way():
+            with replacing(target, self.MARKER) as temporary:
+                self.write(temporary, 'third')
+                raise ZeroDivisionError('half-way')
+
+        before = self.list(tmp_path)
+        with pytest.raises(ZeroDivisionError, match='half-way'):
+            fail_half_way()
+        assert self.list(tmp_path) == before
+        # nothing was written, so that the new one can't take the place
+        with pytest.raises(FileNotFoundError, match=r'net.package'), replacing(target, self.MARKER):
+            pass
+        assert self.list(tmp_path) == before
+        assert [path.name for path in target.parent.iterdir()] == ['net.package']
+
+    def test_a_link_is_followed(self, tmp_path):
+        self.write(tmp_path / 'net.package', 'first')
+        (tmp_path / 'link.package').symlink_to(tmp_path / 'net.package')
+        with replacing(tmp_path / 'link.package', self.MARKER) as temporary:
+            self.write(temporary, 'second')
+        assert (tmp_path / 'link.package').is_symlink()
+        assert self.list(tmp_path / 'net.package') == {self.MARKER: 'second'}
+
+    @pytest.mark.parametrize('name', ['empty', 'photos', 'file', 'link'])
+    def test_what_is_no_earlier_result_stays(self, tmp_path, name):
+        path = tmp_path / f'{name}.package'
+        self.write(tmp_path / 'project', 'precious')
+        if name == 'file':
+            path.write_text('precious')
+        elif name == 'link':  # to a folder that has the marker, but another ending
+            path.symlink_to(tmp_path / 'project')
+        else:
+            path.mkdir()
+        if name == 'photos':
+            (path / 'parts').mkdir()
+            (path / 'parts/cat.jpg').write_text('precious')
+        before = self.list(tmp_path)
+        message = r'\.package exists and is no \.package folder with parts/model in it; move it away'
+        with pytest.raises(FileExistsError, match=message):
+            require_writable(path, marker=self.MARKER)
+        with pytest.raises(FileExistsError, match=message), replacing(path, self.MARKER) as temporary:
+            self.write(temporary, 'new')
+        assert self.list(tmp_path) == before
+        assert path.exists()
+
+
 def test_what_can_not_be_written_is_refused_and_nothing_is_left(tmp_path):
     (tmp_path / 'file').write_bytes(b'content')
     (tmp_path / 'link').symlink_to(tmp_path / 'file')

@@ -1,6 +1,7 @@
 """Writing files whole or not at all. Imports no torch."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +12,22 @@ TORCH_SUFFIXES = ('.pth', '.pt')
 WRITABLE_SUFFIXES = (*TORCH_SUFFIXES, '.safetensors')
 
 
-def require_writable(*paths: str | Path | None) -> None:
+def require_writable(*paths: str | Path | None, marker: str = '') -> None:
     """Say that a result can't be written before the work is done; None is no result.
 
+    Args:
+        *paths: Results.
+        marker: What each result has at this place in it, if results are folders. Empty for files.
+
     Raises:
-        IsADirectoryError: If one is a folder.
+        IsADirectoryError: If a folder is in the place of a file.
+        FileExistsError: If in the place of a folder is something else than an earlier result.
         PermissionError: If no file can be made in the folder of one.
     """
     for path in paths:
         if path is None:
             continue
-        target = Path(os.path.realpath(path))
-        if target.is_dir():
-            raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+        target = _find_target(path, marker)
         folder = next(parent for parent in target.parents if parent.exists())
         try:
             # files are written beside their destination; only this tells of all that can be in the way
@@ -35,22 +39,61 @@ def require_writable(*paths: str | Path | None) -> None:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, marker: str = '') -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; it takes ``path``'s place if the block ends without an error.
 
     Missing parent folders are made. A link is followed, not replaced.
 
+    Args:
+        path: Result.
+        marker: What the result has at this place in it, if it is a folder. A folder without it is never replaced.
+
     Raises:
-        IsADirectoryError: If ``path`` is a folder.
+        IsADirectoryError: If a folder is in the place of a file.
+        FileExistsError: If in the place of a folder is something else than an earlier result.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+    target = _find_target(path, marker)
     target.parent.mkdir(parents=True, exist_ok=True)
     # with the whole name at its end, from which formats of several files make the names of the others
     temporary = target.with_name(f'.{os.getpid()}.{target.name}')
     try:
         yield temporary
-        os.replace(temporary, target)
+        if marker and target.exists():
+            _exchange(temporary, target)
+        else:
+            os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _find_target(path: str | Path, marker: str) -> Path:
+    """The place of a result, links followed. What is there is something that the result can replace."""
+    target = Path(os.path.realpath(path))
+    if not marker and target.is_dir():
+        raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+    # a link can lead to a folder of any name
+    is_earlier = (target / marker).is_file() and target.suffix == Path(path).suffix
+    if marker and target.exists() and not is_earlier:
+        raise FileExistsError(
+            f'{path} exists and is no {Path(path).suffix} folder with {marker} in it; move it away or give another name'
+        )
+    return target
+
+
+def _exchange(temporary: Path, target: Path) -> None:
+    """Put a folder in the place of a folder, and remove the old one.
+
+    No system call that Python has replaces a folder that is not empty. Between two renamings there is nothing at
+    ``target``; a process that is killed there leaves both folders beside it, whole.
+    """
+    old = target.with_name(f'{temporary.name}.old')
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)

@@ -38,7 +38,7 @@ def describe(error: Exception, add_arguments: AddArguments) -> str:
         return text.strip().splitlines()[-1]
     text = translate(' '.join(text.split()), add_arguments)
     # other libraries' errors are hard to understand without their type
-    own = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)
+    own = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)
     if type(error).__module__.startswith('mmrepvgg') or (type(error) in own and not getattr(error, 'errno', None)):
         return text
     return f'{type(error).__name__}: {text}'
