@@ -8,7 +8,6 @@ example: mmrepvgg export repvgg-a0_8xb32 epoch_120.pth repvgg-a0.onnx
 import argparse
 from typing import Any
 
-from ..checkpoints.writing import require_writable
 from ..runtimes.format import PRECISIONS
 from ..runtimes.table import FORMATS, find_format
 from .arguments import add_size, positive_int
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
             with_preprocess=args.with_preprocess,
             softmax=args.softmax,
         )
-    require_writable(args.out)
+    row.require_writable(args.out)
     require_file(args.checkpoint)
     require_path(args.data)
     row.require_packages(write=True)
@@ -98,6 +97,8 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
         f'largest difference from PyTorch: {result.max_difference:.1e}, {result.difference:.1e} of the largest output, '
         f'on {result.num_inputs} {_name_inputs(args, metadata)}'
     )
+    if result.not_run:
+        print(f'not run here: {result.not_run}')
     print_equalization(result)
     print_note(result)
     if metadata.precision == 'bf16' and result.computed_in != 'bf16':

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ..runtimes.table import find_format, is_exported
+
 
 def require_file(path: str | Path) -> None:
     """Check that a file exists.
@@ -11,6 +13,22 @@ def require_file(path: str | Path) -> None:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist' if not Path(path).exists() else f'{path} is not a file')
+
+
+def require_weights(path: str | Path) -> None:
+    """Check that a checkpoint exists, or that an exported file exists and can be run here.
+
+    Raises:
+        FileNotFoundError: If it is missing, or is no file of its format.
+        NoRuntimeError: If the runtime of an exported file does not run on this machine.
+        MissingPackageError: If it is not installed.
+    """
+    if not is_exported(path):
+        require_file(path)
+        return
+    row = find_format(path)
+    row.require_present(Path(path))
+    row.require_runtime()
 
 
 def require_path(path: str | Path | None) -> None:

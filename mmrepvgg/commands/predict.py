@@ -17,7 +17,7 @@ from ..checkpoints.writing import require_writable
 from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings, positive_int
 from .config_options import add_config, get_config
-from .files import require_file, require_path
+from .files import require_path, require_weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    require_file(args.weights)
+    require_weights(args.weights)
     # one name in the folder is enough to check it
     require_writable(args.out, args.show_dir and Path(args.show_dir, 'picture.png'))
     for image in args.images:

@@ -10,7 +10,6 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from ..checkpoints.writing import require_writable
 from ..models.fake_quant_settings import GRANULARITIES
 from ..quantization.plan import make_plan
 from ..quantization.settings import QuantizationSettings
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
             **{field.name: getattr(args, field.name) for field in fields(QuantizationSettings)}
         )
         plan = make_plan(find_format(args.out), settings)
-    require_writable(args.out)
+    plan.row.require_writable(args.out)
     require_file(args.checkpoint)
     plan.quantizer.require_packages(plan.row)
     cfg = get_config(args)

@@ -8,10 +8,10 @@ import argparse
 
 from ..checkpoints.writing import require_writable
 from ..engine.metric_names import METRICS
-from ..runtimes.table import find_format, is_exported, list_suffixes
+from ..runtimes.table import is_exported, list_suffixes
 from .arguments import add_output, list_endings
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
-from .files import require_file
+from .files import require_weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     require_writable(args.out)
-    require_file(args.checkpoint)
-    if is_exported(args.checkpoint):
-        find_format(args.checkpoint).require_packages(write=False)
+    require_weights(args.checkpoint)
     cfg = get_config(args, 'test_dataloader')
 
     from ..engine.testing import evaluate

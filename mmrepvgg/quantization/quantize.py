@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..checkpoints.writing import require_writable
 from ..runtimes.format import Ranges
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.prepared import PreparedModel, prepare_model
@@ -116,7 +115,7 @@ def quantize_model(
     make_plan(row, settings, ranges=activation_ranges)
     row.check(dynamic_batch=dynamic_batch, dynamic_size=dynamic_size, with_preprocess=with_preprocess, softmax=softmax)
     row.require_packages(write=True)
-    require_writable(out)
+    row.require_writable(out)
     prepared = prepare_model(
         cfg,
         checkpoint,

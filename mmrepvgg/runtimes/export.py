@@ -10,14 +10,12 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from ..checkpoints.writing import require_writable
 from ..data.images import iterate_images
 from ..equalization.equalize import equalize as equalize_model
 from ..equalization.equalize import require_float_training
 from ..measures.difference import Difference
 from ..models.fake_quant import find_quantizers
 from .exported_model import ExportedModel
-from .loading import load_exported
 from .metadata import ExportMetadata
 from .network import ExportError, check_half_range
 from .prepared import normalise, prepare_model
@@ -44,6 +42,7 @@ class Export:
         num_equalized: Number of channels that were rescaled.
         left_alone: Reason why the outputs of a layer kept their scale, by the name of the layer.
         max_activation: Largest absolute output of a layer, for fp16 only. The largest float16 number is 65504.
+        not_run: Why the file was not run on this machine, and what was checked instead. Empty if it was run.
     """
 
     metadata: ExportMetadata
@@ -56,6 +55,7 @@ class Export:
     num_equalized: int
     left_alone: Mapping[str, str]
     max_activation: float | None = None
+    not_run: str = ''
 
 
 def export_model(
@@ -118,7 +118,7 @@ def export_model(
         softmax=softmax,
     )
     row.require_packages(write=True)
-    require_writable(out)
+    row.require_writable(out)
     allowed = DEFAULT_TOLERANCES[precision] if tolerance is None else tolerance
 
     prepared = prepare_model(
@@ -145,7 +145,7 @@ def export_model(
 
     with row.replacing(out) as temporary:
         row.write(deployed, temporary, metadata, model_cfg=cfg.model.to_dict(), opset=opset)
-        exported = load_exported(temporary)
+        exported = row.load_to_check(temporary)
         inputs = chain(_iterate_inputs(cfg, metadata, data), _iterate_other_sizes(metadata))
         difference = _compare(model, exported, inputs)
         if difference.exceeds(allowed):
@@ -164,6 +164,7 @@ def export_model(
         equalization.num_channels if equalization else 0,
         equalization.left_alone if equalization else {},
         max_activation,
+        f'{obstacle}; checked: {row.checks}' if (obstacle := row.find_obstacle()) else '',
     )
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..checkpoints.writing import replacing
+from ..checkpoints.writing import replacing, require_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,10 @@ Ranges = Mapping[str, tuple[float, float]]
 
 class MissingPackageError(ModuleNotFoundError):
     """A package that a format needs is not installed. The message says how to install it."""
+
+
+class NoRuntimeError(RuntimeError):
+    """The runtime of a format does not run on this machine, whatever is installed."""
 
 
 def require_packages(what: str, packages: Iterable[str], extra: str) -> None:
@@ -66,6 +70,8 @@ class Format(ABC):
         runtime_title: Name of the runtime for people.
         computes: Floating-point precisions in which the runtime computes on CPUs, whatever a file holds.
         quantizers: Quantizers that make int8 files of this format, the default first; empty if there is none.
+        marker: What a file of this format has at this place in it, if it is a folder; empty if it is not.
+        checks: What the export checks where the runtime does not run (:meth:`find_obstacle`).
     """
 
     name: ClassVar[str]
@@ -80,6 +86,8 @@ class Format(ABC):
     runtime_title: ClassVar[str] = ''
     computes: ClassVar[tuple[str, ...]] = PRECISIONS
     quantizers: ClassVar[tuple['Quantizer', ...]] = ()
+    marker: ClassVar[str] = ''
+    checks: ClassVar[str] = ''
 
     @abstractmethod
     def write(
@@ -114,16 +122,53 @@ class Format(ABC):
             ValueError: If it has no metadata.
         """
 
+    def find_obstacle(self) -> str:
+        """Why the runtime does not run on this machine, whatever is installed; empty if it does."""
+        return ''
+
+    def load_to_check(self, path: Path) -> 'ExportedModel':
+        """Read a file that was just written, for its comparison with the checkpoint.
+
+        A format whose runtime does not run on this machine computes what is in the file by other means.
+        """
+        return self.load(path, None)
+
     def list_files(self, path: Path) -> tuple[Path, ...]:
         """All files that belong to ``path``, itself first."""
         return (path,)
 
+    def require_present(self, path: Path) -> None:
+        """Check that ``path`` exists, and is a file; or a folder, if files of this format are folders.
+
+        Raises:
+            FileNotFoundError: If it is not.
+        """
+        if not path.exists():
+            raise FileNotFoundError(f'{path} does not exist')
+        if not (path / self.marker).is_file():
+            kind = f'a folder with {self.marker} in it, as {self.name} files are' if self.marker else 'a file'
+            raise FileNotFoundError(f'{path} is not {kind}')
+
+    def require_writable(self, path: str | Path) -> None:
+        """Check that ``path`` and the files that belong to it can be written, before the work is done.
+
+        Raises:
+            IsADirectoryError, FileExistsError, PermissionError: If one can't be.
+        """
+        require_writable(*self.list_files(Path(path)), marker=self.marker)
+
     @contextmanager
     def replacing(self, path: str | Path) -> Iterator[Path]:
-        """Yield a name to write to; all files of it are put in place if the block ends without an error."""
+        """Yield a name to write to; all files of it are put in place if the block ends without an error.
+
+        Raises:
+            IsADirectoryError, FileExistsError, PermissionError: If one can't be written.
+        """
+        self.require_writable(path)
+        target = Path(path).resolve()
         with ExitStack() as stack:
             # the first file is put in place last, because it refers to the others
-            temporary, *_ = [stack.enter_context(replacing(file)) for file in self.list_files(Path(path).resolve())]
+            temporary, *_ = [stack.enter_context(replacing(file, self.marker)) for file in self.list_files(target)]
             yield temporary
 
     def check(self, *, precision: str = 'fp32', dynamic_batch: bool = True, **options: Any) -> None:
@@ -159,9 +204,21 @@ class Format(ABC):
         packages = (*self.packages, *(self.writing_packages if write else ()))
         require_packages(f'{self.name} files', packages, self.extra)
 
+    def require_runtime(self) -> None:
+        """Check that files of this format can be run here, without importing the runtime.
+
+        Raises:
+            NoRuntimeError: If the runtime does not run on this machine.
+            MissingPackageError: If it is not installed.
+        """
+        if obstacle := self.find_obstacle():
+            raise NoRuntimeError(f'{self.name} files can not be run here: {obstacle}')
+        self.require_packages(write=False)
+
     def measure_size(self, path: Path) -> int:
         """Size in bytes of all files that belong to ``path``."""
-        return sum(file.stat().st_size for file in self.list_files(path))
+        parts = [part for file in self.list_files(path) for part in (file.rglob('*') if self.marker else [file])]
+        return sum(part.stat().st_size for part in parts if part.is_file())
 
 
 _WORDS = {

@@ -19,14 +19,14 @@ def load_exported(path: str | Path, *, num_threads: int | None = None) -> Export
     Raises:
         ValueError: If the ending is unknown, or the file holds no metadata.
         FileNotFoundError: If there is no such file.
+        NoRuntimeError: If the runtime does not run on this machine. Core ML runs on macOS only.
         MissingPackageError: If the runtime is not installed. The message names the extra that installs it.
         CheckpointError: If the file is damaged.
     """
     path = Path(path)
     row = find_format(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist' if not path.exists() else f'{path} is not a file')
-    row.require_packages(write=False)
+    row.require_present(path)
+    row.require_runtime()
     if num_threads is not None and num_threads < 1:
         raise ValueError(f'`num_threads` must be at least 1, got {num_threads}')
     return row.load(path, num_threads)
