@@ -62,6 +62,7 @@ setup(
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
         'ncnn': ['ncnn>=1.0.20260101', 'pnnx>=20260101'],
+        'coreml': ['coremltools>=9.0'],
         # int8 for OpenVINO; ONNX Runtime brings its own quantizer
         'quantization': [
             'onnx>=1.17',
@@ -80,6 +81,7 @@ setup(
             'nncf>=2.15',
             'ncnn>=1.0.20260101',
             'pnnx>=20260101',
+            'coremltools>=9.0',
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',

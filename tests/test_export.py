@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from file_kinds import DYNAMIC_SIZES, GRAPHS, SUFFIXES, list_files, list_full_options
+from file_kinds import DYNAMIC_SIZES, GRAPHS, RUNNABLE, SUFFIXES, list_files, list_full_options, load_to_check
 from tool_runs import fail_here, run_tool, succeed
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
@@ -49,7 +49,7 @@ def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source,
     export, path = export_once(small_cfg, suffix)
     assert export.was_switched
     assert 0 <= export.difference < 1e-5
-    exported = load_exported(path)
+    exported = load_to_check(path)
     for num in (1, 3):
         images = make_images(num)
         logits = exported(normalise(images))
@@ -63,7 +63,7 @@ def test_every_format_computes_what_the_checkpoint_does(small_cfg, small_source,
 @pytest.mark.parametrize('suffix', SUFFIXES)
 def test_the_metadata_is_in_the_file(small_cfg, small_source, export_once, suffix):
     export, path = export_once(small_cfg, suffix)
-    metadata = load_exported(path).metadata
+    metadata = load_to_check(path).metadata
     assert metadata == export.metadata
     assert metadata.classes == tuple('abcdefghij')
     assert (metadata.num_classes, metadata.input_size, metadata.batch_size) == (10, (32, 32), None)
@@ -79,7 +79,7 @@ def test_uint8_images_in_probabilities_out_half_precision_inside(small_cfg, smal
     export, path = export_once(small_cfg, suffix, **options)
     if options['precision'] == 'fp16':
         assert 0 < export.max_activation < 65504
-    exported = load_exported(path)
+    exported = load_to_check(path)
     assert exported.metadata.batch_size == options.get('batch_size')
     images = make_images(5)  # two batches and a tail for a file that takes 2
     scores = exported(images)
@@ -94,7 +94,7 @@ def test_uint8_images_in_probabilities_out_half_precision_inside(small_cfg, smal
 def test_any_height_and_width(small_cfg, small_source, export_once, suffix):
     export, path = export_once(small_cfg, suffix, dynamic_size=True)
     assert (export.num_inputs, export.metadata.dynamic_size) == (5, True)
-    exported = load_exported(path)
+    exported = load_to_check(path)
     for num, height, width in ((2, 32, 32), (1, 41, 64), (3, 96, 33)):
         images = torch.randint(256, (num, 3, height, width), generator=torch.Generator().manual_seed(num))
         expected = expect(small_cfg, small_source, images.to(torch.uint8))
@@ -374,7 +374,7 @@ class TestLoading:
         with pytest.raises(CheckpointError, match=r'damaged or incomplete: .*(Bad CRC-32|checksum of .* is wrong)'):
             load_exported(tmp_path / f'net{suffix}')
 
-    @pytest.mark.parametrize('suffix', SUFFIXES)
+    @pytest.mark.parametrize('suffix', RUNNABLE)
     def test_a_damaged_file(self, small_cfg, export_once, suffix, tmp_path):
         path = tmp_path / f'net{suffix}'
         for file in list_files(path) - {path}:

@@ -5,7 +5,7 @@ import json
 import cv2
 import pytest
 import torch
-from file_kinds import SUFFIXES, list_full_options
+from file_kinds import RUNNABLE, list_full_options
 from mmengine.config import Config
 from mmpretrain import ImageClassificationInferencer
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
@@ -58,7 +58,7 @@ def runner_cfg(small_cfg, data_root):
     return small_cfg
 
 
-@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('suffix', RUNNABLE)
 @pytest.mark.parametrize('is_full', [False, True], ids=['plain', 'full'])
 def test_predictions_are_the_checkpoints(small_cfg, small_source, export_once, suffix, is_full):
     options = list_full_options(suffix) if is_full else {}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .coreml import COREML
 from .format import Format
 from .ncnn import NCNN
 from .onnx import ONNX
@@ -10,7 +11,7 @@ from .safetensors import SAFETENSORS
 from .torch_export import TORCH_EXPORT
 from .torchscript import TORCHSCRIPT
 
-FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, SAFETENSORS]
+FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, COREML, SAFETENSORS]
 
 
 def list_suffixes() -> tuple[str, ...]:
