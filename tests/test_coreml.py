@@ -6,10 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from file_kinds import load_to_check
+from PIL import Image
 from tool_runs import fail_here, run_command, run_tool
 from torch import nn
 
@@ -17,7 +19,7 @@ from mmrepvgg.benchmark.cases import RUNTIMES
 from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.runtimes.coreml import COREML, CoremlFormat
 from mmrepvgg.runtimes.coreml_package import MODEL, WEIGHTS, import_coremltools, seal_package
-from mmrepvgg.runtimes.coreml_program import OPERATIONS
+from mmrepvgg.runtimes.coreml_program import OPERATIONS, Program
 from mmrepvgg.runtimes.export import ExportError, export_model
 from mmrepvgg.runtimes.format import NoRuntimeError
 from mmrepvgg.runtimes.loading import load_exported
@@ -77,6 +79,48 @@ def test_an_unknown_operation_is_named(small_cfg, small_source, tmp_path):
     with pytest.raises(ExportError, match=r'consists of conv, linear, .*, got avg_pool, pow; export on macOS'):
         export_model(small_cfg, tmp_path / 'gem.pth', tmp_path / 'net.mlpackage')
     assert [path.name for path in tmp_path.iterdir()] == ['gem.pth']
+
+
+class AppleStandIn:
+    """In the place of Apple's library below coremltools: it computes by PyTorch what coremltools hands to it."""
+
+    maximum_supported_specification_version = staticmethod(lambda: 6)
+
+    def __init__(self, path, units, *options):
+        assert units == 'CPU_ONLY'
+        if 'refused' in path:
+            raise RuntimeError('the package was refused')
+        self.program = Program(import_coremltools().utils.load_spec(path), Path(path))
+
+    def predict(self, data, state=None):
+        value = data['images']
+        if isinstance(value, Image.Image):  # as Core ML makes it: the layout of the description, one picture
+            value = np.array(value)[None].transpose(0, 3, 1, 2)[:, ::-1].astype(np.float32)
+        assert value.dtype == np.float32
+        return {'scores': self.program(torch.tensor(value.copy())).numpy()}
+
+    def batchPredict(self, data):
+        return [self.predict(part) for part in data]
+
+
+@elsewhere
+@pytest.mark.parametrize('options', [{}, dict(with_preprocess=True), dict(dynamic_batch=False, batch_size=2)])
+def test_the_way_through_core_ml_up_to_apples_library(small_cfg, small_source, export_once, monkeypatch, options):
+    monkeypatch.setattr('coremltools.models.model._MLModelProxy', AppleStandIn)
+    path = export_once(small_cfg, '.mlpackage', **options)[1]
+    images = torch.randint(256, (5, 3, 32, 32)).to(torch.uint8)
+    images = images if options.get('with_preprocess') else images / 255
+    expected = load_to_check(path)(images)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(COREML.load(path, None)(images), expected, rtol=0, atol=1e-5)
+
+
+@elsewhere
+def test_what_core_ml_refuses(small_cfg, export_once, tmp_path, monkeypatch):
+    monkeypatch.setattr('coremltools.models.model._MLModelProxy', AppleStandIn)
+    shutil.copytree(export_once(small_cfg, '.mlpackage')[1], tmp_path / 'refused.mlpackage')
+    with pytest.raises(CheckpointError, match=r'Core ML can not load .*refused\.mlpackage: .*the package was refused'):
+        COREML.load(tmp_path / 'refused.mlpackage', None)
 
 
 class WrongWeight(CoremlFormat):

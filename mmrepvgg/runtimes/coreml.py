@@ -25,7 +25,7 @@ class CoremlFormat(GraphFormat):
 
     On other systems than macOS the export reads the package back, and PyTorch computes its program
     (:class:`~.coreml_program.Program`). The way through Core ML itself (:meth:`load`) was written by coremltools'
-    documentation. It has never been run, for want of a Mac.
+    documentation. It has never been run, for want of a Mac; in its test Apple's library is a stand-in.
     """
 
     name = 'Core ML'
@@ -35,8 +35,7 @@ class CoremlFormat(GraphFormat):
     extra = 'coreml'
     marker = MODEL
     checks = (
-        'the program and the weights in the file, computed by PyTorch; its input and output; its metadata; the SHA-256 '
-        'of its weights'
+        'the program and the weights in the file, computed by PyTorch; its input and output; its metadata; its SHA-256'
     )
 
     def check(self, *, dynamic_batch: bool = True, with_preprocess: bool = False, **options: Any) -> None:
@@ -129,7 +128,7 @@ class CoremlFormat(GraphFormat):
             raise CheckpointError(f'Core ML can not load {path}: {error}') from error
 
         def run(x: 'Tensor') -> 'Tensor':
-            images = x.cpu().numpy()
+            images = x.cpu().contiguous().numpy()
             if not metadata.with_preprocess:
                 return torch.from_numpy(np.asarray(model.predict({INPUT: images})[OUTPUT], np.float32)).to(x.device)
             # (N, C, H, W) in BGR -> N times (H, W, 3) in RGB, or (H, W)

@@ -16,7 +16,7 @@ MODEL = 'Data/com.apple.CoreML/model.mlmodel'
 WEIGHTS = 'Data/com.apple.CoreML/weights/weight.bin'
 
 # The entry of the description with the SHA-256 of the package: of the description with zeros in place of these digits,
-# and of the weights. Core ML itself would compute with damaged weights.
+# and of the weights. A package has no checksum of its own.
 _HASH_ENTRY = f'{ENTRY}_sha256'
 _HASH_PLACE = 'SHA-256 ' + '0' * 64
 
