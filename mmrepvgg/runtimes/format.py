@@ -66,6 +66,7 @@ class Format(ABC):
         packages: Packages that run a file, by the names that are imported.
         writing_packages: Further packages that write a file.
         extra: Name of the extra of this project that installs the packages.
+        writing_extra: Name of the extra that installs all packages, if it is another one.
         runtime: Name of the runtime in the benchmark; empty if the benchmark does not time it.
         runtime_title: Name of the runtime for people.
         computes: Floating-point precisions in which the runtime computes on CPUs, whatever a file holds.
@@ -82,6 +83,7 @@ class Format(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     writing_packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ''
+    writing_extra: ClassVar[str] = ''
     runtime: ClassVar[str] = ''
     runtime_title: ClassVar[str] = ''
     computes: ClassVar[tuple[str, ...]] = PRECISIONS
@@ -202,7 +204,8 @@ class Format(ABC):
             MissingPackageError: If one is not installed.
         """
         packages = (*self.packages, *(self.writing_packages if write else ()))
-        require_packages(f'{self.name} files', packages, self.extra)
+        extra = (write and self.writing_extra) or self.extra
+        require_packages(f'{self.name} files', packages, extra)
 
     def require_runtime(self) -> None:
         """Check that files of this format can be run here, without importing the runtime.
@@ -282,6 +285,7 @@ class Quantizer(ABC):
     Attributes:
         name: Name of the quantizer in settings and messages.
         calibrations: Methods that find the ranges of the activations, the default first.
+        without_images: Calibrations for which the quantizer needs no images, because the runtime finds the ranges.
         takes_ranges: Whether the quantizer also takes given ranges.
         keeps_rounded: Whether weights keep their values that are on the grid already: multiples of the largest absolute
             weight over 127.
@@ -292,6 +296,7 @@ class Quantizer(ABC):
 
     name: ClassVar[str]
     calibrations: ClassVar[tuple[str, ...]]
+    without_images: ClassVar[tuple[str, ...]] = ()
     takes_ranges: ClassVar[bool] = False
     keeps_rounded: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
@@ -306,7 +311,7 @@ class Quantizer(ABC):
 
         Args:
             path: A float32 file that takes any batch size.
-            batches: Inputs of the file, ``(N, C, H, W)``.
+            batches: Inputs of the file, ``(N, C, H, W)``; none for a calibration of ``without_images``.
             granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
             calibration: One of ``calibrations``.
         """

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from .coreml import COREML
 from .format import Format
+from .litert import LITERT
 from .ncnn import NCNN
 from .onnx import ONNX
 from .openvino import OPENVINO
@@ -11,7 +12,7 @@ from .safetensors import SAFETENSORS
 from .torch_export import TORCH_EXPORT
 from .torchscript import TORCHSCRIPT
 
-FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, COREML, SAFETENSORS]
+FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, LITERT, COREML, SAFETENSORS]
 
 
 def list_suffixes() -> tuple[str, ...]:

@@ -1,0 +1,147 @@
+"""LiteRT's quantizer, which makes int8 and fp16 LiteRT files. Imports no torch."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .format import Int8Model, Quantizer
+from .quiet import quiet, quiet_stderr
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .metadata import ExportMetadata
+
+DYNAMIC = 'dynamic'
+_GRANULARITIES = {'per-channel': 'CHANNELWISE', 'per-tensor': 'TENSORWISE'}
+
+
+@dataclass(frozen=True)
+class LitertInt8Model(Int8Model):
+    """A float32 LiteRT file with the ranges of its activations.
+
+    The ends of the network stay float32. A layer in int8 has an int8 weight, symmetric around 0. With static ranges its
+    input and its output are int8 too, and so are the operators between it and the layer before. With dynamic ranges
+    the runtime rounds the input of the layer to int8 by the range of each image, and all activations are float32.
+
+    Attributes:
+        content: The float32 file.
+        ranges: Smallest and largest value of each tensor, by its name; None for dynamic ranges.
+        granularity: ``'per-channel'`` or ``'per-tensor'``: what has a scale of its own in the weights.
+    """
+
+    content: bytes
+    ranges: Mapping[str, tuple[float, float]] | None
+    granularity: str
+
+    def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
+        from .litert_graph import parse_model, save_model, set_batch
+
+        layers = [layer for layer in self.layers if layer not in float_layers]
+        model = parse_model(self._quantize(layers) if layers else self.content)
+        set_batch(model, metadata.batch_size)
+        save_model(model, path, metadata)
+
+    def _quantize(self, layers: Iterable[str]) -> bytearray:
+        import numpy as np
+        from ai_edge_quantizer import qtyping
+        from ai_edge_quantizer.recipe_manager import AlgorithmName, RecipeManager
+
+        operations = qtyping.TFLOperationName
+        granularity = qtyping.QuantGranularity[_GRANULARITIES[self.granularity]]
+        recipe = RecipeManager()
+        for layer in layers:
+            # an operator is found by the name of its output: this layer, or what is between it and the one before
+            pattern = rf'^{re.escape(layer)}[/;]'
+            if self.ranges is None:
+                recipe.add_dynamic_config(pattern, operations.ALL_SUPPORTED, 8, granularity)
+            else:
+                recipe.add_static_config(pattern, operations.ALL_SUPPORTED, 8, 8, granularity)
+        for end in (operations.INPUT, operations.OUTPUT):
+            recipe.add_quantization_config('', end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        ranges = None
+        if self.ranges is not None:
+            ranges = {
+                name: {'min': np.array([low], np.float32), 'max': np.array([high], np.float32)}
+                for name, (low, high) in self.ranges.items()
+            }
+        return _run_quantizer(self.content, recipe, ranges)
+
+
+class LitertQuantizer(Quantizer):
+    """LiteRT's quantizer, with the ranges of the calibration images or with dynamic ones."""
+
+    name = 'litert'
+    calibrations = ('minmax', DYNAMIC)
+    without_images = (DYNAMIC,)
+    keeps_rounded = True
+
+    def calibrate(
+        self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str
+    ) -> Int8Model:
+        from .litert_graph import list_named_layers, parse_model
+
+        content = path.read_bytes()
+        layers = dict.fromkeys(list_named_layers(parse_model(content)), True)
+        ranges = None if calibration == DYNAMIC else _measure_ranges(path, batches)
+        return LitertInt8Model(layers, content, ranges, granularity)
+
+
+def cast_weights(model: Any) -> Any:
+    """A ``ModelT`` with float16 weights in place of float32 ones. LiteRT computes in float32."""
+    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.recipe_manager import AlgorithmName, RecipeManager
+
+    from .litert_graph import LAYERS, parse_model
+
+    recipe = RecipeManager()
+    for kind in LAYERS:
+        recipe.add_weight_only_config(
+            '',
+            qtyping.TFLOperationName[kind],
+            16,
+            qtyping.QuantGranularity.TENSORWISE,
+            algorithm_key=AlgorithmName.FLOAT_CASTING,
+        )
+    return parse_model(_run_quantizer(flatbuffer_utils.convert_object_to_bytearray(model), recipe, None))
+
+
+def _measure_ranges(path: Path, batches: 'Iterable[np.ndarray]') -> dict[str, tuple[float, float]]:
+    """The smallest and largest value of each float32 activation.
+
+    LiteRT's calibrator takes moving averages of them. They fall short of the data, and int8 then cuts the logits.
+    """
+    import numpy as np
+
+    from .litert_graph import list_activations, parse_model
+
+    with quiet(), quiet_stderr():
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
+    (source,) = interpreter.get_input_details()
+    names = list_activations(parse_model(path.read_bytes()))
+    ranges: dict[str, tuple[float, float]] = {}
+    for batch in batches:
+        interpreter.resize_tensor_input(source['index'], list(batch.shape))
+        with quiet_stderr():
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source['index'], batch)
+        interpreter.invoke()
+        for index, name in names.items():
+            values = interpreter.get_tensor(index)
+            low, high = ranges.get(name, (np.inf, -np.inf))
+            ranges[name] = min(low, values.min()), max(high, values.max())
+    return ranges
+
+
+def _run_quantizer(content: Any, recipe: Any, ranges: Any) -> bytearray:
+    with quiet(), quiet_stderr():
+        from ai_edge_quantizer import quantizer
+
+        worker = quantizer.Quantizer(content, recipe.get_quantization_recipe())
+        result = worker.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytearray(result.quantized_model)
