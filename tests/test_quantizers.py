@@ -1,4 +1,4 @@
-"""int8 files by ONNX Runtime's quantizer and by NNCF: the numbers in them, and any layer in float32."""
+"""int8 files by the quantizers of the runtimes: the numbers in them, and any layer in float32."""
 
 import copy
 from dataclasses import replace
@@ -15,6 +15,8 @@ from mmrepvgg.measures.accuracy import measure_percent
 from mmrepvgg.quantization import measuring
 from mmrepvgg.quantization.fallback import AccuracyError, find_float_layers, limit_drop
 from mmrepvgg.quantization.measuring import load_file, measure_accuracy, read_inputs
+from mmrepvgg.runtimes.litert import LITERT
+from mmrepvgg.runtimes.litert_graph import parse_model
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.ncnn import NCNN
 from mmrepvgg.runtimes.onnx import ONNX
@@ -22,8 +24,16 @@ from mmrepvgg.runtimes.openvino import OPENVINO
 from mmrepvgg.runtimes.openvino_core import get_core
 from mmrepvgg.runtimes.prepared import prepare_model
 
-ROWS = {'onnx': ONNX, 'nncf': OPENVINO, 'onnx in OpenVINO': OPENVINO, 'ncnn': NCNN}
-QUANTIZERS = dict(zip(ROWS, [*ONNX.quantizers, *OPENVINO.quantizers, *NCNN.quantizers], strict=True))
+ROWS = {
+    'onnx': ONNX,
+    'nncf': OPENVINO,
+    'onnx in OpenVINO': OPENVINO,
+    'ncnn': NCNN,
+    'litert': LITERT,
+}
+QUANTIZERS = dict(
+    zip(ROWS, [quantizer for row in dict.fromkeys(ROWS.values()) for quantizer in row.quantizers], strict=True)
+)
 
 
 @pytest.fixture(scope='module')
@@ -134,6 +144,9 @@ def test_calibrations(network, calibrate, tmp_path, name, calibration):
 def read_shape(path):
     if path.suffix == '.xml':
         return list(get_core().read_model(path).inputs[0].shape)
+    if path.suffix == '.tflite':
+        (graph,) = parse_model(path.read_bytes()).subgraphs
+        return list(graph.tensors[graph.inputs[0]].shape)
     return [dim.dim_value for dim in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
 
 

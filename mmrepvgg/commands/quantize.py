@@ -35,12 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--calibration',
         choices=list_calibrations(),
         default='minmax',
-        help="how the ranges of the activations are found (default: minmax; entropy is ONNX Runtime's only)",
+        help='how the ranges of the activations are found (default: minmax); entropy is for ONNX Runtime only, dynamic '
+        'for .tflite only: it needs no training images, because the runtime finds the ranges of each image',
     )
     parser.add_argument(
         '--quantizer',
         choices=list_quantizers(),
-        help="quantizer that makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes both)",
+        help="quantizer that makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes both, and "
+        "LiteRT's for .tflite)",
     )
     parser.add_argument(
         '--equalize',
@@ -50,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--adaptive-rounding',
         action=argparse.BooleanOptionalAction,
-        help="round weights so that their errors make up for each other (default with ONNX Runtime's quantizer)",
+        help="round weights so that their errors make up for each other (default with ONNX Runtime's and LiteRT's "
+        'quantizer, if the ranges are calibrated)',
     )
     parser.add_argument(
         '--num-samples', type=positive_int, default=300, help='training images to calibrate on (default: 300)'
@@ -83,9 +86,11 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data.layout import check_data
 
+    has_test = args.eval_samples != 0
     # a model of quantization-aware training has ranges, and needs no training images
-    needed = [] if cfg.model.get('backbone', {}).get('quantization') else ['train_dataloader']
-    check_data(cfg, needed if args.eval_samples == 0 else [*needed, 'test_dataloader'])
+    needs_train = plan.needs_images and not cfg.model.get('backbone', {}).get('quantization')
+    needed = dict(train_dataloader=needs_train or not has_test, test_dataloader=has_test)
+    check_data(cfg, [name for name, is_needed in needed.items() if is_needed])
 
     from ..quantization.quantize import quantize_model
 
@@ -99,11 +104,12 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
     if result.num_equalized:
         print(f'rescaled {result.num_equalized:,} channels, which leaves the float32 function as it is')
     num_layers = len(result.int8_layers) + len(result.float_layers)
-    origin = (
-        'ranges of its quantization-aware training'
-        if is_trained
-        else f'calibrated by {args.calibration} on {result.num_calibration} training images'
-    )
+    if is_trained:
+        origin = 'ranges of its quantization-aware training'
+    elif result.num_calibration:
+        origin = f'calibrated by {args.calibration} on {result.num_calibration} training images'
+    else:
+        origin = 'ranges of each image, which the runtime finds'
     how = f'{result.granularity}, {"rounded adaptively, " if result.was_rounded else ""}{origin}'
     print(
         f'{args.out}: int8 {how}; {len(result.int8_layers)} of {num_layers} layers in int8; '

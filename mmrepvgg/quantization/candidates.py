@@ -41,7 +41,7 @@ class Candidates:
     Args:
         prepared: The prepared model.
         plan: The way in which files are made.
-        images: Batches of calibration images, as inputs of the file.
+        images: Batches of calibration images, as inputs of the file. There may be none, if the plan needs none.
         folder: Folder for temporary files.
 
     Attributes:
@@ -59,7 +59,7 @@ class Candidates:
         self.network: Any = prepared.deployed
         self.num_equalized = 0
         if plan.equalizes:
-            result = equalize(self.network, track(self.batches, 'equalizing'))
+            result = equalize(self.network, track(self.batches, 'equalizing') if self.batches else None)
             self.network, self.num_equalized = result.model, result.num_channels
         self.best = self.make(rounds=plan.rounds_adaptively)
 

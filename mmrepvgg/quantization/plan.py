@@ -37,6 +37,16 @@ class Plan:
     rounds_adaptively: bool
     settings: QuantizationSettings
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether images give the ranges of the activations."""
+        return self.ranges is None and self.settings.calibration not in self.quantizer.without_images
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether training images are needed: for ranges, to round the weights, or to rank the layers."""
+        return self.calibrates or self.rounds_adaptively or self.settings.max_drop is not None
+
 
 def make_plan(
     row: Format,
@@ -78,6 +88,7 @@ def make_plan(
         )
     granularity = settings.granularity or (trained.granularity if trained else 'per-channel')
     has_freedom = ranges is None
+    calibrates = has_freedom and settings.calibration not in quantizer.without_images
     return Plan(
         row,
         quantizer,
@@ -86,7 +97,7 @@ def make_plan(
         ranges,
         trained is not None,
         _decide(settings.equalize, has_freedom and granularity == 'per-tensor'),
-        _decide(settings.adaptive_rounding, has_freedom and quantizer.keeps_rounded),
+        _decide(settings.adaptive_rounding, calibrates and quantizer.keeps_rounded),
         settings,
     )
 
@@ -106,11 +117,17 @@ def _choose_quantizer(row: Format, settings: QuantizationSettings, *, takes_rang
             f'the `quantizer` of {row.name} files must be one of {", ".join(names)}, got {settings.quantizer}'
         )
     takers = [quantizer for quantizer in row.quantizers if quantizer.takes_ranges or not takes_ranges]
+    if not takers:
+        others = [other.name for other in FORMATS if any(quantizer.takes_ranges for quantizer in other.quantizers)]
+        raise ValueError(
+            f'given or trained ranges need a file of another format, {", ".join(others)}: no quantizer of {row.name} '
+            'files takes them'
+        )
     chosen = next((quantizer for quantizer in takers if settings.quantizer in (None, quantizer.name)), None)
     if takes_ranges and (chosen is None or settings.calibration != 'minmax'):
         raise ValueError(
             f'given or trained ranges need no `calibration`, and for {row.name} files the `quantizer` that takes them '
-            f'is {", ".join(quantizer.name for quantizer in takers) or "none"}; leave out both'
+            f'is {", ".join(quantizer.name for quantizer in takers)}; leave out both'
         )
     assert chosen is not None
     if settings.calibration not in chosen.calibrations:

@@ -90,7 +90,7 @@ def quantize_model(
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
-        out: File to write, .onnx or .xml. Its ending chooses the runtime.
+        out: File to write, .onnx, .xml or .tflite. Its ending chooses the runtime.
         settings: Settings of the quantization. Default: ``QuantizationSettings()``.
         dynamic_batch: Whether the file takes any N, or only ``batch_size``.
         batch_size: Batch size of a file without dynamic batch.
@@ -140,9 +140,7 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
     has_test = settings.eval_samples != 0
     # both are read before the slow part, which errors in the data would waste
     test = read('test', settings.eval_samples) if has_test else ()
-    images = (
-        [inputs for inputs, _ in read('train', settings.num_samples)] if plan.ranges is None or not has_test else []
-    )
+    images = [inputs for inputs, _ in read('train', settings.num_samples)] if plan.needs_images or not has_test else []
     if settings.max_drop is not None and not any(True for _ in Half(test, 1)):
         raise ValueError('`max_drop` needs at least 2 test images: one to choose by, and one to report')
     candidates = Candidates(prepared, plan, images, folder)
@@ -185,7 +183,7 @@ def _quantize(cfg: Config, prepared: PreparedModel, plan: Plan, folder: Path, ou
         agreement=agreeing.percent,
         num_images=agreeing.num_images,
         images='test' if has_test else 'train',
-        num_calibration=0 if plan.ranges is not None else sum(map(len, images)),
+        num_calibration=sum(map(len, images)) if plan.calibrates else 0,
         size=size,
         size_ratio=candidate.float_size / size,
         was_switched=prepared.was_switched,

@@ -16,6 +16,7 @@ class QuantizationSettings:
             per-channel.
         calibration: Method that finds the ranges of the activations. ``'minmax'`` takes the smallest and largest value,
             ``'entropy'`` the range that loses least information, ``'percentile'`` leaves out the outermost values.
+            ``'dynamic'`` needs no images: the runtime finds the ranges of each image that it gets.
         num_samples: Largest number of training images for the calibration.
         seed: Seed of the draw of images.
         max_drop: Largest allowed drop of top-1 accuracy in points. As many layers as needed stay in float32. They are
@@ -25,9 +26,9 @@ class QuantizationSettings:
             measured.
         quantizer: Name of a quantizer of the format. Default: the first one.
         equalize: Whether channels are rescaled first (:func:`mmrepvgg.equalize`), by the calibration images. Default:
-            with per-tensor granularity.
+            with per-tensor granularity. Without such images, by the weights alone.
         adaptive_rounding: Whether the weights are rounded so that their errors make up for each other, instead of each
-            to the nearest step. Default: if the quantizer allows it.
+            to the nearest step. Default: if the quantizer allows it, and the ranges are calibrated.
 
     Raises:
         ValueError: If a value is not allowed.

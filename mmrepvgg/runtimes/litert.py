@@ -35,8 +35,9 @@ class LitertFormat(GraphFormat):
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
     ) -> None:
-        from .litert_graph import list_layers, name_tensors, parse_model, save_model, set_batch
+        from .litert_graph import iterate_operators, list_layers, name_tensors, parse_model, save_model, set_batch
         from .litert_int8 import cast_weights
+        from .network import ExportError
         from .quiet import quiet, quiet_stderr
 
         with quiet(), quiet_stderr():
@@ -45,6 +46,11 @@ class LitertFormat(GraphFormat):
             litert_torch.convert(network, (example,)).export(str(path))
         model = parse_model(path.read_bytes())
         name_tensors(model, list_layers(network, example))
+        if metadata.dynamic_size and any(kind == 'RESHAPE' for _, kind in iterate_operators(model)):
+            raise ExportError(
+                'a LiteRT file of this network must have a fixed height and width, because its graph has a '
+                'reshape to a fixed size; leave out `dynamic_size`'
+            )
         set_batch(model, metadata.batch_size)
         if metadata.precision == 'fp16':
             model = cast_weights(model)
@@ -55,13 +61,11 @@ class LitertFormat(GraphFormat):
 
         from ..checkpoints.reading import CheckpointError
         from .exported_model import ExportedModel
-        from .litert_graph import check_content, read_entry
+        from .litert_graph import read_metadata
         from .metadata import ExportMetadata
         from .quiet import quiet_stderr
 
-        content = path.read_bytes()
-        check_content(content, path)
-        metadata = ExportMetadata.from_json(read_entry(content), path)
+        metadata = ExportMetadata.from_json(read_metadata(path.read_bytes(), path), path)
         try:
             with quiet_stderr():
                 from ai_edge_litert.interpreter import Interpreter

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .format import ENTRY
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
     from .metadata import ExportMetadata
@@ -29,9 +30,14 @@ _HASH = re.compile(rb'SHA-256 ([0-9a-f]{64})')
 
 def parse_model(content: bytes | bytearray) -> Any:
     """Read the content of a file as a ``ModelT``, the object of LiteRT's schema."""
+    import numpy as np
     from ai_edge_litert.tools import flatbuffer_utils
 
-    return flatbuffer_utils.read_model_from_bytearray(content)
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    for buffer in model.buffers:
+        if buffer.data is not None:  # of anything but arrays each byte would be written by itself
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    return model
 
 
 def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
@@ -46,40 +52,43 @@ def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
     path.write_bytes(content)
 
 
-def check_content(content: bytes, path: Path) -> None:
-    """Check that a file is as :func:`save_model` wrote it. A file of others has no hash, and passes.
+def read_metadata(content: bytes, path: Path) -> str | None:
+    """Check that a file is as :func:`save_model` wrote it, and read its metadata.
+
+    Returns:
+        str | None: The metadata as JSON; None for a file of others, which is not checked.
 
     Raises:
-        CheckpointError: If the content is damaged, or of another kind.
+        CheckpointError: If the file is damaged, or no LiteRT file.
     """
     from ..checkpoints.reading import CheckpointError
 
     if content[4:8] != _IDENTIFIER:
         raise CheckpointError(f'{path} is no LiteRT file, or is damaged')
     match = _HASH.search(content)
-    if match is None:
-        return
-    digest = hashlib.sha256(memoryview(content)[: match.start(1)])
-    digest.update(_ZEROS)
-    digest.update(memoryview(content)[match.end(1) :])
-    if digest.hexdigest().encode() != match[1]:
-        raise CheckpointError(f'{path} is damaged: its content does not have the SHA-256 that it names')
+    if match is not None:
+        digest = hashlib.sha256(memoryview(content)[: match.start(1)])
+        digest.update(_ZEROS)
+        digest.update(memoryview(content)[match.end(1) :])
+    if match is not None and digest.hexdigest().encode() == match[1]:
+        return _read_entry(content)
+    try:
+        text = _read_entry(content)
+    except Exception:  # the schema's reader checks nothing, and stumbles in many ways
+        text = ''
+    if match is None and text is None:
+        return None
+    raise CheckpointError(f'{path} is damaged or incomplete: its content does not have the SHA-256 that is in it')
 
 
-def read_entry(content: bytes) -> str | None:
-    """The metadata of a file, as text; None if it has none, or can't be read."""
-    import struct
-
+def _read_entry(content: bytes) -> str | None:
     from ai_edge_litert import schema_py_generated as schema
 
-    try:
-        model = schema.Model.GetRootAs(content)
-        for index in range(model.MetadataLength()):
-            entry = model.Metadata(index)
-            if entry.Name() == ENTRY.encode():
-                return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
-    except (struct.error, IndexError, ValueError, AttributeError, TypeError):
-        return None
+    model = schema.Model.GetRootAs(content)
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry.Name() == ENTRY.encode():
+            return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
     return None
 
 
@@ -140,7 +149,6 @@ def set_batch(model: Any, size: int | None) -> None:
             # the new shape is a constant, in which -1 stands for any batch size
             shape = model.buffers[graph.tensors[operator.inputs[1]].buffer]
             shape.data = np.asarray([-1, *np.frombuffer(shape.data, np.int32)[1:]], np.int32).view(np.uint8)
-            operator.builtinOptions.newShape = [-1, *operator.builtinOptions.newShape[1:]]
     for index in images:
         tensor = graph.tensors[index]
         tensor.shape = [size or 1, *tensor.shape[1:]]
@@ -166,10 +174,22 @@ def list_layers(network: 'nn.Module', example: 'Tensor') -> list[str]:
     return [name_layer(name.removeprefix('network.').removeprefix('model.')) for name in called]
 
 
-def list_named_layers(model: Any) -> list[str]:
-    """Names of the layers of a ``ModelT`` that :func:`name_tensors` named, in the order of computation."""
+def find_layers(model: Any) -> dict[str, tuple[str, 'np.ndarray']]:
+    """The layers of a float32 ``ModelT`` that :func:`name_tensors` named, in the order of computation.
+
+    Returns:
+        dict[str, tuple[str, numpy.ndarray]]: Name of the input and weight of each layer, by the name of the layer.
+    """
+    import numpy as np
+
     tensors = model.subgraphs[0].tensors
-    return [tensors[operator.outputs[0]].name.decode() for operator, kind in iterate_operators(model) if kind in LAYERS]
+    layers = {}
+    for operator, kind in iterate_operators(model):
+        if kind in LAYERS:
+            source, weight = (tensors[index] for index in operator.inputs[:2])
+            values = np.frombuffer(model.buffers[weight.buffer].data, np.float32)
+            layers[tensors[operator.outputs[0]].name.decode()] = source.name.decode(), values
+    return layers
 
 
 def list_activations(model: Any) -> dict[int, str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .metadata import ExportMetadata
 
 DYNAMIC = 'dynamic'
+# Smallest range of an output, as a part of that of the input times the largest weight.
+_SMALLEST_RANGE = 1e-4
 _GRANULARITIES = {'per-channel': 'CHANNELWISE', 'per-tensor': 'TENSORWISE'}
 
 
@@ -81,12 +83,16 @@ class LitertQuantizer(Quantizer):
     def calibrate(
         self, path: Path, batches: 'Iterable[np.ndarray]', *, granularity: str, calibration: str
     ) -> Int8Model:
-        from .litert_graph import list_named_layers, parse_model
+        from .litert_graph import find_layers, parse_model
 
         content = path.read_bytes()
-        layers = dict.fromkeys(list_named_layers(parse_model(content)), True)
-        ranges = None if calibration == DYNAMIC else _measure_ranges(path, batches)
-        return LitertInt8Model(layers, content, ranges, granularity)
+        model = parse_model(content)
+        layers = find_layers(model)
+        ranges = None
+        if calibration != DYNAMIC:
+            ranges = _measure_ranges(path, model, batches)
+            _widen_points(ranges, layers)
+        return LitertInt8Model(dict.fromkeys(layers, True), content, ranges, granularity)
 
 
 def cast_weights(model: Any) -> Any:
@@ -109,21 +115,21 @@ def cast_weights(model: Any) -> Any:
     return parse_model(_run_quantizer(flatbuffer_utils.convert_object_to_bytearray(model), recipe, None))
 
 
-def _measure_ranges(path: Path, batches: 'Iterable[np.ndarray]') -> dict[str, tuple[float, float]]:
+def _measure_ranges(path: Path, model: Any, batches: 'Iterable[np.ndarray]') -> dict[str, tuple[float, float]]:
     """The smallest and largest value of each float32 activation.
 
     LiteRT's calibrator takes moving averages of them. They fall short of the data, and int8 then cuts the logits.
     """
     import numpy as np
 
-    from .litert_graph import list_activations, parse_model
+    from .litert_graph import list_activations
 
     with quiet(), quiet_stderr():
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
     (source,) = interpreter.get_input_details()
-    names = list_activations(parse_model(path.read_bytes()))
+    names = list_activations(model)
     ranges: dict[str, tuple[float, float]] = {}
     for batch in batches:
         interpreter.resize_tensor_input(source['index'], list(batch.shape))
@@ -136,6 +142,17 @@ def _measure_ranges(path: Path, batches: 'Iterable[np.ndarray]') -> dict[str, tu
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = min(low, values.min()), max(high, values.max())
     return ranges
+
+
+def _widen_points(ranges: dict[str, tuple[float, float]], layers: 'Mapping[str, tuple[str, np.ndarray]]') -> None:
+    """Widen the ranges of outputs that hardly vary, such as of a layer whose channels ReLU cuts off.
+
+    LiteRT refuses a layer whose output has a scale of less than 1/256 of the product of those of input and weight.
+    """
+    for layer, (source, weight) in layers.items():
+        smallest = _SMALLEST_RANGE * (ranges[source][1] - ranges[source][0]) * abs(weight).max()
+        low, high = ranges[layer]
+        ranges[layer] = low, max(high, low + smallest)
 
 
 def _run_quantizer(content: Any, recipe: Any, ranges: Any) -> bytearray:
