@@ -92,6 +92,7 @@ class TestOneChannel:
             images = torch.randn(num, 1, 32, 32)
             with torch.no_grad():
                 torch.testing.assert_close(exported(images), model(images), rtol=0, atol=2e-5)
+        assert exported(images[:0]).shape == (0, 10)
 
     def test_any_height_and_width_are_refused(self, randomise, tmp_path):
         metadata = replace(METADATA, channels=1, precision='fp32', dynamic_size=True)
