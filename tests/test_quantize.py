@@ -211,10 +211,10 @@ class TestPlan:
 @pytest.mark.parametrize(
     ('name', 'settings', 'message'),
     [
-        ('net.pt2', {}, r'int8 files can be ONNX, OpenVINO, got torch\.export'),
+        ('net.pt2', {}, r'int8 files can be ONNX, OpenVINO, .*, got torch\.export'),
         ('net.plan', {}, r'must end in \.onnx'),
         ('net.xml', dict(calibration='entropy'), 'files by nncf must be one of minmax, percentile, got entropy'),
-        ('net.onnx', dict(calibration='kl'), "`calibration` must be one of minmax, entropy, percentile, got 'kl'"),
+        ('net.onnx', dict(calibration='kl'), "`calibration` must be one of minmax, entropy, percentile, .*, got 'kl'"),
         ('net.onnx', dict(quantizer='nncf'), 'the `quantizer` of ONNX files must be one of onnxruntime, got nncf'),
         (
             'net.onnx', dict(granularity='per-row'),
@@ -263,7 +263,7 @@ class TestTool:
     @pytest.mark.parametrize(
         ('args', 'message'),
         [
-            (['net.ts'], 'int8 files can be ONNX, OpenVINO, got TorchScript'),
+            (['net.ts'], 'LiteRT, got TorchScript'),
             (['net.xml', '--calibration', 'entropy'], 'must be one of minmax, percentile, got entropy'),
             (['net.onnx', '--max-drop', 'nan'], 'must be points of accuracy, 0 to 100, got nan'),
             (['net.onnx', '--batch-size', '2'], '--batch-size goes with --no-dynamic-batch'),
