@@ -14,6 +14,14 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').rea
 # Scripts that are for a checkout of the repository only.
 REPOSITORY_TOOLS = ('prepare_shapes.py', 'quantization_study.py', 'toolchain_study.py', 'update_model_table.py')
 
+LITERT = 'ai-edge-litert>=2.3'
+LITERT_WRITERS = ('litert-torch>=0.10', 'ai-edge-quantizer>=0.10')
+# litert-converter, which litert-torch needs, is for these only.
+HAS_LITERT_WRITERS = (
+    '(sys_platform == "linux" and platform_machine == "x86_64") or '
+    '(sys_platform == "darwin" and platform_machine == "arm64")'
+)
+
 
 class BuildWithConfigs(build_py):
     """Copies configs/ and tools/ into the package, as .mim/, where OpenMMLab's tools and mmrepvgg.zoo look for them."""
@@ -62,6 +70,9 @@ setup(
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
         'ncnn': ['ncnn>=1.0.20260101', 'pnnx>=20260101'],
+        # runs files; what writes them is far larger
+        'litert': [LITERT],
+        'litert-export': [LITERT, *LITERT_WRITERS],
         'coreml': ['coremltools>=9.0'],
         # int8 for OpenVINO; ONNX Runtime brings its own quantizer
         'quantization': [
@@ -81,6 +92,8 @@ setup(
             'nncf>=2.15',
             'ncnn>=1.0.20260101',
             'pnnx>=20260101',
+            LITERT,
+            *(f'{package}; {HAS_LITERT_WRITERS}' for package in LITERT_WRITERS),
             'coremltools>=9.0',
             'scikit-learn>=1.3',
             'pytest>=8',
