@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DYNAMIC = 'dynamic'
 # Smallest range of an output, as a part of that of the input times the largest weight.
 _SMALLEST_RANGE = 1e-4
+# Largest numbers: what stands around the images of a max pooling.
+_PADDING = 3e38
 _GRANULARITIES = {'per-channel': 'CHANNELWISE', 'per-tensor': 'TENSORWISE'}
 
 
@@ -139,6 +141,7 @@ def _measure_ranges(path: Path, model: Any, batches: 'Iterable[np.ndarray]') -> 
         interpreter.invoke()
         for index, name in names.items():
             values = interpreter.get_tensor(index)
+            values = values[abs(values) < _PADDING]
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = min(low, values.min()), max(high, values.max())
     return ranges
