@@ -9,6 +9,7 @@ import pytest
 import torch
 from int8_source import CONVS, LAYERS, METADATA, NUM_TRAIN, make_config, write_float
 from tool_runs import succeed_here
+from torch import nn
 
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.quantization.plan import make_plan
@@ -168,6 +169,26 @@ def test_dynamic_ranges_are_those_of_an_image(network, tmp_path):
     alone = torch.cat([exported(image[None]) for image in images])
     images[0] *= 1000
     torch.testing.assert_close(exported(images)[1:], alone[1:], rtol=0, atol=1e-4)
+
+
+def test_the_padding_of_a_max_pooling_is_no_range(network, tmp_path):
+    """ResNets have one, with which the benchmark compares. The converter pads with the lowest number there is."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+    int8 = QUANTIZER.calibrate(
+        write_float(LITERT, model, METADATA, tmp_path), network.batches, granularity='per-channel', calibration='minmax'
+    )
+    int8.write(tmp_path / 'net.tflite', METADATA)
+    with torch.no_grad():
+        expected = model(network.images)
+    assert (load_exported(tmp_path / 'net.tflite')(network.images) - expected).std() < 0.05 * expected.std()
 
 
 def test_the_accuracy_is_that_of_onnx_files(network, tmp_path):
