@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from int8_source import CONVS, LAYERS, METADATA, NUM_TRAIN, make_config, write_f
 from tool_runs import succeed_here
 from torch import nn
 
+from mmrepvgg import build_classifier, reparameterize
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.quantization.plan import make_plan
 from mmrepvgg.quantization.quantize import quantize_model
@@ -228,6 +230,47 @@ def test_uint8_images_in_probabilities_out_one_batch_size(network, tmp_path):
     layers = read_layers(path)
     assert layers[CONVS[0]].input.kind == layers['head.fc'].output.kind == 'INT8'
     assert get_kinds(path, 'images/') == {'UINT8', 'FLOAT32'}, 'the normalisation is not rounded'
+
+
+@pytest.mark.parametrize('calibration', QUANTIZER.calibrations)
+def test_any_height_and_width(network, tmp_path, calibration):
+    metadata = replace(METADATA, dynamic_size=True)
+    source = write_float(LITERT, network.deployed, metadata, tmp_path)
+    int8 = QUANTIZER.calibrate(source, network.batches, granularity='per-channel', calibration=calibration)
+    int8.write(tmp_path / 'net.tflite', metadata)
+    exported = load_exported(tmp_path / 'net.tflite')
+    for size in ((32, 32), (64, 41), (33, 96)):
+        images = nn.functional.interpolate(network.images, size)
+        with torch.no_grad():
+            expected = network.deployed(images)
+        assert (exported(images) - expected).std() < 0.2 * expected.std(), size
+
+
+@pytest.mark.parametrize('granularity', ['per-channel', 'per-tensor'])
+@pytest.mark.parametrize('calibration', QUANTIZER.calibrations)
+def test_depthwise_convolutions(network, randomise, tmp_path, calibration, granularity):
+    """Those of dynamic ranges compute nonsense from one scale for the whole weight."""
+    arch = dict(num_blocks=[1, 1], width_factor=[1, 1], group_layer_map={2: 8})
+    backbone = dict(
+        type='mmrepvgg.RepVGG', arch=arch, base_channels=8, strides=(2, 2), dilations=(1, 1), out_indices=(1,)
+    )
+    head = dict(type='LinearClsHead', num_classes=10)
+    model = build_classifier(
+        dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
+    )
+    model = reparameterize(randomise(model).eval())
+    nn.init.normal_(model.head.fc.weight)
+    source = write_float(LITERT, model, METADATA, tmp_path)
+    assert 'DEPTHWISE_CONV_2D' in [kind for _, kind in iterate_operators(parse_model(source.read_bytes()))]
+    int8 = QUANTIZER.calibrate(source, network.batches, granularity=granularity, calibration=calibration)
+    int8.write(tmp_path / 'net.tflite', METADATA)
+    with torch.no_grad():
+        expected = model(network.images)
+    assert (load_exported(tmp_path / 'net.tflite')(network.images) - expected).std() < 0.2 * expected.std()
+    is_refused = (calibration, granularity) == ('dynamic', 'per-tensor')
+    assert [layer for layer, can_be_int8 in int8.layers.items() if not can_be_int8] == (
+        ['backbone.stage_2.0'] if is_refused else []
+    )
 
 
 class TestWithoutImages:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,12 +175,23 @@ def list_layers(network: 'nn.Module', example: 'Tensor') -> list[str]:
     return [name_layer(name.removeprefix('network.').removeprefix('model.')) for name in called]
 
 
-def find_layers(model: Any) -> dict[str, tuple[str, 'np.ndarray']]:
-    """The layers of a float32 ``ModelT`` that :func:`name_tensors` named, in the order of computation.
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a float32 model.
 
-    Returns:
-        dict[str, tuple[str, numpy.ndarray]]: Name of the input and weight of each layer, by the name of the layer.
+    Attributes:
+        kind: Operator, one of :data:`LAYERS`.
+        source: Name of its input.
+        weight: Its weight.
     """
+
+    kind: str
+    source: str
+    weight: 'np.ndarray'
+
+
+def find_layers(model: Any) -> dict[str, Layer]:
+    """The layers of a float32 ``ModelT`` that :func:`name_tensors` named, in the order of computation."""
     import numpy as np
 
     tensors = model.subgraphs[0].tensors
@@ -188,7 +200,7 @@ def find_layers(model: Any) -> dict[str, tuple[str, 'np.ndarray']]:
         if kind in LAYERS:
             source, weight = (tensors[index] for index in operator.inputs[:2])
             values = np.frombuffer(model.buffers[weight.buffer].data, np.float32)
-            layers[tensors[operator.outputs[0]].name.decode()] = source.name.decode(), values
+            layers[tensors[operator.outputs[0]].name.decode()] = Layer(kind, source.name.decode(), values)
     return layers
 
 

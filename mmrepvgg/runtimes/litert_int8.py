@@ -12,6 +12,7 @@ from .quiet import quiet, quiet_stderr
 if TYPE_CHECKING:
     import numpy as np
 
+    from .litert_graph import Layer
     from .metadata import ExportMetadata
 
 DYNAMIC = 'dynamic'
@@ -43,7 +44,7 @@ class LitertInt8Model(Int8Model):
     def write(self, path: Path, metadata: 'ExportMetadata', float_layers: Collection[str] = ()) -> None:
         from .litert_graph import parse_model, save_model, set_batch
 
-        layers = [layer for layer in self.layers if layer not in float_layers]
+        layers = [layer for layer, can_be_int8 in self.layers.items() if can_be_int8 and layer not in float_layers]
         model = parse_model(self._quantize(layers) if layers else self.content)
         set_batch(model, metadata.batch_size)
         save_model(model, path, metadata)
@@ -94,7 +95,10 @@ class LitertQuantizer(Quantizer):
         if calibration != DYNAMIC:
             ranges = _measure_ranges(path, model, batches)
             _widen_points(ranges, layers)
-        return LitertInt8Model(dict.fromkeys(layers, True), content, ranges, granularity)
+        # with dynamic ranges LiteRT's depthwise convolutions read a scale for each channel, whether there is one or not
+        fails = 'DEPTHWISE_CONV_2D' if ranges is None and granularity == 'per-tensor' else None
+        can_be_int8 = {name: layer.kind != fails for name, layer in layers.items()}
+        return LitertInt8Model(can_be_int8, content, ranges, granularity)
 
 
 def cast_weights(model: Any) -> Any:
@@ -147,15 +151,16 @@ def _measure_ranges(path: Path, model: Any, batches: 'Iterable[np.ndarray]') -> 
     return ranges
 
 
-def _widen_points(ranges: dict[str, tuple[float, float]], layers: 'Mapping[str, tuple[str, np.ndarray]]') -> None:
+def _widen_points(ranges: dict[str, tuple[float, float]], layers: 'Mapping[str, Layer]') -> None:
     """Widen the ranges of outputs that hardly vary, such as of a layer whose channels ReLU cuts off.
 
     LiteRT refuses a layer whose output has a scale of less than 1/256 of the product of those of input and weight.
     """
-    for layer, (source, weight) in layers.items():
-        smallest = _SMALLEST_RANGE * (ranges[source][1] - ranges[source][0]) * abs(weight).max()
-        low, high = ranges[layer]
-        ranges[layer] = low, max(high, low + smallest)
+    for name, layer in layers.items():
+        low, high = ranges[layer.source]
+        smallest = _SMALLEST_RANGE * (high - low) * abs(layer.weight).max()
+        low, high = ranges[name]
+        ranges[name] = low, max(high, low + smallest)
 
 
 def _run_quantizer(content: Any, recipe: Any, ranges: Any) -> bytearray:
