@@ -9,11 +9,12 @@ import torch
 from int8_source import METADATA
 from small_classifier import SMALL_CLASSIFIER
 from tool_runs import run_tool
+from torch import nn
 
 from mmrepvgg import build_classifier, reparameterize
 from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.runtimes.litert import LITERT
-from mmrepvgg.runtimes.litert_graph import iterate_operators, parse_model
+from mmrepvgg.runtimes.litert_graph import iterate_operators, name_tensors, parse_model
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.network import ExportError
 
@@ -41,6 +42,26 @@ def test_the_graph_is_fused_and_named(content):
     assert not [name for name in names.values() if 'mmrepvgg' in name or 'torch' in name]
     weight = graph.tensors[list(names.values()).index('backbone.stage_2.0.weight')]
     assert list(weight.shape) == [32, 3, 3, 16]
+
+
+def test_other_layers_than_the_models(content):
+    with pytest.raises(ExportError, match=r'must have the 1 layers of the model, got 16'):
+        name_tensors(parse_model(content), ['head.fc'])
+
+
+def test_constants_that_are_stored_once_belong_to_no_layer(tmp_path):
+    """And a layer may have no bias."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(2704, 10, False)
+    )
+    for conv in model[1:3]:
+        nn.init.zeros_(conv.bias)
+    LITERT.write(model, tmp_path / 'net.tflite', replace(METADATA, precision='fp32'))
+    graph = parse_model((tmp_path / 'net.tflite').read_bytes()).subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    assert [name for name in names if name.endswith('weight')] == ['4.weight', '2.weight', '1.weight', '0.weight']
+    assert not [name for name in names if name.endswith('bias')]
+    assert names[graph.outputs[0]] == '4'
 
 
 def test_the_runtimes_own_interface(small_cfg, small_source, content):

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,12 @@ def name_tensors(model: Any, layers: Sequence[str]) -> None:
         raise ExportError(f'the LiteRT file must have the {len(layers)} layers of the model, got {len(found)}')
     outputs = [operator.outputs[0] for operator in found]
     names = dict(zip(outputs, layers, strict=True))
+    # the converter stores equal constants once, and a layer without a bias has the number -1 for it
+    uses = Counter(index for operator in graph.operators for index in operator.inputs if index >= 0)
     for layer, operator in zip(layers, found, strict=True):
-        names |= dict(zip(operator.inputs[1:3], (f'{layer}.weight', f'{layer}.bias'), strict=False))
+        for index, part in zip(operator.inputs[1:3], ('weight', 'bias'), strict=False):
+            if uses[index] == 1:
+                names[index] = f'{layer}.{part}'
     owners = iter([*layers, OUTPUT])
     owner = next(owners)
     for position, (operator, kind) in enumerate(iterate_operators(model)):

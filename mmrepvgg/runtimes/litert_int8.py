@@ -127,13 +127,16 @@ def _measure_ranges(path: Path, model: Any, batches: 'Iterable[np.ndarray]') -> 
     LiteRT's calibrator takes moving averages of them. They fall short of the data, and int8 then cuts the logits.
     """
     import numpy as np
+    import torch
 
     from .litert_graph import list_activations
 
     with quiet(), quiet_stderr():
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
+        interpreter = Interpreter(
+            str(path), num_threads=torch.get_num_threads(), experimental_preserve_all_tensors=True
+        )
     (source,) = interpreter.get_input_details()
     names = list_activations(model)
     ranges: dict[str, tuple[float, float]] = {}
