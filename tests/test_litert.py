@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,18 @@ def test_the_runtimes_own_interface(small_cfg, small_source, content):
     with torch.no_grad():
         expected = load_classifier(small_cfg, small_source)(images)
     np.testing.assert_allclose(run(images=images.numpy())['scores'], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='Linux lists the threads of a process')
+def test_the_number_of_threads(small_cfg, export_once):
+    path, images = export_once(small_cfg, '.tflite')[1], torch.zeros(1, 3, 32, 32)
+    counts, kept = [], []
+    for num_threads in (None, 1, 4):
+        kept.append(load_exported(path, num_threads=num_threads))
+        kept[-1](images)
+        counts.append(len(os.listdir('/proc/self/task')))
+    # the thread that asks is one of them
+    assert [count - counts[0] for count in counts] == [0, 0, 3]
 
 
 def test_half_precision_is_in_the_weights(small_cfg, content, export_once):
