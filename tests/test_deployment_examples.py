@@ -9,8 +9,12 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 from sklearn.datasets import load_sample_images
 from tool_runs import ROOT, SMALL, run_python, succeed_here
+
+from mmrepvgg import load_config
+from mmrepvgg.data.images import ImageReader
 
 CPP, OPENCV, WEB = ROOT / 'examples/cpp', ROOT / 'examples/boards/opencv', ROOT / 'examples/boards/web'
 
@@ -125,6 +129,27 @@ def test_onnxruntime_web(pytestconfig, folder, digits):
         labels, scores = zip(*(text.split(':') for text in best), strict=True)
         assert [int(label) for label in labels] == np.argsort(-expected)[:5].tolist()
         np.testing.assert_allclose(np.float32(scores), np.sort(expected)[:-6:-1], rtol=0, atol=2e-5)
+
+
+# Cuts the middle of a picture after its resizing, as the page does.
+CUT = """
+import {{ readFileSync, writeFileSync }} from 'node:fs';
+import {{ cropCenter, resizeShortEdge }} from '{module}';
+const picture = {{ width: {width}, height: {height}, pixels: readFileSync('picture.raw') }};
+writeFileSync('cut.raw', cropCenter(resizeShortEdge(picture, 40), 32));
+"""
+
+
+@pytest.mark.skipif(shutil.which('node') is None, reason='node is not installed')
+@pytest.mark.parametrize('name', ['wide0.png', 'high0.png', '3.png'])
+def test_the_page_resizes_as_pillow(name, folder, tmp_path):
+    photo = Image.open(folder / name).convert('RGB')
+    (tmp_path / 'picture.raw').write_bytes(np.asarray(photo.convert('RGBA')).tobytes())
+    program = CUT.format(module=WEB / 'resize.mjs', width=photo.width, height=photo.height)
+    done = subprocess.run(['node', '--input-type=module', '-e', program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = ImageReader(load_config(str(folder / 'config.py')))(folder / name)['inputs']
+    assert (tmp_path / 'cut.raw').read_bytes() == expected.numpy().tobytes()
 
 
 def check_predictions(done, folder):
