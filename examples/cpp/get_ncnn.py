@@ -29,7 +29,9 @@ def main(target: Path) -> None:
         if not found:
             sys.exit(f'{done.stdout}{done.stderr}\npip could not get the source of ncnn')
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(found[0].parents[1], target)
+        unfinished = target.with_name(f'.{target.name}.{os.getpid()}')
+        shutil.move(found[0].parents[1], unfinished)
+        unfinished.rename(target)
 
 
 if __name__ == '__main__':
