@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from tool_runs import ROOT, SMALL, run_python, succeed_here
 
-from mmrepvgg import load_config
+from mmrepvgg import Predictor, load_config
 from mmrepvgg.data.images import ImageReader
 
 CPP, OPENCV, WEB = ROOT / 'examples/cpp', ROOT / 'examples/boards/opencv', ROOT / 'examples/boards/web'
@@ -76,6 +76,21 @@ def param(folder, digits):
 
 def test_cpp(classify, param, folder):
     check_predictions(classify(param, folder / 'labels.txt', 40, 32, *sorted(folder.glob('*.png'))), folder)
+
+
+def test_cpp_int8(classify, folder, digits):
+    model = folder / 'int8.param'
+    options = ['--with-preprocess', '--softmax', '--num-samples', 60]
+    succeed_here('quantize', SMALL, digits / 'small.pth', model, *options, cwd=digits)
+    images = sorted(folder.glob('*.png'))
+    done = classify(model, folder / 'labels.txt', 40, 32, *images)
+    assert done.returncode == 0, done.stderr
+    best = [line.partition(': ')[2].split('; ')[0].rsplit(' ', 1) for line in done.stdout.splitlines()]
+    predictions = Predictor(load_config(str(folder / 'config.py')), model, topk=1).predict(images)
+    assert [name for name, _ in best] == [f'digit {found.classes[0].label}' for found in predictions]
+    # CPUs round in other places
+    expected = [found.classes[0].score for found in predictions]
+    np.testing.assert_allclose([float(score) for _, score in best], expected, rtol=0, atol=0.01)
 
 
 def test_cpp_says_what_is_wrong(classify, param, folder):
