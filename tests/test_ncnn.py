@@ -13,6 +13,7 @@ from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.ncnn_files import Layer, get_weights_path, read_layers, write_layers
 from mmrepvgg.runtimes.ncnn_int8 import NcnnQuantizer
+from mmrepvgg.runtimes.ncnn_network import load_network
 
 
 @pytest.fixture
@@ -80,9 +81,9 @@ class TestDamage:
             read_layers(pair, weights)
 
 
-def test_the_number_of_threads_is_not_that_of_the_process(pair):
-    for num_threads in (1, 2):
-        assert load_exported(pair, num_threads=num_threads)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+def test_the_number_of_threads(pair):
+    assert load_network(pair, 3).opt.num_threads == 3
+    assert load_network(pair).opt.num_threads == torch.get_num_threads()
 
 
 class TestInt8:

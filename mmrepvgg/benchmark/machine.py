@@ -10,7 +10,10 @@ import torch
 from .. import __version__
 from ..runtimes.cpu import read_cpuinfo, read_flags
 
-_PACKAGES = ('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino')
+_PACKAGES = (
+    *('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino', 'ncnn', 'executorch', 'ai-edge-litert'),
+    *('nncf', 'torchao', 'ai-edge-quantizer'),
+)
 
 # Instructions that decide the speed of matrix products, by their names in /proc/cpuinfo, the fastest first.
 _INSTRUCTIONS = {

@@ -70,7 +70,7 @@ class LitertFormat(GraphFormat):
             with quiet_stderr():
                 from ai_edge_litert.interpreter import Interpreter
 
-                interpreter = Interpreter(str(path), num_threads=num_threads)
+                interpreter = Interpreter(str(path), num_threads=num_threads or torch.get_num_threads())
                 interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f'LiteRT can not load {path}: {error}') from error

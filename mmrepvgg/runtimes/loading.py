@@ -13,8 +13,8 @@ def load_exported(path: str | Path, *, num_threads: int | None = None) -> Export
 
     Args:
         path: The file.
-        num_threads: Number of CPU threads. Default: that of the runtime. For files that PyTorch runs this sets the
-            threads of the whole process.
+        num_threads: Number of CPU threads. Default: that of the runtime; for ncnn and LiteRT that of PyTorch. For files
+            that PyTorch or ExecuTorch runs this sets the threads of the whole process.
 
     Raises:
         ValueError: If the ending is unknown, or the file holds no metadata.

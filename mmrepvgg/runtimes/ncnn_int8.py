@@ -85,7 +85,7 @@ class NcnnQuantizer(Quantizer):
         layers = read_layers(path, get_weights_path(path))
         names = list(dict.fromkeys(layer.inputs[0] for layer in layers if layer.weight is not None))
         peaks = dict.fromkeys(names, 0.0)
-        network = load_network(path, None)
+        network = load_network(path)
         for batch in batches:
             for image in batch:
                 for name, blob in zip(names, compute_blobs(network, image.astype(np.float32), names), strict=True):

@@ -17,19 +17,23 @@ _ROUNDING_OPTIONS = (
 )
 
 
-def load_network(path: Path, num_threads: int | None) -> Any:
+def load_network(path: Path, num_threads: int | None = None) -> Any:
     """Load a .param and its .bin as an ``ncnn.Net`` that computes in float32, or in int8 where the file says so.
+
+    Args:
+        path: The .param.
+        num_threads: Number of CPU threads. Default: that of PyTorch; ncnn's own does not follow ``OMP_NUM_THREADS``.
 
     Raises:
         CheckpointError: If ncnn can't read them.
     """
     import ncnn
+    import torch
 
     network = ncnn.Net()
     for option in _ROUNDING_OPTIONS:
         setattr(network.opt, option, False)
-    if num_threads is not None:
-        network.opt.num_threads = num_threads
+    network.opt.num_threads = num_threads or torch.get_num_threads()
     # these functions return a status
     if network.load_param(str(path)) or network.load_model(str(get_weights_path(path))):
         raise CheckpointError(f'ncnn can not load {path}; export again')
