@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY, Int8Model, Quantizer, Ranges
 from .quiet import quiet
+from .ranges import assign_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,24 +134,11 @@ def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -
 
     inputs = {node.name: node.input[0] for node in model.graph.node if node.op_type == 'Conv'}
     inputs = {layer: inputs[node] for layer, (node,) in nodes.items() if node in inputs}
-    if unknown := sorted(set(ranges) - set(inputs)):
-        raise ValueError(
-            f'`activation_ranges` must name convolutions of the deploy form, {", ".join(inputs)}, got {unknown[0]!r}'
-        )
-    tensors: dict[str, tuple[float, float]] = {}
-    for layer, (low, high) in ranges.items():
-        if not (np.isfinite([low, high]).all() and low <= high):
-            raise ValueError(f'the range of {layer} must be finite and ascending, got {(low, high)}')
-        common = tensors.setdefault(inputs[layer], (low, high))
-        if common != (low, high):
-            raise ValueError(
-                f'{layer} must have the same range as the other layers of its input, {common}, got {(low, high)}'
-            )
     return TensorsData(
         CalibrationMethod.MinMax,
         {
             tensor: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for tensor, (low, high) in tensors.items()
+            for tensor, (low, high) in assign_ranges(ranges, inputs).items()
         },
     )
 
