@@ -74,6 +74,8 @@ setup(
         'litert': [LITERT],
         'litert-export': [LITERT, *LITERT_WRITERS],
         'coreml': ['coremltools>=9.0'],
+        # each version of ExecuTorch is compiled against one version of torch (runtimes/executorch_core.py)
+        'executorch': ['executorch>=1.3,<1.4', 'torch>=2.12,<2.13', 'torchao>=0.17'],
         # int8 for OpenVINO; ONNX Runtime brings its own quantizer
         'quantization': [
             'onnx>=1.17',
@@ -95,6 +97,8 @@ setup(
             LITERT,
             *(f'{package}; {HAS_LITERT_WRITERS}' for package in LITERT_WRITERS),
             'coremltools>=9.0',
+            'executorch>=1.3,<1.4',
+            'torchao>=0.17',
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch import nn
 
 from mmrepvgg import load_config
 from mmrepvgg.data.samples import iterate_samples
+from mmrepvgg.quantization.measuring import read_inputs
 from mmrepvgg.runtimes.classifier import load_classifier
 from mmrepvgg.runtimes.format import Format
 from mmrepvgg.runtimes.metadata import ExportMetadata
-from mmrepvgg.runtimes.prepared import normalise
+from mmrepvgg.runtimes.prepared import normalise, prepare_model
 
 CONVS = ['backbone.stem', *(f'backbone.stage_{stage}' for stage in ('1.0', '2.0', '3.0', '3.1', '4.0'))]
 LAYERS = [*CONVS, 'head.fc']
@@ -48,6 +50,25 @@ def make_config(digits: Path, checkpoint: Path, folder: Path) -> Config:
         assert len(labels.unique()) > 3
         write_labels(dataset.ann_file, names, labels.tolist())
     return cfg
+
+
+def read_network(digits: Path, folder: Path) -> SimpleNamespace:
+    """The network, its images as inputs of files, and what float32 says about them."""
+    checkpoint = digits / 'small.pth'
+    cfg = make_config(digits, checkpoint, folder)
+    prepared = prepare_model(
+        cfg, checkpoint, input_size=None, batch_size=None, dynamic_size=False, precision='int8', with_preprocess=False,
+        softmax=False, ema=False,
+    )  # fmt: skip
+    test = read_inputs(cfg, 'test', None, seed=0, prepared=prepared)
+    x = torch.cat([torch.from_numpy(inputs) for inputs, _ in test])
+    with torch.no_grad():
+        scores = prepared.deployed(x)
+    calibration = [inputs for inputs, _ in read_inputs(cfg, 'train', None, seed=0, prepared=prepared)]
+    return SimpleNamespace(
+        cfg=cfg, prepared=prepared, deployed=prepared.deployed, metadata=prepared.metadata, calibration=calibration,
+        test=test, x=x, scores=scores,
+    )  # fmt: skip
 
 
 def write_labels(path: str, names: Sequence[str], labels: Sequence[int]) -> None:

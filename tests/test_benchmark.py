@@ -121,6 +121,7 @@ SUBJECTS = [
     *(make_case(runtime=runtime, layout=None, precision='int8') for runtime in ('onnxruntime', 'openvino')),
     make_case('timm', runtime='openvino', layout=None),
     *(make_case(runtime='ncnn', layout=None, precision=precision) for precision in ('fp32', 'int8')),
+    *(make_case(runtime='executorch', layout=None, precision=precision) for precision in ('fp32', 'int8')),
     make_case(runtime='torch-export', layout=None),
     make_case('mmpretrain', runtime='torchscript', layout=None, precision='bf16'),
     make_case(runtime='compiled', layout='channels_last'),

@@ -263,7 +263,7 @@ class TestTool:
     @pytest.mark.parametrize(
         ('args', 'message'),
         [
-            (['net.ts'], 'LiteRT, got TorchScript'),
+            (['net.ts'], 'ExecuTorch, got TorchScript'),
             (['net.xml', '--calibration', 'entropy'], 'must be one of minmax, percentile, got entropy'),
             (['net.onnx', '--max-drop', 'nan'], 'must be points of accuracy, 0 to 100, got nan'),
             (['net.onnx', '--batch-size', '2'], '--batch-size goes with --no-dynamic-batch'),

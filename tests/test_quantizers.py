@@ -2,12 +2,11 @@
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
-from int8_source import CONVS, LAYERS, make_config, read_scales, spoil, write_float
+from int8_source import CONVS, LAYERS, read_network, read_scales, spoil, write_float
 from signal_stack import has_signal_stack
 
 from mmrepvgg import build_classifier, reparameterize
@@ -22,7 +21,6 @@ from mmrepvgg.runtimes.ncnn import NCNN
 from mmrepvgg.runtimes.onnx import ONNX
 from mmrepvgg.runtimes.openvino import OPENVINO
 from mmrepvgg.runtimes.openvino_core import get_core
-from mmrepvgg.runtimes.prepared import prepare_model
 
 ROWS = {
     'onnx': ONNX,
@@ -39,21 +37,7 @@ QUANTIZERS = dict(
 @pytest.fixture(scope='module')
 def network(digits, tmp_path_factory):
     """The network, its images as inputs of files, and what float32 says about them."""
-    checkpoint = digits / 'small.pth'
-    cfg = make_config(digits, checkpoint, tmp_path_factory.mktemp('labels'))
-    prepared = prepare_model(
-        cfg, checkpoint, input_size=None, batch_size=None, dynamic_size=False, precision='int8', with_preprocess=False,
-        softmax=False, ema=False,
-    )  # fmt: skip
-    test = read_inputs(cfg, 'test', None, seed=0, prepared=prepared)
-    x = torch.cat([torch.from_numpy(inputs) for inputs, _ in test])
-    with torch.no_grad():
-        scores = prepared.deployed(x)
-    calibration = [inputs for inputs, _ in read_inputs(cfg, 'train', None, seed=0, prepared=prepared)]
-    return SimpleNamespace(
-        cfg=cfg, prepared=prepared, deployed=prepared.deployed, metadata=prepared.metadata, calibration=calibration,
-        test=test, x=x, scores=scores,
-    )  # fmt: skip
+    return read_network(digits, tmp_path_factory.mktemp('labels'))
 
 
 @pytest.fixture(scope='module')

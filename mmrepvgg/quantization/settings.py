@@ -15,7 +15,8 @@ class QuantizationSettings:
             scale for the whole weight. Default: the granularity of quantization-aware training; for other models
             per-channel.
         calibration: Method that finds the ranges of the activations. ``'minmax'`` takes the smallest and largest value,
-            ``'entropy'`` the range that loses least information, ``'percentile'`` leaves out the outermost values.
+            ``'entropy'`` the range that loses least information, ``'percentile'`` leaves out the outermost values,
+            ``'histogram'`` the range with the smallest error.
             ``'dynamic'`` needs no images: the runtime finds the ranges of each image that it gets.
         num_samples: Largest number of training images for the calibration.
         seed: Seed of the draw of images.

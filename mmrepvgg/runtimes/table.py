@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from .coreml import COREML
+from .executorch import EXECUTORCH
 from .format import Format
 from .litert import LITERT
 from .ncnn import NCNN
@@ -12,7 +13,7 @@ from .safetensors import SAFETENSORS
 from .torch_export import TORCH_EXPORT
 from .torchscript import TORCHSCRIPT
 
-FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, LITERT, COREML, SAFETENSORS]
+FORMATS: list[Format] = [ONNX, OPENVINO, TORCH_EXPORT, TORCHSCRIPT, NCNN, LITERT, EXECUTORCH, COREML, SAFETENSORS]
 
 
 def list_suffixes() -> tuple[str, ...]:
