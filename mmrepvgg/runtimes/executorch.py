@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ExecutorchFormat(GraphFormat):
     """A program that XNNPACK computes. The number of threads is that of all such programs of the process.
 
-    A file of fp16 computes in float16. Its weights are stored as float32.
+    A file of fp16 computes in float16. The weights of its convolutions are stored as float32.
     """
 
     name = 'ExecuTorch'

@@ -50,11 +50,9 @@ class XnnpackInt8Model(Int8Model):
             from .executorch_graph import LayerQuantizer
 
         chosen = {layer for layer, can_be_int8 in self.layers.items() if can_be_int8} - set(float_layers)
-        module = copy.deepcopy(self.module)
+        quantizer = LayerQuantizer(chosen, self.simulated, self.ranges, self.granularity)
         with quiet():
-            return convert_pt2e(
-                prepare_pt2e(module, LayerQuantizer(chosen, self.simulated, self.ranges, self.granularity))
-            )
+            return convert_pt2e(prepare_pt2e(copy.deepcopy(self.module), quantizer))
 
 
 class XnnpackQuantizer(Quantizer):
