@@ -58,6 +58,17 @@ def test_it_is_as_exact_as_onnx_runtimes(network, tmp_path, granularity):
     assert (tmp_path / 'net.pte').stat().st_size < 0.4 * (tmp_path / 'float.pt2').stat().st_size
 
 
+def test_a_batch_norm_behind_a_convolution_is_fused_first(network, randomise, tmp_path):
+    """As in the ResNets of the benchmark, and behind an inserted norm. Its ReLU is then that of the convolution."""
+    norm = randomise(torch.nn.BatchNorm2d(32)).eval()
+    head = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, 10))
+    normed = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3, 2, 1), norm, torch.nn.ReLU(), *head).eval()
+    int8 = calibrate(EXECUTORCH, normed, network, tmp_path)
+    with torch.no_grad():
+        expected = SimpleNamespace(scores=normed(network.x))
+    assert 1e-4 < measure_error(run(int8, EXECUTORCH, network, tmp_path)(network.x), expected) < 0.05
+
+
 def test_layers_in_float(network, tmp_path):
     spoilt = spoil(network.deployed, [CONVS[2]], 300)
     int8 = calibrate(EXECUTORCH, spoilt, network, tmp_path, 'per-tensor')

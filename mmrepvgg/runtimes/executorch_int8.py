@@ -104,6 +104,10 @@ def _load_module(path: Path) -> Any:
     import torch
 
     with silencing():
-        from . import executorch_graph  # noqa: F401  # torchao is imported without its warnings
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+
+        from .executorch_graph import LayerQuantizer
     with quiet():
-        return torch.export.load(path).module(check_guards=False)
+        module = torch.export.load(path).module(check_guards=False)
+        # it fuses batch norms with convolutions: the ranges must be those of the nodes that are left
+        return prepare_pt2e(module, LayerQuantizer((), (), {}, 'per-channel'))
