@@ -155,6 +155,22 @@ def test_rounded_weights_stay(network, tmp_path, granularity):
         np.testing.assert_allclose(values * scale, weight, rtol=1e-4, atol=1e-6 * abs(weight).max())
 
 
+@pytest.mark.parametrize('granularity', ['per-channel', 'per-tensor'])
+def test_large_weights(network, tmp_path, granularity):
+    """LiteRT's quantizer fails for convolutions of more than 32 MiB, as the last ones of B1 and larger archs."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 512, 3, 8), nn.ReLU(), nn.Conv2d(512, 2048, 3), nn.ReLU())
+    large = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 10)).eval()
+    assert large[2].weight.numel() * 4 > 32 * 2**20
+    source = write_float(LITERT, large, METADATA, tmp_path)
+    int8 = QUANTIZER.calibrate(source, network.batches, granularity=granularity, calibration='minmax')
+    int8.write(tmp_path / 'large.tflite', METADATA)
+    with torch.no_grad():
+        expected = large(network.images)
+    error = load_exported(tmp_path / 'large.tflite')(network.images) - expected
+    assert 0 < error.std() < 0.1 * (expected - expected.mean(0)).std()
+
+
 @pytest.mark.parametrize('calibration', QUANTIZER.calibrations)
 def test_a_layer_in_float(network, tmp_path, calibration):
     layers = quantize(network, tmp_path / 'net.tflite', calibration=calibration, float_layers=(CONVS[2], 'head.fc'))

@@ -1,8 +1,9 @@
 """LiteRT's quantizer, which makes int8 and fp16 LiteRT files. Imports no torch."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ DYNAMIC = 'dynamic'
 _SMALLEST_RANGE = 1e-4
 # Largest numbers: what stands around the images of a max pooling.
 _PADDING = 3e38
+# Largest weights that the quantizer rounds in one piece.
+_MAX_BYTES = 32 * 2**20
 _GRANULARITIES = {'per-channel': 'CHANNELWISE', 'per-tensor': 'TENSORWISE'}
 
 
@@ -166,8 +169,38 @@ def _widen_points(ranges: dict[str, tuple[float, float]], layers: 'Mapping[str, 
         ranges[name] = low, max(high, low + smallest)
 
 
+@contextmanager
+def _rounding_in_slices() -> Iterator[None]:
+    """Give large weights to the quantizer's rounding in slices.
+
+    From 32 MiB on it takes slices itself, but fails there if the weights have more than two axes (seen with 0.10.0), as
+    those of the last stages of B1 and larger archs.
+    """
+    import numpy as np
+    from ai_edge_quantizer.algorithms.uniform_quantize import uniform_quantize_tensor as rounding
+
+    whole = rounding.uniform_quantize
+
+    def round_slices(values: 'np.ndarray', params: Any, *args: Any, **kwargs: Any) -> Any:
+        num_slices = -(-values.nbytes // _MAX_BYTES)
+        if values.ndim < 3 or num_slices == 1:
+            return whole(values, params, *args, **kwargs)
+        slices = []
+        for rows in np.array_split(np.arange(len(values)), num_slices):
+            # a scale for each row, or one for all
+            scale, zero_point = (part[rows] if part.size > 1 else part for part in (params.scale, params.zero_point))
+            slices.append(whole(values[rows], replace(params, scale=scale, zero_point=zero_point), *args, **kwargs))
+        return np.concatenate(slices)
+
+    rounding.uniform_quantize = round_slices
+    try:
+        yield
+    finally:
+        rounding.uniform_quantize = whole
+
+
 def _run_quantizer(content: Any, recipe: Any, ranges: Any) -> bytearray:
-    with quiet(), quiet_stderr():
+    with quiet(), quiet_stderr(), _rounding_in_slices():
         from ai_edge_quantizer import quantizer
 
         worker = quantizer.Quantizer(content, recipe.get_quantization_recipe())
