@@ -12,8 +12,8 @@ from torch import nn
 
 from ..equalization.equalize import equalize
 from ..progress import track
-from ..runtimes.format import Int8Model
 from ..runtimes.prepared import PreparedModel
+from ..runtimes.quantizer import Int8Model
 from .analysis.observe import observe_activations
 from .measuring import BATCH_SIZE, Run, get_images, load_file
 from .plan import Plan

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..progress import track
-from ..runtimes.format import Int8Model
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.network import ExportError
+from ..runtimes.quantizer import Int8Model
 from .measuring import Batch, Run, load_file, measure_accuracy
 
 # Number of batches of calibration images on which layers are ranked.

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..runtimes.format import Format, Quantizer, Ranges
+from ..runtimes.format import Format
+from ..runtimes.quantizer import Quantizer, Ranges
 from ..runtimes.table import FORMATS
 from .settings import QuantizationSettings
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..runtimes.format import Ranges
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.prepared import PreparedModel, prepare_model
+from ..runtimes.quantizer import Ranges
 from ..runtimes.table import find_format
 from .candidates import Candidates
 from .fallback import limit_drop

@@ -15,8 +15,8 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from ..models.int8 import MAX_INT8, fake_quantize_kernel
-from .format import Ranges
 from .onnx_int8 import find_layer
+from .quantizer import Ranges
 
 _CONVOLUTION = torch.ops.aten.conv2d.default
 _LINEAR = torch.ops.aten.linear.default

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .executorch_core import silencing
 from .executorch_files import export_program, save_program
-from .format import Int8Model, Quantizer, Ranges
+from .quantizer import Int8Model, Quantizer, Ranges
 from .quiet import quiet
 from .ranges import assign_ranges
 from .torch_export import TORCH_EXPORT

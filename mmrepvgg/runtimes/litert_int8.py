@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .format import Int8Model, Quantizer
+from .quantizer import Int8Model, Quantizer
 from .quiet import quiet, quiet_stderr
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .format import Int8Model, Quantizer
+from .quantizer import Int8Model, Quantizer
 
 if TYPE_CHECKING:
     import numpy as np

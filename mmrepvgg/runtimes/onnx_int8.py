@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .format import ENTRY, Int8Model, Quantizer, Ranges
+from .format import ENTRY
+from .quantizer import Int8Model, Quantizer, Ranges
 from .quiet import quiet
 from .ranges import assign_ranges
 

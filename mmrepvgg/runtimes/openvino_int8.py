@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .format import Int8Model, Quantizer
 from .onnx import ONNX
 from .onnx_int8 import OnnxRuntimeQuantizer, find_layer
 from .openvino_core import compiling_by_one_core, get_core, import_openvino, save_model
+from .quantizer import Int8Model, Quantizer
 from .quiet import quiet
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from .format import Ranges
+from .quantizer import Ranges
 
 
 def assign_ranges(ranges: Ranges, inputs: Mapping[str, str]) -> dict[str, tuple[float, float]]:
