@@ -1,6 +1,7 @@
 """int8 files for ExecuTorch: as exact as ONNX Runtime's, any layer in float32, and nothing that XNNPACK leaves out."""
 
 import copy
+import re
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import torch
 from int8_source import CONVS, LAYERS, METADATA, read_network, spoil, write_float
 from small_classifier import SMALL_CLASSIFIER
 from test_executorch import list_operators
+from tool_runs import SMALL, run_tool
 
 from mmrepvgg import build_classifier, reparameterize
 from mmrepvgg.measures.accuracy import measure_percent
@@ -174,6 +176,14 @@ def test_se_layers_preprocessing_and_any_size(network, randomise, tmp_path):
         with torch.no_grad():
             expected = model((images.flip(1).float() - 120) / 60)
         assert (exported(images) - expected).std() < 0.1 * expected.std()
+
+
+def test_nothing_is_said_by_the_libraries(workspace):
+    few = ('--num-samples', '8', '--eval-samples', '8')
+    done = run_tool('quantize', SMALL, 'small.pth', 'net.pte', *few, cwd=workspace)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'torch/' not in done.stderr
+    assert not re.search(r'^[IWE]\d{4} ', done.stderr, re.MULTILINE)
 
 
 class TestGivenRanges:

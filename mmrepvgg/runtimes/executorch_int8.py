@@ -75,16 +75,16 @@ class XnnpackQuantizer(Quantizer):
     ) -> Int8Model:
         import torch
 
+        module = _load_module(path)
         from .executorch_graph import find_layers, observe
 
-        module = _load_module(path)
         ranges = observe(module, map(torch.from_numpy, batches), calibration)
         return XnnpackInt8Model(dict.fromkeys(find_layers(module), True), module, ranges, granularity)
 
     def use_ranges(self, path: Path, ranges: Ranges, *, granularity: str) -> Int8Model:
+        module = _load_module(path)
         from .executorch_graph import find_convolutions, find_layers, find_output
 
-        module = _load_module(path)
         convolutions = find_convolutions(module)
         given = assign_ranges(ranges, {layer: node.args[0].name for layer, node in convolutions.items()})
         # the grid has a point at 0
@@ -103,7 +103,7 @@ class XnnpackQuantizer(Quantizer):
 def _load_module(path: Path) -> Any:
     import torch
 
-    with silencing():
+    with silencing():  # the first import of torchao warns
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
         from .executorch_graph import LayerQuantizer

@@ -45,12 +45,14 @@ class TorchExportFormat(GraphFormat):
         from ..checkpoints.torch_export_files import read_torch_export
         from .exported_model import ExportedModel, set_torch_threads
         from .metadata import ExportMetadata
+        from .quiet import quiet
 
         set_torch_threads(num_threads)
         checked = read_torch_export(path)
         extra = {f'{ENTRY}.json': ''}
         try:
-            program = torch.export.load(checked, extra_files=extra)
+            with quiet():
+                program = torch.export.load(checked, extra_files=extra)
         except Exception as error:  # torch raises many kinds of error here
             raise CheckpointError(f'{path} is damaged, or another version of torch wrote it: {error}') from error
         return ExportedModel(path, program.module(), ExportMetadata.from_json(extra[f'{ENTRY}.json'], path))
