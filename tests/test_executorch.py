@@ -20,6 +20,7 @@ from mmrepvgg.runtimes.executorch_files import MAX_BATCH
 from mmrepvgg.runtimes.executorch_program import Threads
 from mmrepvgg.runtimes.format import MissingPackageError
 from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.seals import OPEN_SEAL, close_seal
 
 FP32 = replace(METADATA, precision='fp32')
 GROUPS = dict(num_blocks=[2, 1], width_factor=[1, 1], group_layer_map={2: 2})
@@ -175,7 +176,7 @@ class TestDamage:
 
     def test_every_flipped_bit_is_found(self, path, tmp_path):
         content, flipped = path.read_bytes(), tmp_path / 'flipped.pte'
-        places = torch.randint(len(content), (200,)).tolist() + list(range(40)) + [content.index(b'sha256:') + 9]
+        places = torch.randint(len(content), (200,)).tolist() + list(range(40)) + [content.index(b'SHA-256 ') + 9]
         for place in places:
             changed = bytearray(content)
             changed[place] ^= 1 << place % 8
@@ -184,14 +185,11 @@ class TestDamage:
                 load_exported(flipped)
 
     def test_what_has_a_right_hash_is_verified_by_the_runtime(self, path, tmp_path):
-        from mmrepvgg.runtimes import executorch_files
-
         content, crafted = path.read_bytes(), tmp_path / 'crafted.pte'
-        start = content.index(b'sha256:')
-        changed = bytearray(content.replace(content[start : start + 71], executorch_files._NO_HASH))
+        start = content.index(b'SHA-256 ')
+        changed = bytearray(content.replace(content[start : start + len(OPEN_SEAL)], OPEN_SEAL.encode()))
         changed[0:4] = (2**31).to_bytes(4, 'little')  # where the first table is
-        digest = executorch_files._hash(bytes(changed), start)
-        crafted.write_bytes(changed[: start + 7] + digest.encode() + changed[start + 71 :])
+        crafted.write_bytes(close_seal(changed))
         with pytest.raises(CheckpointError, match=r'ExecuTorch can not load .*crafted\.pte: .*Verification failed'):
             load_exported(crafted)
 

@@ -25,9 +25,8 @@ from .runner import Runner
 from .runners import prepare, require_device
 
 # Largest allowed difference from the logits of the reference, as a part of the largest logit. Random networks amplify
-# rounding: to 0.2 in a ResNet-50 in bf16 at 64 pixels, to 0.05 in RepVGGs; to 0.54 in ncnn's int8 A0 at 64 pixels. With
-# other weights the difference is over 1.
-TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-1, 'bf16': 5e-1, 'int8': 7e-1}
+# rounding: to 0.2 in a ResNet-50 in bf16 at 64 pixels, to 0.05 in RepVGGs. With other weights the difference is over 1.
+TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-1, 'bf16': 5e-1, 'int8': 5e-1}
 
 # Seconds between two turns, after which threads that spin after their work sleep.
 _PAUSE = 0.02

@@ -35,14 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--calibration',
         choices=list_calibrations(),
         default='minmax',
-        help='how the ranges of the activations are found (default: minmax); entropy is for ONNX Runtime only, dynamic '
-        'for .tflite only: it needs no training images, because the runtime finds the ranges of each image',
+        help='how the ranges of the activations are found (default: minmax); dynamic: by the runtime for each image, '
+        f'without training images. {_list_calibrations()}',
     )
     parser.add_argument(
         '--quantizer',
         choices=list_quantizers(),
-        help="quantizer that makes the file (default: ONNX Runtime's for .onnx, NNCF for .xml, which takes both, and "
-        "LiteRT's for .tflite)",
+        help=f'quantizer that makes the file, if its format has several (default: the first one). {_list_quantizers()}',
     )
     parser.add_argument(
         '--equalize',
@@ -52,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--adaptive-rounding',
         action=argparse.BooleanOptionalAction,
-        help="round weights so that their errors make up for each other (default with ONNX Runtime's and LiteRT's "
-        'quantizer, if the ranges are calibrated)',
+        help='round weights so that their errors make up for each other (default with every quantizer but nncf, if the '
+        'ranges are calibrated)',
     )
     parser.add_argument(
         '--num-samples', type=positive_int, default=300, help='training images to calibrate on (default: 300)'
@@ -70,6 +69,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--eval-samples', type=int, help='test images to measure the accuracy on (default: all; 0: none)'
     )
     add_file_options(parser)
+
+
+def _list_quantizers() -> str:
+    """The quantizers of each format, the default first."""
+    rows = [row for row in FORMATS if row.quantizers]
+    return '; '.join(f'{row.suffixes[0]}: {", ".join(each.name for each in row.quantizers)}' for row in rows)
+
+
+def _list_calibrations() -> str:
+    """The calibrations of each quantizer."""
+    quantizers = {each.name: each for row in FORMATS for each in row.quantizers}
+    return '; '.join(f'{name}: {", ".join(each.calibrations)}' for name, each in quantizers.items())
 
 
 def run(args: argparse.Namespace) -> None:

@@ -90,7 +90,7 @@ def quantize_model(
     Args:
         cfg: The train config or its deploy twin.
         checkpoint: Weights of the classifier, in either form.
-        out: File to write, .onnx, .xml or .tflite. Its ending chooses the runtime.
+        out: File to write, of a format that has int8. Its ending chooses the runtime.
         settings: Settings of the quantization. Default: ``QuantizationSettings()``.
         dynamic_batch: Whether the file takes any N, or only ``batch_size``.
         batch_size: Batch size of a file without dynamic batch.

@@ -1,12 +1,12 @@
 """Core ML's packages: folders with a description, a program and weights. They are read without Core ML."""
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY
+from .seals import OPEN_SEAL, check_seal, close_seal
 
 if TYPE_CHECKING:
     from .metadata import ExportMetadata
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 MODEL = 'Data/com.apple.CoreML/model.mlmodel'
 WEIGHTS = 'Data/com.apple.CoreML/weights/weight.bin'
 
-# The entry of the description with the SHA-256 of the package: of the description with zeros in place of these digits,
-# and of the weights. A package has no checksum of its own.
+# The entry of the description with the SHA-256 of description and weights.
 _HASH_ENTRY = f'{ENTRY}_sha256'
-_HASH_PLACE = 'SHA-256 ' + '0' * 64
 
 INPUT = 'images'
 OUTPUT = 'scores'
@@ -57,17 +55,10 @@ def seal_package(path: Path, metadata: 'ExportMetadata') -> None:
     spec = import_coremltools().utils.load_spec(str(path))
     entries = spec.description.metadata.userDefined
     entries[ENTRY] = metadata.to_json()
-    entries[_HASH_ENTRY] = _HASH_PLACE
-    content = spec.SerializeToString()
-    (path / MODEL).write_bytes(content.replace(_HASH_PLACE.encode(), _hash(content, path).encode()))
+    entries[_HASH_ENTRY] = OPEN_SEAL
+    (path / MODEL).write_bytes(close_seal(spec.SerializeToString(), (path / WEIGHTS).read_bytes()))
     shutil.copymode(path / WEIGHTS, path / MODEL)
     shutil.copymode(path / 'Data', (path / WEIGHTS).parent)
-
-
-def _hash(content: bytes, path: Path) -> str:
-    digest = hashlib.sha256(content)
-    digest.update((path / WEIGHTS).read_bytes())
-    return f'SHA-256 {digest.hexdigest()}'
 
 
 def read_package(path: Path) -> tuple[Any, 'ExportMetadata']:
@@ -88,10 +79,8 @@ def read_package(path: Path) -> tuple[Any, 'ExportMetadata']:
         spec = coremltools.utils.load_spec(str(path))
     entries = spec.description.metadata.userDefined
     metadata = ExportMetadata.from_json(entries.get(ENTRY), path)
-    written = entries.get(_HASH_ENTRY, _HASH_PLACE)
     with as_checkpoint_errors(path):
-        content = (path / MODEL).read_bytes().replace(written.encode(), _HASH_PLACE.encode())
-        if _hash(content, path) != written:
+        if not check_seal((path / MODEL).read_bytes(), (path / WEIGHTS).read_bytes()):
             raise CheckpointError(f'{path} is damaged: its content does not have the SHA-256 that it names')
     expected = _describe_expected(metadata)
     if (found := _describe(spec.description)) != expected:

@@ -1,6 +1,5 @@
 """The writing and checking of ExecuTorch's programs."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .executorch_core import silencing
 from .format import ENTRY
 from .quiet import quiet
+from .seals import OPEN_SEAL, check_seal, close_seal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,10 +23,7 @@ MAX_BATCH = 32
 MAX_BATCH_OF_FREE_SIZE = 4
 MAX_SIDE = 1024
 
-# The entry of a file with the SHA-256 of the file, in which this hash itself is all zeros.
 _HASH_ENTRY = f'{ENTRY}_sha256'
-_HASH = re.compile(rb'sha256:([0-9a-f]{64})')
-_NO_HASH = b'sha256:' + 64 * b'0'
 # A program starts with the offset of its first table and the version of its layout.
 _MAGIC = re.compile(rb'.{4}ET\d\d', re.DOTALL)
 
@@ -56,11 +53,11 @@ def save_program(program: Any, path: Path, metadata: 'ExportMetadata') -> None:
         from executorch.exir.passes import MemoryPlanningPass
 
     config = ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
-    entries = {ENTRY: metadata.to_json(), _HASH_ENTRY: _NO_HASH.decode()}
+    entries = {ENTRY: metadata.to_json(), _HASH_ENTRY: OPEN_SEAL}
     with silencing(), _asking_no_backend(), _naming_flatc():
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=entries)
         content = lowered.to_executorch(config).buffer
-    path.write_bytes(content.replace(_NO_HASH, b'sha256:' + _hash(content, content.index(_NO_HASH)).encode()))
+    path.write_bytes(close_seal(content))
 
 
 @contextmanager
@@ -90,15 +87,6 @@ def _naming_flatc() -> Iterator[None]:
             del os.environ[name]
 
 
-def _hash(content: bytes, start: int) -> str:
-    """The SHA-256 of a program, in which the hash at ``start`` counts as zeros."""
-    view = memoryview(content)
-    digest = hashlib.sha256(view[:start])
-    digest.update(_NO_HASH)
-    digest.update(view[start + len(_NO_HASH) :])
-    return digest.hexdigest()
-
-
 def read_program(path: Path) -> bytes:
     """Read a program that :func:`save_program` wrote. The runtime gets it only if no bit of it has changed.
 
@@ -112,10 +100,10 @@ def read_program(path: Path) -> bytes:
     content = path.read_bytes()
     if not _MAGIC.match(content):
         raise CheckpointError(f'{path} is no ExecuTorch program (it starts with {content[:8]!r})')
-    found = _HASH.search(content)
-    if found and found[1].decode() == _hash(content, found.start()):
+    is_whole = check_seal(content)
+    if is_whole:
         return content
-    if found or len(content) < _read_size(content):
+    if is_whole is False or len(content) < _read_size(content):
         raise CheckpointError(f'{path} is damaged or incomplete: it is not what was written; export again')
     ExportMetadata.from_json(None, path)
     raise AssertionError('no metadata is an error')

@@ -15,8 +15,7 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from ..models.int8 import MAX_INT8, fake_quantize_kernel
-from .onnx_int8 import find_layer
-from .quantizer import Ranges
+from .quantizer import Ranges, find_layer
 
 _CONVOLUTION = torch.ops.aten.conv2d.default
 _LINEAR = torch.ops.aten.linear.default

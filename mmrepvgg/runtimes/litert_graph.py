@@ -1,7 +1,5 @@
 """The graph in a LiteRT file: the names of its tensors, its metadata, and the hash of the whole file."""
 
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY
+from .seals import OPEN_SEAL, check_seal, close_seal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +22,8 @@ _MOVES = ('TRANSPOSE', 'RESHAPE', 'PAD')
 INPUT, OUTPUT = 'images', 'scores'
 _FLOAT32 = 0
 _IDENTIFIER = b'TFL3'
-# The runtime does not notice most damage, and some damage ends its process. So a file has the SHA-256 of itself, with
-# zeros in place of these digits.
+# The runtime does not notice most damage, and some damage ends its process.
 _HASH_ENTRY = f'{ENTRY}_sha256'
-_ZEROS = b'0' * 64
-_HASH = re.compile(rb'SHA-256 ([0-9a-f]{64})')
 
 
 def parse_model(content: bytes | bytearray) -> Any:
@@ -47,11 +43,8 @@ def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
     from ai_edge_litert.tools import flatbuffer_utils
 
     _set_entry(model, ENTRY, metadata.to_json().encode())
-    _set_entry(model, _HASH_ENTRY, b'SHA-256 ' + _ZEROS)
-    content = flatbuffer_utils.convert_object_to_bytearray(model)
-    (match,) = _HASH.finditer(content)
-    content[match.start(1) : match.end(1)] = hashlib.sha256(content).hexdigest().encode()
-    path.write_bytes(content)
+    _set_entry(model, _HASH_ENTRY, OPEN_SEAL.encode())
+    path.write_bytes(close_seal(flatbuffer_utils.convert_object_to_bytearray(model)))
 
 
 def read_metadata(content: bytes, path: Path) -> str | None:
@@ -67,18 +60,14 @@ def read_metadata(content: bytes, path: Path) -> str | None:
 
     if content[4:8] != _IDENTIFIER:
         raise CheckpointError(f'{path} is no LiteRT file, or is damaged')
-    match = _HASH.search(content)
-    if match is not None:
-        digest = hashlib.sha256(memoryview(content)[: match.start(1)])
-        digest.update(_ZEROS)
-        digest.update(memoryview(content)[match.end(1) :])
-    if match is not None and digest.hexdigest().encode() == match[1]:
+    is_whole = check_seal(content)
+    if is_whole:
         return _read_entry(content)
     try:
         text = _read_entry(content)
     except Exception:  # the schema's reader checks nothing, and stumbles in many ways
         text = ''
-    if match is None and text is None:
+    if is_whole is None and text is None:
         return None
     raise CheckpointError(f'{path} is damaged or incomplete: its content does not have the SHA-256 that is in it')
 
@@ -164,7 +153,7 @@ def list_layers(network: 'nn.Module', example: 'Tensor') -> list[str]:
     """Names of the convolutions and linear layers of a network, in the order of computation."""
     from torch import nn
 
-    from ..models.forms import name_layer
+    from .quantizer import find_layer
 
     called: list[str] = []
     handles = [
@@ -177,7 +166,7 @@ def list_layers(network: 'nn.Module', example: 'Tensor') -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return [name_layer(name.removeprefix('network.').removeprefix('model.')) for name in called]
+    return [find_layer(name) for name in called]
 
 
 @dataclass(frozen=True)

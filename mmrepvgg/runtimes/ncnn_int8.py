@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .quantizer import Int8Model, Quantizer
+from .quantizer import Int8Model, Quantizer, find_layer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class NcnnInt8Model(Int8Model):
 
         layers: list[Layer] = []
         for part in self.parts:
-            if part.weight is None or _find_name(part) in float_layers:
+            if part.weight is None or find_layer(part.name) in float_layers:
                 layers.append(part)
             else:
                 layers += self._quantize(part)
@@ -90,7 +90,7 @@ class NcnnQuantizer(Quantizer):
             for image in batch:
                 for name, blob in zip(names, compute_blobs(network, image.astype(np.float32), names), strict=True):
                     peaks[name] = max(peaks[name], float(np.abs(blob).max()))
-        can_be_int8 = {_find_name(layer): True for layer in layers if layer.weight is not None}
+        can_be_int8 = {find_layer(layer.name): True for layer in layers if layer.weight is not None}
         return NcnnInt8Model(can_be_int8, layers, peaks, granularity)
 
 
@@ -122,10 +122,3 @@ def _split_groups(layer: 'Layer') -> 'list[Layer]':
         *convolutions,
         Layer('Concat', f'{layer.name}.concat', [f'{name}.out' for name in names], layer.outputs, {}),
     ]
-
-
-def _find_name(layer: 'Layer') -> str:
-    """The name of a layer in the classifier."""
-    from .onnx_int8 import find_layer
-
-    return find_layer(layer.name)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY
-from .quantizer import Int8Model, Quantizer, Ranges
+from .quantizer import Int8Model, Quantizer, Ranges, find_layer
 from .quiet import quiet
 from .ranges import assign_ranges
 
@@ -166,10 +166,3 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
             if following.name in owners:
                 nodes[owners[following.name]].append(node.name)
     return nodes
-
-
-def find_layer(weight: str) -> str:
-    """The name of the layer that has a weight, by the name of the weight in a file."""
-    from ..models.forms import name_layer
-
-    return name_layer(weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight'))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .onnx import ONNX
-from .onnx_int8 import OnnxRuntimeQuantizer, find_layer
+from .onnx_int8 import OnnxRuntimeQuantizer
 from .openvino_core import compiling_by_one_core, get_core, import_openvino, save_model
-from .quantizer import Int8Model, Quantizer
+from .quantizer import Int8Model, Quantizer, find_layer
 from .quiet import quiet
 
 if TYPE_CHECKING:

@@ -92,3 +92,10 @@ class Quantizer(ABC):
             if part is not None:
                 part.require_packages(write=True)
         require_packages(f'int8 {row.name} files', self.packages, self.extra)
+
+
+def find_layer(weight: str) -> str:
+    """The name of a layer in the classifier, by its name in a network that is written, or by the name of its weight."""
+    from ..models.forms import name_layer
+
+    return name_layer(weight.removeprefix('network.').removeprefix('model.').removesuffix('.weight'))
