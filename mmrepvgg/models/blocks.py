@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -173,7 +174,10 @@ class RepVGGBlock(BaseModule):
         if rows != 0 or columns != 0:
             x = add_margins(x, rows, columns, conv.padding_mode)
         rows, columns = conv.stride[0] // conv_1x1.stride[0], conv.stride[1] // conv_1x1.stride[1]
-        return x if rows == 1 and columns == 1 else x[:, :, ::rows, ::columns]
+        if rows == 1 and columns == 1:
+            return x
+        # the pixels x[:, :, ::rows, ::columns], whose gradient would be in NCHW, and slow down all that follows
+        return F.avg_pool2d(x, 1, (rows, columns))
 
     def _make_branch(self, kernel_size: int, with_norm: bool = True) -> Any:
         """A 3x3 convolution, or a 1x1 convolution for the output of :meth:`_take_centres`, and a norm behind it."""
