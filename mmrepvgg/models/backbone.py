@@ -51,6 +51,9 @@ class RepVGG(BaseModule):
             form.
         quantization: Settings of quantization-aware training, for example ``dict(granularity='per-tensor')``. The keys
             are the attributes of :class:`mmrepvgg.models.fake_quant_settings.FakeQuantization`.
+        branches: How the branches are computed while training: ``'separate'``, or ``'merged'``, which needs less memory
+            (:class:`mmrepvgg.models.merged_branches.MergedBranchesBlock`). Both are the same function with the same
+            keys.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -82,6 +85,7 @@ class RepVGG(BaseModule):
         deploy_norm: dict | None = None,
         block: str = 'RepVGGBlock',
         quantization: Mapping[str, Any] | None = None,
+        branches: str = 'separate',
     ):
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         self.arch = get_arch(arch)
@@ -107,7 +111,7 @@ class RepVGG(BaseModule):
         self._warn_when_trained = deploy and deploy_norm is None
 
         make_block = partial(
-            choose_block(block, deploy, norm_cfg, deploy_norm, quantization),
+            choose_block(block, deploy, norm_cfg, deploy_norm, quantization, branches),
             se_cfg=self.arch.se_cfg,
             se_after_act=self.arch.se_after_act,
             with_cp=with_cp,
