@@ -1,55 +1,16 @@
-"""Networks with the keys of the official RepVGG, RepVGGplus and QARepVGG repositories, for tests of the conversion.
+"""Networks with the keys of the official RepVGGplus and QARepVGG repositories, and small archs, for tests.
 
 Written from the papers and the repositories' state-dict keys, not from their code.
 """
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
+from mmrepvgg.benchmark.official import OfficialBlock, OfficialRepVGG, list_blocks, make_conv_norm
 from mmrepvgg.models.archs import Arch
 
 SMALL = Arch((1, 2, 1, 1), (0.125, 0.125, 0.0625, 0.046875), {2: 2}, dict(ratio=4, divisor=1))
 PLAIN = Arch((1, 2, 1, 1), (0.125, 0.125, 0.0625, 0.046875))
-
-
-def _make_conv_norm(c_in: int, c_out: int, kernel_size: int, stride: int, groups: int) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(c_out)))
-
-
-class _SqueezeExcite(nn.Module):
-    def __init__(self, channels: int, squeezed: int):
-        super().__init__()
-        self.down = nn.Conv2d(channels, squeezed, 1)
-        self.up = nn.Conv2d(squeezed, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.up(self.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
-
-
-class _Block(nn.Module):
-    """``se`` acts before the activation (D2se), ``post_se`` after it (L2pse)."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int, groups: int, deploy: bool, se: str, ratio: int):
-        super().__init__()
-        if deploy:
-            self.rbr_reparam = nn.Conv2d(c_in, c_out, 3, stride, 1, groups=groups)
-        else:
-            self.rbr_dense = _make_conv_norm(c_in, c_out, 3, stride, groups)
-            self.rbr_1x1 = _make_conv_norm(c_in, c_out, 1, stride, groups)
-            self.rbr_identity = nn.BatchNorm2d(c_out) if c_in == c_out and stride == 1 else None
-        self.se = _SqueezeExcite(c_out, c_out // ratio) if se == 'se' else nn.Identity()
-        self.post_se = _SqueezeExcite(c_out, c_out // ratio) if se == 'post_se' else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if hasattr(self, 'rbr_reparam'):
-            y = self.rbr_reparam(x)
-        else:
-            y = self.rbr_dense(x) + self.rbr_1x1(x)
-            y = y + self.rbr_identity(x) if self.rbr_identity is not None else y
-        return self.post_se(self.se(y).relu())
 
 
 class _QABlock(nn.Module):
@@ -57,7 +18,7 @@ class _QABlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int, groups: int):
         super().__init__()
-        self.rbr_dense = _make_conv_norm(c_in, c_out, 3, stride, groups)
+        self.rbr_dense = make_conv_norm(c_in, c_out, 3, stride, groups)
         self.rbr_1x1 = nn.Conv2d(c_in, c_out, 1, stride, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(c_out)
         self.has_identity = c_in == c_out and stride == 1
@@ -67,35 +28,6 @@ class _QABlock(nn.Module):
         return self.bn(y + x if self.has_identity else y).relu()
 
 
-def list_blocks(arch: Arch) -> list[tuple[int, int, int, int, int]]:
-    """Stage (0: the stem), input channels, output channels, stride and groups of each block."""
-    widths = [int(64 * 2**i * factor) for i, factor in enumerate(arch.width_factor)]
-    channels = min(64, widths[0])
-    blocks = [(0, 3, channels, 2, 1)]
-    for stage, (num_blocks, width) in enumerate(zip(arch.num_blocks, widths, strict=True), start=1):
-        for j in range(num_blocks):
-            groups = arch.group_layer_map.get(len(blocks), 1)
-            blocks.append((stage, channels, width, 2 if j == 0 else 1, groups))
-            channels = width
-    return blocks
-
-
-class OfficialRepVGG(nn.Module):
-    def __init__(self, arch: Arch, deploy: bool = False, num_classes: int = 1000):
-        super().__init__()
-        ratio, se = (arch.se_cfg['ratio'], 'se') if arch.se_cfg else (1, '')
-        blocks = [(row[0], _Block(*row[1:], deploy, se, ratio)) for row in list_blocks(arch)]
-        self.stage0 = blocks[0][1]
-        for stage in range(1, 5):
-            setattr(self, f'stage{stage}', nn.Sequential(*[block for number, block in blocks if number == stage]))
-        self.linear = nn.Linear(list_blocks(arch)[-1][2], num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for stage in range(5):
-            x = getattr(self, f'stage{stage}')(x)
-        return self.linear(x.mean((2, 3)))
-
-
 class _Stage(nn.Module):
     def __init__(self, blocks: list[nn.Module]):
         super().__init__()
@@ -103,7 +35,7 @@ class _Stage(nn.Module):
 
 
 def _make_aux_head(channels: int, num_classes: int) -> nn.Sequential:
-    conv_norm = _make_conv_norm(channels, channels, 3, 2, 1)
+    conv_norm = make_conv_norm(channels, channels, 3, 2, 1)
     return nn.Sequential(conv_norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Linear(channels, num_classes))
 
 
@@ -113,7 +45,7 @@ class RepVGGPlus(nn.Module):
     def __init__(self, arch: Arch, deploy: bool = False, num_classes: int = 1000):
         super().__init__()
         rows = list_blocks(arch)
-        blocks = [(row[0], _Block(*row[1:], deploy, 'post_se', 4)) for row in rows]
+        blocks = [(row[0], OfficialBlock(*row[1:], deploy, 'post_se', 4)) for row in rows]
         stages = [[block for number, block in blocks if number == stage] for stage in range(5)]
         middle = arch.num_blocks[2] // 2
         self.stage0 = stages[0][0]

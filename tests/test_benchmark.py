@@ -1,6 +1,7 @@
 """The benchmark: that what is timed is the right network, and what is written. No time is asserted."""
 
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -25,11 +26,14 @@ from mmrepvgg.benchmark.report import format_report, write_json
 from mmrepvgg.benchmark.results import Limit, Report, Row, compute_ratios
 from mmrepvgg.benchmark.run import TOLERANCES, run_benchmark
 from mmrepvgg.benchmark.runners import prepare
+from mmrepvgg.benchmark.training import compare_training, fit_memory
+from mmrepvgg.benchmark.trial import may_crash, try_in_child
 from mmrepvgg.measures.timing import Spread
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.openvino_core import get_core
 
 SIZE = 32
+TRAIN_FORMS = ('train', 'train-merged', 'train-mmpretrain', 'train-timm', 'train-official')
 
 
 def make_case(
@@ -127,8 +131,9 @@ SUBJECTS = [
     make_case(runtime='compiled', layout='channels_last'),
     make_case(precision='bf16', layout='channels_last'),
     make_case(precision='fp16'),
-    make_case('train', runtime='train-step'),
-    make_case('train', runtime='train-step', layout='channels_last', precision='bf16'),
+    *(make_case(network, runtime='train-step') for network in TRAIN_FORMS),
+    make_case('train-merged', runtime='train-step', layout='channels_last', precision='bf16'),
+    make_case('train', runtime='train-step-compiled', layout='channels_last'),
 ]  # fmt: skip
 
 
@@ -166,6 +171,37 @@ class TestSubjects:
         prepare(make_case('train', runtime='train-step'), network, inputs).run()
         assert not torch.equal(network.head.fc.weight, before)
 
+    def test_all_train_forms_train_alike(self, reference):
+        model, inputs, _ = reference
+        outputs = {}
+        for name in TRAIN_FORMS:
+            network = build_network(name, 'A0', model).double()
+            optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+            for _ in range(2):
+                network.train()(inputs.double()).square().mean().backward()
+                optimizer.step()
+            outputs[name] = network.eval()(inputs.double())
+        for name, actual in outputs.items():
+            torch.testing.assert_close(actual, outputs['train'], atol=1e-8, rtol=0, msg=name)
+        assert not torch.allclose(outputs['train'], model.double()(inputs.double()), atol=1e-3)
+        model.float()
+
+    def test_the_memory_of_a_training_step(self, reference):
+        """Measured against what is known: SGD needs weights, gradients and momenta, and activations besides."""
+        model, *_ = reference
+        weights = sum(p.nbytes for p in model.parameters())
+        grown = {}
+        for name in ('train', 'train-merged', 'train-official'):
+            peaks = []
+            for size in (SIZE, 192):
+                network = build_network(name, 'A0', model)
+                runner = prepare(make_case(name, runtime='train-step'), network, make_inputs(8, size))
+                peaks.append(runner.measure_memory())
+            assert 3 * weights < peaks[0] < 5 * weights
+            grown[name] = peaks[1] - peaks[0]
+        assert grown['train-merged'] < 0.85 * grown['train']
+        assert grown['train-merged'] < 0.85 * grown['train-official']
+
     def test_other_weights_are_told_from_a_difference_of_rounding(self, reference):
         _, inputs, expected = reference
         with torch.no_grad():
@@ -184,6 +220,57 @@ class TestSubjects:
             assert gemm.run().numel() == 256**2
             assert gemm.macs == 256**3
             assert gemm.title == f'{method} of 256 x 256 matrices in PyTorch'
+
+
+class TestTraining:
+    @staticmethod
+    def make_row(network, seconds, memory=None, runtime='train-step', **kwargs):
+        return Row(make_case(network, runtime=runtime, **kwargs), 10**9, tuple(seconds), memory=memory)
+
+    def test_the_gain_is_over_the_fastest_other_project(self):
+        rows = [
+            self.make_row('train', (1.0, 1.0), 60, layout='channels_last'),
+            self.make_row('train-merged', (0.5, 0.5), 30, runtime='train-step-compiled'),
+            self.make_row('train-timm', (3.0, 3.0), 90),
+            self.make_row('train-official', (2.0, 2.0), 100, layout='channels_last'),
+            self.make_row('train-mmpretrain', (0.1, 0.1), 90, runtime='train-step-compiled'),
+            self.make_row('train-mmpretrain', (0.1, 0.1), 90, precision='bf16'),
+            self.make_row('resnet50', (0.1, 0.1), arch=None),
+        ]
+        gains = compare_training(rows)
+        assert [(g.row, g.other, g.speed.median, g.memory) for g in gains] == [
+            (rows[0], rows[3], 2.0, 0.6),
+            (rows[1], rows[3], 4.0, 0.3),
+        ]
+        assert '4.00' in format_report(make_report(*rows), 'command')
+
+    def test_the_largest_batches(self):
+        rows = [
+            self.make_row('train', (1.0,), 2_000_000_000, batch_size=4),
+            self.make_row('train', (1.0,), 5_000_000_000, batch_size=16),
+            self.make_row('train-merged', (1.0,), 1_000, batch_size=16),
+        ]
+        (fit,) = fit_memory(rows)
+        assert (fit.fixed, fit.per_image) == (1e9, 0.25e9)
+        assert [fit.count_images(1e9 * size) for size in (0.5, 1, 8)] == [0, 0, 28]
+        assert ' 28 |' in format_report(make_report(*rows), 'command')
+
+    def test_only_networks_of_others_are_tried_before(self):
+        cases = plan_cases(['A0'], ['train', 'train-timm'], ['eager', 'train-step'])
+        assert [(c.network, c.runtime, c.layout) for c in cases if may_crash(c)] == [
+            ('train-timm', 'train-step', 'channels_last')
+        ]
+
+    def test_a_case_that_ends_its_process_is_a_row_without_times(self, monkeypatch):
+        monkeypatch.setattr('mmrepvgg.benchmark.trial._run', die)
+        with pytest.raises(
+            RuntimeError, match='of train-timm in channels_last ends its process by SIGABRT on this CPU'
+        ):
+            try_in_child(make_case('train-timm', runtime='train-step', layout='channels_last'), SIZE)
+
+
+def die(case, input_size):
+    os.abort()
 
 
 INT8_RUNTIMES = ('onnxruntime', 'openvino')
@@ -247,7 +334,7 @@ class TestInt8Limit:
         lines = re.findall(r'^- cpu int8, 1 thread\(s\), beside batch 2: \d+ GOP/s \((.*)\)$', text, re.MULTILINE)
         assert lines == titles
         rows = [line.split('|') for line in text.splitlines() if line.startswith('| A0')]
-        assert [row[-4].strip() for row in rows if len(row) == 14] == [
+        assert [row[-5].strip() for row in rows if len(row) == 15] == [
             f'{int8_report.find_share(row):.2f}' for row in int8_report.rows
         ]
         write_json(int8_report, 'the command', tmp_path / 'out.json')
@@ -422,7 +509,7 @@ class TestWriting:
         rows = [
             [cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines() if line.startswith('| A0')
         ]
-        assert [row[:2] for row in rows if len(row) == 12] == [
+        assert [row[:2] for row in rows if len(row) == 13] == [
             ['A0', f'mmrepvgg, {form} form'] for _ in (1, 2) for form in ('deploy', 'train')
         ]
         mode = 'PyTorch eager, nchw, fp32; cpu, 1 thread(s), batch 2'

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
-from official_network import PLAIN, SMALL, Arch, OfficialRepVGG, QARepVGG, RepVGGPlus, fill
+from official_network import PLAIN, SMALL, Arch, QARepVGG, RepVGGPlus, fill
 
+from mmrepvgg.benchmark.official import OfficialRepVGG
 from mmrepvgg.checkpoints.convert import convert_checkpoint, read_translated
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.checkpoints.structure import infer_structure

@@ -31,9 +31,17 @@ NETWORKS: dict[str, Network] = {
     'tested': Network('mmrepvgg, deploy form, images to predictions', is_file=True),
     'mmpretrain': Network("mmpretrain's RepVGG, deploy form", 'mmpretrain'),
     'timm': Network("timm's RepVGG, deploy form", 'timm'),
+    'train-merged': Network('mmrepvgg, train form, merged branches'),
+    'train-mmpretrain': Network("mmpretrain's RepVGG, train form", 'mmpretrain'),
+    'train-timm': Network("timm's RepVGG, train form", 'timm'),
+    'train-official': Network("the official repository's RepVGG, train form"),
     'resnet50': Network("timm's ResNet-50", 'timm', has_arch=False),
     'resnet101': Network("timm's ResNet-101", 'timm', has_arch=False),
 }
+
+# The train forms of this project, and of others.
+OWN_TRAIN_FORMS = ('train', 'train-merged')
+OTHER_TRAIN_FORMS = ('train-mmpretrain', 'train-timm', 'train-official')
 
 LAYOUTS = ('nchw', 'channels_last')
 
@@ -58,10 +66,17 @@ class Runtime:
     has_int8: bool = False
     takes_files: bool = False
 
+    @property
+    def trains(self) -> bool:
+        """Whether it computes training steps."""
+        return self.networks == _TRAINED
+
     def runs(self, network: str) -> bool:
         """Whether it runs this network, a key of ``NETWORKS``."""
         return (self.networks is None or network in self.networks) and self.takes_files >= NETWORKS[network].is_file
 
+
+_TRAINED = (*OWN_TRAIN_FORMS, *OTHER_TRAIN_FORMS, 'resnet50', 'resnet101')
 
 RUNTIMES: dict[str, Runtime] = {
     'eager': Runtime('PyTorch eager', LAYOUTS, ('cpu', 'cuda')),
@@ -73,7 +88,8 @@ RUNTIMES: dict[str, Runtime] = {
         if row.runtime
     },
     # forward, backward and SGD; in bf16 and fp16 by autocast
-    'train-step': Runtime('training step', LAYOUTS, ('cpu', 'cuda'), ('train', 'resnet50', 'resnet101')),
+    'train-step': Runtime('training step', LAYOUTS, ('cpu', 'cuda'), _TRAINED),
+    'train-step-compiled': Runtime('compiled training step', LAYOUTS, ('cpu', 'cuda'), _TRAINED),
 }
 
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
@@ -176,4 +192,4 @@ def plan_cases(
 
 def drop_other_train_forms(cases: Sequence[Case]) -> list[Case]:
     """Leave out train forms as files, which nobody ships."""
-    return [case for case in cases if case.network != 'train' or not RUNTIMES[case.runtime].takes_files]
+    return [case for case in cases if case.network not in OWN_TRAIN_FORMS or not RUNTIMES[case.runtime].takes_files]

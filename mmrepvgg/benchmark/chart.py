@@ -11,9 +11,20 @@ from .report import describe_environment
 from .results import Report, Row
 
 # A colour for each network, from Okabe and Ito's palette, which colour-blind people can read.
-_COLOURS = dict(
-    zip(NETWORKS, ('#0072B2', '#56B4E9', '#CC79A7', '#E69F00', '#009E73', '#999999', '#555555'), strict=True)
-)
+# Networks that never stand in one chart have the same: deploy forms, and train forms of the same project.
+_COLOURS = {
+    'deploy': '#0072B2',
+    'train': '#56B4E9',
+    'tested': '#CC79A7',
+    'mmpretrain': '#E69F00',
+    'timm': '#009E73',
+    'train-merged': '#F0E442',
+    'train-mmpretrain': '#E69F00',
+    'train-timm': '#009E73',
+    'train-official': '#D55E00',
+    'resnet50': '#999999',
+    'resnet101': '#555555',
+}
 _INCHES_PER_BAR = 0.24
 
 

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.translate import from_ours
+from ..models.archs import get_arch
 from ..registry import build_classifier
 from ..reparam.switch import reparameterize
-from .cases import NETWORKS
+from .cases import NETWORKS, OWN_TRAIN_FORMS
+from .official import OfficialRepVGG
 
 NUM_CLASSES = 1000
 
@@ -46,21 +48,30 @@ def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Modul
     """
     network: Any
     weights = reference.state_dict()
-    if name == 'train' or arch is None:
-        network = build_classifier(_classifier_cfg(arch)) if arch else _create_timm(name)
+    if arch is None:
+        network = _create_timm(name)
+        network.load_state_dict(weights)
+    elif name in OWN_TRAIN_FORMS:
+        network = build_classifier(_classifier_cfg(arch, branches='merged' if name == 'train-merged' else 'separate'))
         network.load_state_dict(weights)
     elif name in ('deploy', 'tested'):
         network = reparameterize(reference)
-    elif name == 'mmpretrain':
+    elif name in ('mmpretrain', 'train-mmpretrain'):
+        cfg = _classifier_cfg(arch, 'mmpretrain.RepVGG')
         # the head gets its width only from this project's backbone
-        width = weights['head.fc.weight'].shape[1]
-        network = build_classifier(_classifier_cfg(arch, 'mmpretrain.RepVGG', in_channels=width))
+        cfg['head']['in_channels'] = weights['head.fc.weight'].shape[1]
+        network = build_classifier(cfg)
         network.load_state_dict(weights)
-        network.backbone.switch_to_deploy()
+        if name == 'mmpretrain':
+            network.backbone.switch_to_deploy()
+    elif name == 'train-official':
+        network = OfficialRepVGG(get_arch(arch), num_classes=NUM_CLASSES)
+        network.load_state_dict(from_ours(weights, 'official'))
     else:
         network = _create_timm(f'repvgg_{arch.lower()}')
         network.load_state_dict(from_ours(weights, 'timm'))
-        network = import_module('timm.utils').reparameterize_model(network)
+        if name == 'timm':
+            network = import_module('timm.utils').reparameterize_model(network)
     return network.eval()
 
 
@@ -70,12 +81,12 @@ def make_inputs(batch_size: int, input_size: int) -> Tensor:
     return torch.randn(batch_size, 3, input_size, input_size, generator=generator)
 
 
-def _classifier_cfg(arch: str, backbone: str = 'mmrepvgg.RepVGG', **head: Any) -> dict[str, Any]:
+def _classifier_cfg(arch: str, backbone: str = 'mmrepvgg.RepVGG', **options: Any) -> dict[str, Any]:
     return dict(
         type='mmrepvgg.ImageClassifier',
-        backbone=dict(type=backbone, arch=arch, out_indices=(3,)),
+        backbone=dict(type=backbone, arch=arch, out_indices=(3,), **options),
         neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=NUM_CLASSES, **head),
+        head=dict(type='LinearClsHead', num_classes=NUM_CLASSES),
     )
 
 

@@ -12,10 +12,15 @@ from ..tables import format_table
 from .cases import NETWORKS, RUNTIMES
 from .recommendation import Recommendation, recommend
 from .results import Limit, Ratio, Report, Row, compute_ratios
+from .training import BatchMemory, TrainingGain, compare_training, fit_memory
 
 _NAMES = ('arch', 'network', 'runtime', 'layout', 'precision')
-_NUMBERS = ('img/s', 'quartiles', 'ms a batch', 'GFLOP/s', 'of limit', 'difference', 'MB')
+_NUMBERS = ('img/s', 'quartiles', 'ms a batch', 'GFLOP/s', 'of limit', 'difference', 'file MB', 'peak MB')
 
+_GAIN = ('arch', 'training step', 'against', 'times as fast', 'quartiles', 'peak of memory')
+# Sizes in GB for which the largest batch is given.
+_MEMORIES = (8, 16, 24, 80)
+_BATCHES = ('arch', 'training step', 'MB', 'MB an image', *(f'images in {size} GB' for size in _MEMORIES))
 _CHOICE = ('arch', 'place', 'precision', 'runtime', 'as fast', 'ms a batch', 'times the train form', 'command')
 
 
@@ -34,15 +39,8 @@ def write_json(report: Report, command: str, path: str | Path) -> None:
         versions=report.versions,
         rows=[_describe_row(report, row) for row in report.rows],
         limits=[asdict(limit) | dict(gflops=limit.gflops) for limit in report.limits],
-        ratios=[
-            dict(
-                row=asdict(ratio.row.case),
-                other=asdict(ratio.other.case),
-                speed=asdict(ratio.speed),
-                published=ratio.published,
-            )
-            for ratio in compute_ratios(report.rows)
-        ],
+        ratios=[_describe_ratio(ratio) | dict(published=ratio.published) for ratio in compute_ratios(report.rows)],
+        training=[_describe_ratio(gain) | dict(memory=gain.memory) for gain in compare_training(report.rows)],
     )
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
@@ -63,6 +61,10 @@ def describe_environment(report: Report) -> str:
 def _describe_row(report: Report, row: Row) -> dict[str, Any]:
     spread = asdict(row.speed) if row.speed else None
     return asdict(row) | dict(images_per_second=spread, gflops=row.gflops, share_of_limit=report.find_share(row))
+
+
+def _describe_ratio(ratio: Ratio | TrainingGain) -> dict[str, Any]:
+    return dict(row=asdict(ratio.row.case), other=asdict(ratio.other.case), speed=asdict(ratio.speed))
 
 
 def _iterate_lines(report: Report, command: str) -> Iterator[str]:
@@ -92,6 +94,16 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         columns = ('arch', 'deploy form in', 'against', 'times as fast', 'quartiles', 'paper, 1080 Ti')
         yield format_table(columns, map(_format_ratio, ratios), left=3)
+    if gains := compare_training(report.rows):
+        yield ''
+        yield "this project's training step against the fastest one of the other projects in the same precision:"
+        yield ''
+        yield format_table(_GAIN, map(_format_gain, gains), left=3)
+    if fits := fit_memory(report.rows):
+        yield ''
+        yield 'memory of a training step, from the smallest and the largest batch, and the largest batches that fit:'
+        yield ''
+        yield format_table(_BATCHES, map(_format_batches, fits), left=2)
     if recommendations := recommend(report.rows):
         yield ''
         yield 'the fastest file of each precision (measure the accuracy of an int8 file, too):'
@@ -105,6 +117,29 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
         yield ''
         yield f'not timed ({len(rows)}): {error}'
         yield from (f'- {row.case}' for row in rows)
+
+
+def _format_gain(gain: TrainingGain) -> list[str]:
+    case, other, speed = gain.row.case, gain.other.case, gain.speed
+    return [
+        case.model,
+        f'{NETWORKS[case.network].title}, {case.mode_title}; {case.place_title}',
+        f'{NETWORKS[other.network].title}, {other.layout}',
+        f'{speed.median:.2f}',
+        f'{speed.low:.2f} to {speed.high:.2f}',
+        '' if gain.memory is None else f'{gain.memory:.2f}',
+    ]
+
+
+def _format_batches(fit: BatchMemory) -> list[str]:
+    case = fit.row.case
+    return [
+        case.model,
+        f'{NETWORKS[case.network].title}, {case.mode_title}',
+        f'{fit.fixed / 1e6:.0f}',
+        f'{fit.per_image / 1e6:.1f}',
+        *(str(fit.count_images(1e9 * size)) for size in _MEMORIES),
+    ]
 
 
 def _format_recommendation(found: Recommendation) -> list[str]:
@@ -137,6 +172,7 @@ def _format_row(report: Report, row: Row) -> list[str]:
         '' if share is None else f'{share:.2f}',
         '' if row.difference is None else f'{row.difference:.0e}',
         '' if row.file_size is None else f'{row.file_size / 1e6:.1f}',
+        '' if row.memory is None else f'{row.memory / 1e6:.0f}',
     ]
 
 

@@ -21,6 +21,8 @@ class Row:
         difference: Largest absolute difference from the logits of the reference, as a part of the largest logit. The
             reference has the same weights, in train form, fp32 and PyTorch eager.
         file_size: Size in bytes of the file that is run. None if there is no file.
+        memory: Bytes of all tensors at the peak of a training step: weights, gradients, momenta, activations. None for
+            other rows.
         error: Reason why there are no times, in one line; None if there are times.
     """
 
@@ -29,6 +31,7 @@ class Row:
     seconds: tuple[float | None, ...] = ()
     difference: float | None = None
     file_size: int | None = None
+    memory: int | None = None
     error: str | None = None
 
     @property

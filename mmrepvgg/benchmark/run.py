@@ -14,7 +14,7 @@ from ..measures.difference import Difference
 from ..measures.timing import time_interleaved
 from ..models.complexity import count_macs
 from ..runtimes.network import DTYPES
-from .cases import Case
+from .cases import RUNTIMES, Case
 from .gemm import prepare_gemms
 from .int8_stacks import prepare_int8_stacks
 from .machine import describe_machine, describe_versions
@@ -23,6 +23,7 @@ from .product import Product
 from .results import Limit, Report, Row
 from .runner import Runner
 from .runners import prepare, require_device
+from .trial import may_crash, try_in_child
 
 # Largest allowed difference from the logits of the reference, as a part of the largest logit. Random networks amplify
 # rounding: to 0.2 in a ResNet-50 in bf16 at 64 pixels, to 0.05 in RepVGGs. With other weights the difference is over 1.
@@ -166,6 +167,8 @@ def _prepare_products(cases: list[Case]) -> list[Product]:
 
 def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
     require_device(case.device)
+    if may_crash(case):
+        try_in_child(case, references.input_size)
     inputs = make_inputs(case.batch_size, references.input_size)
     network = build_network(case.network, case.arch, references.get(case.model))
     with torch.inference_mode():
@@ -179,8 +182,9 @@ def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
             f'got {difference.relative:.2g}'
         )
     # the backward pass needs twice as many, for the gradients of inputs and of weights
-    macs *= 3 if case.runtime == 'train-step' else 1
-    return Row(case, macs, difference=difference.relative, file_size=runner.file_size), runner
+    macs *= 3 if RUNTIMES[case.runtime].trains else 1
+    memory = runner.measure_memory() if runner.measure_memory else None
+    return Row(case, macs, difference=difference.relative, file_size=runner.file_size, memory=memory), runner
 
 
 def _describe(error: Exception) -> str:

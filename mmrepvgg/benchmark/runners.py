@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ..runtimes.network import DTYPES
 from .cases import RUNTIMES, Case
 from .exported import prepare_exported
+from .memory import count_bytes, measure_peak
 from .runner import Runner
 
 Prepare = Callable[[Case, nn.Module, Tensor], Runner]
@@ -50,12 +51,7 @@ def _prepare_eager(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
 
 def _prepare_compiled(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     network, inputs = _place(case, network, inputs, DTYPES[case.precision])
-    # All rows of one class share the count of compiled variants. By default PyTorch goes on in eager mode after 8
-    # variants, with only a warning.
-    torch._dynamo.config.recompile_limit = _MAX_COMPILED_ROWS
-    torch._dynamo.config.accumulated_recompile_limit = _MAX_COMPILED_ROWS
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return _make_runner(case, torch.compile(network, dynamic=False), inputs)
+    return _make_runner(case, _compile(network), inputs)
 
 
 def _prepare_cuda_graph(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
@@ -82,8 +78,10 @@ def _prepare_cuda_graph(case: Case, network: nn.Module, inputs: Tensor) -> Runne
 
 def _prepare_train_step(case: Case, network: nn.Module, inputs: Tensor) -> Runner:
     network, inputs = _place(case, network, inputs, torch.float32)
+    network.train()
     labels = torch.arange(len(inputs), device=inputs.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    compute = _compile(network) if case.runtime == 'train-step-compiled' else network
 
     def autocast() -> torch.autocast | nullcontext:
         dtype = DTYPES[case.precision]
@@ -91,7 +89,7 @@ def _prepare_train_step(case: Case, network: nn.Module, inputs: Tensor) -> Runne
 
     def run() -> None:
         with autocast():
-            loss = F.cross_entropy(network(inputs), labels)
+            loss = F.cross_entropy(compute(inputs), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -104,7 +102,20 @@ def _prepare_train_step(case: Case, network: nn.Module, inputs: Tensor) -> Runne
         network.train()
         return outputs.float().cpu()
 
-    return Runner(run, logits)
+    def measure_memory() -> int:
+        run()  # it allocates the momenta, and compiles
+        return count_bytes(network, optimizer) + inputs.nbytes + measure_peak(run, case.device)
+
+    return Runner(run, logits, measure_memory=measure_memory)
+
+
+def _compile(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    # All rows of one class share the count of compiled variants. By default PyTorch goes on in eager mode after 8
+    # variants, with only a warning.
+    torch._dynamo.config.recompile_limit = _MAX_COMPILED_ROWS
+    torch._dynamo.config.accumulated_recompile_limit = _MAX_COMPILED_ROWS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(network, dynamic=False)
 
 
 def _place(case: Case, network: nn.Module, inputs: Tensor, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
@@ -128,5 +139,5 @@ _PREPARE: dict[str, Prepare] = {
     'compiled': _prepare_compiled,
     'cuda-graph': _prepare_cuda_graph,
     **{name: prepare_exported for name, runtime in RUNTIMES.items() if runtime.takes_files},
-    'train-step': _prepare_train_step,
+    **{name: _prepare_train_step for name, runtime in RUNTIMES.items() if runtime.trains},
 }
