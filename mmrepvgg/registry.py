@@ -15,11 +15,14 @@ from mmpretrain import registry as mmpretrain
 from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
+from .data.hue import mend_hue
 from .data.imagenet import ImageNet
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.calibration import CalibrateInsertedNormsHook
+from .engine.compilation import CompileHook
 from .engine.custom_l2 import CustomL2Hook
 from .engine.hooks import ChannelsLastHook
+from .engine.logs import StepLoggerHook
 from .engine.metrics import PredictionRecord
 from .engine.quantization import QuantizationAwareHook
 from .models.backbone import RepVGG
@@ -43,7 +46,14 @@ OPTIM_WRAPPERS = Registry(
 for _registry, _members in {
     MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
     DATASETS: (ImageNet,),
-    HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook, QuantizationAwareHook),
+    HOOKS: (
+        CalibrateInsertedNormsHook,
+        ChannelsLastHook,
+        CompileHook,
+        CustomL2Hook,
+        QuantizationAwareHook,
+        StepLoggerHook,
+    ),
     METRICS: (PredictionRecord,),
     OPTIM_WRAPPERS: (AmpOptimWrapper, CPUAmpOptimWrapper),
 }.items():
@@ -51,6 +61,7 @@ for _registry, _members in {
         _registry.register_module(module=_member)
 
 allow_runner_checkpoints()
+mend_hue()
 
 
 def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:

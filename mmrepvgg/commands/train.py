@@ -18,8 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
     parser.add_argument(
+        '--compile', action='store_true', help='compile the backbone: faster steps, after a first one of minutes'
+    )
+    parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size over 256'
     )
+    parser.add_argument('--tensorboard', action='store_true', help='write the log for TensorBoard too')
     add_launcher(parser)
 
 
@@ -35,7 +39,9 @@ def run(args: argparse.Namespace) -> None:
         get_work_dir(args, cfg),
         resume=args.resume or False,
         amp=args.amp,
+        compile=args.compile,
         auto_scale_lr=args.auto_scale_lr,
+        tensorboard=args.tensorboard,
         launcher=args.launcher,
     )
     print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}')

@@ -7,7 +7,6 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 from torch import Tensor
 
 from ..checkpoints.loading import load_weights
@@ -16,6 +15,7 @@ from ..checkpoints.writing import replacing, require_writable
 from ..data.classes import check_classes, get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
+from .logs import PlainRunner
 from .metrics import PredictionRecord, check_topk, make_evaluator
 from .processes import prepare_processes
 
@@ -79,7 +79,7 @@ def evaluate(
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
     prepare_processes(cfg, launcher)
 
-    runner = Runner.from_cfg(cfg)
+    runner = PlainRunner.from_cfg(cfg)
     model = getattr(runner.model, 'module', runner.model)
     # The Runner would load what fits, and only log what does not.
     if weights is not None:

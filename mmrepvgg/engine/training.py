@@ -8,6 +8,8 @@ from ..checkpoints.safe_globals import allow_runner_checkpoints
 from ..data.classes import check_training_classes
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
+from .compilation import add_compilation, explaining_compilation
+from .logs import PlainRunner, add_tensorboard
 from .metrics import check_topk
 from .processes import prepare_processes
 from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
@@ -19,7 +21,9 @@ def train(
     *,
     resume: bool | str = False,
     amp: bool = False,
+    compile: bool = False,
     auto_scale_lr: bool = False,
+    tensorboard: bool = False,
     launcher: str = 'none',
 ) -> str | None:
     """Train the model of ``cfg``.
@@ -30,7 +34,10 @@ def train(
         resume: Checkpoint to go on from, or True for the latest one in ``work_dir``. If ``work_dir`` has none yet, the
             training starts as without ``resume``.
         amp: Train in mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU.
+        compile: Compile the backbone (:class:`~mmrepvgg.engine.compilation.CompileHook`), as ``compile = True`` of the
+            config does, or ``compile = dict(...)`` with arguments of that hook.
         auto_scale_lr: Scale the learning rate by the total batch size over ``cfg.auto_scale_lr.base_batch_size``.
+        tensorboard: Write the log for TensorBoard too.
         launcher: Way in which the processes were started: ``'none'``, ``'pytorch'`` and others of mmengine.
 
     Returns:
@@ -38,27 +45,35 @@ def train(
         resumed, or None.
 
     Raises:
+        CompilationError: If the backbone can't be compiled, or nothing can be on this machine.
         CheckpointError: If a checkpoint to start from can't be read safely, or lacks weights of the backbone.
         DataError: If the training data has more classes than the model, or fewer images than a batch.
+        ModuleNotFoundError: If ``tensorboard`` is given, and that package is not installed.
         ValueError: If ``amp`` is given for a config with another optimizer wrapper, if the config has no epoch after
-            its warm-up, or if it measures a top-k accuracy of fewer than k classes.
+            its warm-up, if ``compile`` is given for a model that can't be one graph, or if it measures a top-k
+            accuracy of fewer than k classes.
     """
     cfg.work_dir = work_dir
     start = choose_start(cfg, work_dir, resume)
     cfg.load_from, cfg.resume = start.path, start.resumes
     if amp:
         _use_mixed_precision(cfg)
+    # taken out of the config, since mmengine has a setting of this name
+    if options := cfg.pop('compile', False) or compile:
+        add_compilation(cfg, options)
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('the config must have auto_scale_lr = dict(base_batch_size=...) for `auto_scale_lr`')
         cfg.auto_scale_lr.enable = True
+    if tensorboard:
+        add_tensorboard(cfg)
     _check_epochs(cfg)
     prepare_processes(cfg, launcher)
 
     allow_runner_checkpoints()
     checkpoint = read_start(start)
     pretrained = read_pretrained(cfg.model)
-    runner = Runner.from_cfg(cfg)
+    runner = PlainRunner.from_cfg(cfg)
     runner.register_hook(IgnoreConfigTextHook())
     model = getattr(runner.model, 'module', runner.model)
     if checkpoint is not None:
@@ -67,7 +82,8 @@ def train(
         require_backbone(model, weights, prefix)
     _check_data(cfg, runner)
     runner.logger.info(start.reason)
-    runner.train()
+    with explaining_compilation():
+        runner.train()
     written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
     if written:
         return written[-1]

@@ -24,6 +24,8 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
+    # one tensor a batch comes from the worker, and not one an image
+    collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='CustomDataset', data_root='data/digits', data_prefix='train', pipeline=train_pipeline),
 )
@@ -31,6 +33,7 @@ val_dataloader = dict(
     batch_size=60,
     num_workers=1,
     persistent_workers=True,
+    collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='CustomDataset', data_root='data/digits', data_prefix='val', pipeline=test_pipeline),
 )
