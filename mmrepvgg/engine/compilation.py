@@ -42,20 +42,20 @@ class CompileHook(Hook):
 
     def __init__(self, **options: Any):
         self.options = {'dynamic': False, 'fullgraph': True, **options}
+        self._backbone: nn.Module | None = None
         self._begin: float | None = None
-
-    def before_run(self, runner: Runner) -> None:
-        self._backbone = _find_backbone(getattr(runner.model, 'module', runner.model))
-        self._try_compiler()
 
     # mmengine calls it after EMAHook has copied the model, and after the checkpoint is loaded.
     def before_train(self, runner: Runner) -> None:
         from torch._inductor.codecache import cache_dir  # half a second, which only compiled trainings need
 
+        self._backbone = _find_backbone(getattr(runner.model, 'module', runner.model))
+        self._try_compiler(_get_device(self._backbone))
         # With fullgraph=False torch would go on uncompiled when it has compiled too many graphs.
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         # in place: torch.compile(backbone) would give a module with other keys
         self._backbone.compile(**self.options)
+        self._compiled_call = self._backbone._compiled_call_impl
         self._begin = time.monotonic()
         print_log(
             'compiling the backbone: the first step may take some minutes, and less when its result is in the cache, '
@@ -75,14 +75,20 @@ class CompileHook(Hook):
 
     # To compile the evaluation, too, would take as long again, for each size of its batches.
     def before_val(self, runner: Runner) -> None:
-        torch.compiler.set_stance('force_eager')
+        if self._backbone is not None:
+            self._backbone._compiled_call_impl = None
 
     def after_val(self, runner: Runner) -> None:
-        torch.compiler.set_stance('default')
+        if self._backbone is not None:
+            self._backbone._compiled_call_impl = self._compiled_call
 
-    def _try_compiler(self) -> None:
+    def after_train(self, runner: Runner) -> None:
+        self.before_val(runner)
+        self._backbone = None
+
+    def _try_compiler(self, device: torch.device) -> None:
         try:
-            torch.compile(_compute_something, **self.options)(torch.ones(8, device=_get_device(self._backbone)))
+            torch.compile(_compute_something, **self.options)(torch.ones(8, device=device))
         except TorchDynamoException as error:
             raise CompilationError(
                 f'nothing can be compiled on this machine: {_shorten(error)}; install a C++ compiler (such as g++) and '
