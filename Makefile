@@ -51,7 +51,7 @@ test-onedl: .venv-onedl/installed
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
 		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
 		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist \
-		safetensors onnx onnxscript onnxruntime openvino nncf \
+		safetensors tensorboard onnx onnxscript onnxruntime openvino nncf \
 		ncnn pnnx executorch torchao litert-torch ai-edge-litert ai-edge-quantizer coremltools
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv-onedl/installed

@@ -66,6 +66,7 @@ setup(
         'mmcv-lite': ['mmcv-lite>=2.1,<2.3'],
         'digits': ['scikit-learn>=1.3', 'opencv-python'],
         'safetensors': ['safetensors>=0.4'],
+        'tensorboard': ['tensorboard>=2.17'],
         # exporters and runtimes
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
@@ -87,6 +88,7 @@ setup(
         ],
         'dev': [
             'safetensors>=0.4',
+            'tensorboard>=2.17',
             'onnx>=1.17',
             'onnxscript>=0.3',
             'onnxruntime>=1.20',

@@ -34,9 +34,11 @@ _PUBLIC = {
     'CPUAmpOptimWrapper': 'engine.amp',
     'CalibrateInsertedNormsHook': 'engine.calibration',
     'ChannelsLastHook': 'engine.hooks',
+    'CompileHook': 'engine.compilation',
     'CustomL2Hook': 'engine.custom_l2',
     'PredictionRecord': 'engine.metrics',
     'QuantizationAwareHook': 'engine.quantization',
+    'StepLoggerHook': 'engine.logs',
     'get_activation_ranges': 'models.fake_quant',
     # files for runtimes, and what uses them
     'export_model': 'runtimes.export',
@@ -60,8 +62,10 @@ if TYPE_CHECKING:
     from .engine.amp import AmpOptimWrapper as AmpOptimWrapper
     from .engine.amp import CPUAmpOptimWrapper as CPUAmpOptimWrapper
     from .engine.calibration import CalibrateInsertedNormsHook as CalibrateInsertedNormsHook
+    from .engine.compilation import CompileHook as CompileHook
     from .engine.custom_l2 import CustomL2Hook as CustomL2Hook
     from .engine.hooks import ChannelsLastHook as ChannelsLastHook
+    from .engine.logs import StepLoggerHook as StepLoggerHook
     from .engine.metrics import PredictionRecord as PredictionRecord
     from .engine.quantization import QuantizationAwareHook as QuantizationAwareHook
     from .engine.testing import evaluate as evaluate

@@ -77,6 +77,20 @@ def test_the_steps_are_the_same(tmp_path):
             torch.testing.assert_close(found[part][key], value, atol=1e-6, rtol=1e-5)
 
 
+def test_every_step_runs_compiled_and_no_validation(tmp_path):
+    sizes: list[int] = []
+
+    def count_runs(graph, examples):
+        def compute(*inputs):
+            sizes.extend(x.shape[0] for x in inputs if x.shape[1:] == (3, 32, 32))  # none in the trial
+            return graph(*inputs)
+
+        return compute
+
+    run(tmp_path, [dict(type='mmrepvgg.CompileHook', backend=count_runs)])
+    assert sizes == [12, 12, 8] * 2
+
+
 def test_inside_ddp(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -117,7 +131,7 @@ class RepVGGThatPrints(RepVGG):
 def test_what_is_no_graph_is_an_error(tmp_path):
     model = MODELS.build(make_model_config())
     model.backbone.__class__ = RepVGGThatPrints
-    with pytest.raises(CompilationError, match='the backbone can not be compiled: .*; leave out `compile`'):
+    with pytest.raises(CompilationError, match='can not be compiled: .*graph_break.*; leave out `compile`'):
         run(tmp_path, [CAPTURE], model=model)
 
 

@@ -146,5 +146,7 @@ def _compute_something(x: Tensor) -> Tensor:
 
 
 def _shorten(error: Exception) -> str:
-    """The first line of what torch says."""
-    return next((line.strip().rstrip('.') for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of what torch says, and its explanation."""
+    lines = [line.strip().rstrip('.') for line in str(error).splitlines() if line.strip()]
+    explanations = [line.removeprefix('Explanation: ') for line in lines if line.startswith('Explanation: ')]
+    return ': '.join([*lines[:1], *explanations[:1]]) or type(error).__name__
