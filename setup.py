@@ -12,7 +12,13 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').rea
 
 
 # Scripts that are for a checkout of the repository only.
-REPOSITORY_TOOLS = ('prepare_shapes.py', 'quantization_study.py', 'toolchain_study.py', 'update_model_table.py')
+REPOSITORY_TOOLS = (
+    'epoch_time.py',
+    'prepare_shapes.py',
+    'quantization_study.py',
+    'toolchain_study.py',
+    'update_model_table.py',
+)
 
 LITERT = 'ai-edge-litert>=2.3'
 LITERT_WRITERS = ('litert-torch>=0.10', 'ai-edge-quantizer>=0.10')

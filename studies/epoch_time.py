@@ -1,6 +1,6 @@
 """Show where the time of a training goes: the steps, the wait for images, validation, checkpoints, the rest.
 
-example: tools/epoch_time.py repvgg-a0_digits
+example: python tools/epoch_time.py repvgg-a0_digits
 """
 
 import argparse
@@ -13,6 +13,7 @@ from mmrepvgg.tables import format_table
 
 STEP, DATA, HOOKS = 'the steps: forward, backward, optimizer', 'waiting for images', 'hooks of each step, the log'
 VALIDATION, CHECKPOINTS, REST = 'validation', 'checkpoints', 'the rest'
+PARTS = (STEP, DATA, HOOKS, VALIDATION, CHECKPOINTS, REST)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

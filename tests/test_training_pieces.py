@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from mmrepvgg import load_config, reparameterize
 from mmrepvgg.checkpoints.reading import read_checkpoint
 from mmrepvgg.engine.training import train
 from mmrepvgg.models.building import build_model
+from studies import epoch_time
 
 COUNT = itertools.count()
 KERNEL = 'backbone.stage_4.0.branch_3x3.conv.weight'
@@ -307,6 +309,19 @@ def test_tensorboard_has_the_same(plain, cfg, tmp_path):
     events = EventAccumulator(str(path)).Reload().Scalars('loss')
     assert [event.step for event in events] == [1, 2, 3, 4]
     assert [event.value for event in events] == pytest.approx([step.loss for step in plain.steps], rel=1e-5)
+
+
+def test_the_time_of_a_training_is_shared_out(cfg, tmp_path):
+    cfg.experiment_name = f'pieces_{next(COUNT)}'
+    begin = time.perf_counter()
+    seconds = epoch_time.measure(cfg, str(tmp_path))
+    assert seconds.keys() == set(epoch_time.PARTS)
+    assert min(seconds.values()) > 0
+    assert sum(seconds.values()) < time.perf_counter() - begin
+    (records,) = tmp_path.glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in records.read_text().splitlines()][:4]
+    # mmengine's timer also has the hooks that run before itself
+    assert seconds[epoch_time.STEP] == pytest.approx(sum(step['time'] - step['data_time'] for step in steps), rel=0.2)
 
 
 def test_without_tensorboard(cfg, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def installed(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_what_openmmlabs_tools_look_for(installed):
     package = installed / 'mmrepvgg'
-    only_here = ('prepare_shapes', 'quantization_study', 'toolchain_study', 'update_model_table')
+    only_here = ('epoch_time', 'prepare_shapes', 'quantization_study', 'toolchain_study', 'update_model_table')
     assert (package / 'py.typed').is_file()
     for folder in ('configs', 'tools'):
         for path in (ROOT / folder).rglob('*.py'):
