@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.hooks import IterTimerHook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
@@ -87,8 +88,13 @@ def test_every_step_runs_compiled_and_no_validation(tmp_path):
 
         return compute
 
-    run(tmp_path, [dict(type='mmrepvgg.CompileHook', backend=count_runs)])
+    runner = run(tmp_path, [dict(type='mmrepvgg.CompileHook', backend=count_runs)])
     assert sizes == [12, 12, 8] * 2
+    # the first step, with the compilation in it, is left out of the estimate of the time that remains
+    (timer,) = (hook for hook in runner.hooks if isinstance(hook, IterTimerHook))
+    assert timer.start_iter == 1
+    times = runner.message_hub.get_scalar('train/time').data[0]
+    assert timer.time_sec_tot == pytest.approx(sum(times[1:]))
 
 
 def test_inside_ddp(tmp_path):
@@ -192,7 +198,12 @@ def test_the_command(digit_images, tmp_path):
         f'train_dataloader.dataset.data_root={digit_images}',
         f'val_dataloader.dataset.data_root={digit_images}',
         'train_cfg.max_epochs=1',
-        'model.backbone.arch.num_blocks=[1,1,1,1]',
+        'train_dataloader.dataset.indices=128',
+        'model.backbone.arch.num_blocks=[1,1]',
+        'model.backbone.arch.width_factor=[0.25,0.25]',
+        *(f'model.backbone.{name}' for name in ('strides=[2,2]', 'dilations=[1,1]', 'out_indices=[1]')),
     ]
-    succeed_here('train', SMALL, '--compile', '--amp', '--work-dir', 'work', '--cfg-options', *settings, cwd=tmp_path)
+    options = ('--compile', '--amp', '--work-dir', 'work', '--cfg-options', *settings)
+    assert succeed_here('train', SMALL, *options, cwd=tmp_path).endswith('work/epoch_1.pth\n')
     assert count_graphs() == 2
+    succeed_here('reparameterize', SMALL, 'work/epoch_1.pth', 'deploy.pth', *options[4:], cwd=tmp_path)

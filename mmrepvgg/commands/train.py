@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--compile', action='store_true', help='compile the backbone: faster steps, after a first one of minutes'
     )
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size over 256'
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by the total batch size over the config's own (ImageNet: 256)",
     )
     parser.add_argument('--tensorboard', action='store_true', help='write the log for TensorBoard too')
     add_launcher(parser)

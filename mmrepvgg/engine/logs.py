@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 # long lists, and what mmengine says about itself
-_FOR_THE_FILE = ('paramwise_options', '"FileClient"', '"HardDiskBackend"')
+_FOR_THE_FILE = ('paramwise_options', '"FileClient"', '"HardDiskBackend"', 'Distributed training is not used')
 
 
 class PlainRunner(Runner):
