@@ -63,12 +63,14 @@ def run(folder: Path, hooks: list, **options) -> Runner:
     return runner
 
 
-def test_the_steps_are_the_same(tmp_path):
+@pytest.mark.parametrize('branches', ['separate', 'merged'])
+def test_the_steps_are_the_same(tmp_path, branches):
     """With EMA, custom L2, accumulation, clipping, a smaller last batch and validation."""
     names = ('mmrepvgg.ChannelsLastHook', 'mmrepvgg.CustomL2Hook')
     hooks = [dict(type='EMAHook', momentum=0.1), *(dict(type=name) for name in names)]
-    plain = run(tmp_path, hooks)
-    compiled = run(tmp_path, [CAPTURE, *hooks])
+    backbone = dict(branches=branches)
+    plain = run(tmp_path, hooks, backbone=backbone)
+    compiled = run(tmp_path, [CAPTURE, *hooks], backbone=backbone)
     # the trial, and one for each size; none for the validation
     assert count_graphs() == 3
     expected, found = (torch.load(r.message_hub.get_info('last_ckpt'), weights_only=False) for r in (plain, compiled))
