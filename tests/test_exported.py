@@ -142,8 +142,6 @@ def test_the_tool_tests_an_exported_file(runner_cfg, export_once, tmp_path):
 
 def test_what_does_not_fit(runner_cfg, export_once, tmp_path):
     path = export_once(runner_cfg, '.ts')[1]
-    with pytest.raises(ValueError, match=r'one process: leave out `launcher`, got pytorch'):
-        evaluate(runner_cfg, make_exported_config(runner_cfg, path), str(tmp_path), launcher='pytorch')
     with pytest.raises(ValueError, match='takes the place of a classifier, got a config of UNet'):
         make_exported_config(Config(dict(model=dict(type='UNet'))), path)
     model = load_classifier(runner_cfg, path)

@@ -49,7 +49,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='how the processes of a distributed run were started (torchrun: pytorch)',
+        help='what started the processes of a distributed run (pytorch: torchrun, slurm: srun, mpi: mpirun)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 

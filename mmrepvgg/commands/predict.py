@@ -5,6 +5,7 @@ exit status 1 if none could be read.
 
 example: mmrepvgg predict repvgg-a0_8xb32 repvgg-a0.onnx photos/ --out predictions.json
          mmrepvgg predict repvgg-a0_8xb32 epoch_120.pth cat.jpg dog.jpg --show-dir annotated
+         torchrun --nproc-per-node 4 -m mmrepvgg predict repvgg-a0_8xb32 repvgg-a0.onnx photos/ --launcher pytorch
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 from ..checkpoints.writing import require_writable
 from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings, positive_int
-from .config_options import add_config, get_config
+from .config_options import add_config, add_launcher, get_config
 from .files import require_path, require_weights
 
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=positive_int, default=16, metavar='N', help='batch size (default: 16)')
     add_output(parser, '--out', ['.json', '.csv'], 'write the predictions to this file')
     parser.add_argument('--show-dir', metavar='DIR', help='write annotated copies of the images to this folder')
+    add_launcher(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,8 +42,11 @@ def run(args: argparse.Namespace) -> None:
         require_path(image)
     cfg = get_config(args)
 
+    from mmengine.dist import is_main_process
+
     from ..data.images import list_images
     from ..prediction.predictor import Predictor
+    from ..progress import track
 
     images = list_images(args.images, args.show_dir)
     writer = None
@@ -49,9 +54,15 @@ def run(args: argparse.Namespace) -> None:
         from ..prediction.pictures import PictureWriter
 
         writer = PictureWriter(args.show_dir, images)
-    predictor = Predictor(cfg, args.weights, topk=args.topk, batch_size=args.batch_size)
-    predictions = predictor.predict([image for image, _ in images], writer.write if writer else None)
-    report(args, predictions, writer.failures if writer else {})
+    predictor = Predictor(cfg, args.weights, topk=args.topk, batch_size=args.batch_size, launcher=args.launcher)
+    # mmengine's visualizer draws in the main process only, which has the others' predictions at the end
+    draw = writer.write if writer else None
+    predictions = predictor.predict([image for image, _ in images], draw if args.launcher == 'none' else None)
+    if is_main_process():
+        if draw and args.launcher != 'none':
+            for number, prediction in enumerate(track(predictions, 'drawing')):
+                draw(number, prediction)
+        report(args, predictions, writer.failures if writer else {})
 
 
 def report(args: argparse.Namespace, predictions: Sequence[Any], unwritten: dict[Path, str]) -> None:

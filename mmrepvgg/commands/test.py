@@ -2,6 +2,7 @@
 
 example: mmrepvgg test repvgg-a0_deploy repvgg-a0_deploy.pth --metrics accuracy
          mmrepvgg test repvgg-a0_8xb32 repvgg-a0.onnx --metrics accuracy
+         torchrun --nproc-per-node 4 -m mmrepvgg test repvgg-a0_8xb32 repvgg-a0.onnx --launcher pytorch
 """
 
 import argparse
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> None:
     require_weights(args.checkpoint)
     cfg = get_config(args, 'test_dataloader')
 
+    from mmengine.dist import is_main_process
+
     from ..engine.testing import evaluate
     from ..runtimes.classifier import make_exported_config
 
@@ -43,5 +46,5 @@ def run(args: argparse.Namespace) -> None:
         out=args.out,
         launcher=args.launcher,
     )
-    for name, value in results.items():
+    for name, value in results.items() if is_main_process() else ():
         print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')

@@ -1,29 +1,69 @@
-"""The processes of a run: those that read images, and those of distributed runs."""
+"""The Runner's processes: those that read images, and those of distributed runs."""
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
+from torch import nn
+
+from .launchers import check_launcher, join_processes
+from .logs import PlainRunner
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:
-    """Set ``cfg`` up for ``num_workers=0`` and for ``launcher``, before the Runner is made.
+    """Set ``cfg`` up for ``num_workers=0`` and for a training under ``launcher``, before the Runner is made.
 
-    torch refuses some options of a data loader without workers: they are left out. In distributed runs without a GPU,
-    the process group is started here, on gloo: mmengine would call ``torch.cuda.set_device``.
+    On GPUs mmengine lets the processes find each other, on NCCL. Without a GPU it would call ``torch.cuda.set_device``;
+    they join here, on gloo.
 
     Raises:
-        ValueError: If there is no GPU and another launcher than torchrun's.
+        ValueError: If this process was not started as ``launcher`` says, or if ``sync_bn`` needs a GPU.
     """
+    _prepare_loaders(cfg)
+    cfg.launcher = launcher
+    check_launcher(launcher)
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    join_processes(launcher, cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout'))
+    options = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = {**options, **cfg.get('model_wrapper_cfg', {})}
+
+
+def prepare_test_processes(cfg: Config, launcher: str) -> None:
+    """Set ``cfg`` up for ``num_workers=0`` and for a test under ``launcher``. The processes join on gloo."""
+    _prepare_loaders(cfg)
+    cfg.launcher = launcher
+    join_processes(launcher, cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout'))
+
+
+def _prepare_loaders(cfg: Config) -> None:
+    """Leave out options that torch refuses for a data loader without workers."""
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None and not loader.get('num_workers'):
             for option in ('persistent_workers', 'prefetch_factor'):
                 loader.pop(option, None)
-    cfg.launcher = launcher
-    if launcher == 'none' or torch.cuda.is_available():
-        return
-    if launcher != 'pytorch':
-        raise ValueError(f'without a GPU, `launcher` must be pytorch (torchrun), got {launcher}')
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
-    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-    cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {})}
+
+
+class TestRunner(PlainRunner):
+    """A Runner for tests. Each process has the model itself: DDP refuses exported files, which have no weights."""
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        return model.to(get_device())
+
+
+def require_runnable_norms(model: nn.Module) -> None:
+    """Refuse batch norms that are synchronised over processes where there is no GPU.
+
+    Raises:
+        ValueError: If the model has some.
+    """
+    if not torch.cuda.is_available() and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise ValueError(
+            'batch norms that are synchronised over processes (SyncBN) run on GPUs only, and there is none here; leave '
+            "out sync_bn of the config, or give the backbone norm_cfg=dict(type='BN')"
+        )

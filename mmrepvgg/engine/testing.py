@@ -15,9 +15,8 @@ from ..checkpoints.writing import replacing, require_writable
 from ..data.classes import check_classes, get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
-from .logs import PlainRunner
 from .metrics import PredictionRecord, check_topk, make_evaluator
-from .processes import prepare_processes
+from .processes import TestRunner, prepare_test_processes
 
 
 def evaluate(
@@ -39,17 +38,18 @@ def evaluate(
         metrics: Names of metrics (keys of :data:`mmrepvgg.engine.metric_names.METRICS`). Default: the evaluator of the
             config.
         out: JSON file to write, with the metrics and the prediction of each image.
-        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'`` and others of mmengine.
+        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Each
+            image is tested once.
 
     Returns:
-        The metrics by name.
+        The metrics by name, in every process.
 
     Raises:
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
         DataError: If the data has other classes than the model.
         ValueError: If ``metrics`` or ``out`` are given for a model that is no classifier, or that gives an image
-            several labels; or if a model with weights of its own is to be tested in several processes.
+            several labels; or if this process was not started as ``launcher`` says.
         OSError: If ``out`` can't be written.
     """
     require_writable(out)
@@ -60,10 +60,6 @@ def evaluate(
                 'out, and its own test_evaluator is used'
             )
         require_single_label(cfg)
-    if isinstance(checkpoint, Mapping) and launcher != 'none':
-        raise ValueError(
-            f'a model with weights of its own is tested in one process: leave out `launcher`, got {launcher}'
-        )
     num_classes = get_num_classes(cfg)
     weights = None if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
     cfg.work_dir = work_dir
@@ -77,10 +73,10 @@ def evaluate(
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
-    prepare_processes(cfg, launcher)
+    prepare_test_processes(cfg, launcher)
 
-    runner = PlainRunner.from_cfg(cfg)
-    model = getattr(runner.model, 'module', runner.model)
+    runner = TestRunner.from_cfg(cfg)
+    model = runner.model
     # The Runner would load what fits, and only log what does not.
     if weights is not None:
         load_weights(model, weights)

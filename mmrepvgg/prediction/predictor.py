@@ -9,10 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
+from mmengine.dist import get_dist_info, is_main_process
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from torch import Tensor, nn
 
 from ..data.images import ImageReader, UnreadableImageError, iterate_batches
+from ..engine.launchers import gather_dicts, join_processes
 from ..progress import track
 from ..runtimes.classifier import load_classifier
 from ..runtimes.table import is_exported
@@ -56,15 +58,21 @@ class Predictor:
         weights: A checkpoint in either form, or a file of ``export_model``.
         topk: Largest number of classes for an image, at least 1.
         batch_size: Largest number of images that the model takes at once, at least 1.
+        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Each
+            process predicts its share of the images.
 
     Raises:
-        ValueError: If ``topk`` or ``batch_size`` is below 1, or the model can't be used for prediction.
+        ValueError: If ``topk`` or ``batch_size`` is below 1, if the model can't be used for prediction, or if this
+            process was not started as ``launcher`` says.
         CheckpointError: If ``weights`` can't be read safely, or does not fit the config.
     """
 
-    def __init__(self, cfg: Config, weights: str | Path, topk: int = 5, batch_size: int = 16):
+    def __init__(
+        self, cfg: Config, weights: str | Path, topk: int = 5, batch_size: int = 16, *, launcher: str = 'none'
+    ):
         if topk < 1 or batch_size < 1:
             raise ValueError(f'`topk` and `batch_size` must be at least 1, got {topk} and {batch_size}')
+        join_processes(launcher)
         self.topk = topk
         self.batch_size = batch_size
         self._read = ImageReader(cfg)
@@ -79,14 +87,17 @@ class Predictor:
         """Predict images, and show the progress on stderr.
 
         Args:
-            paths: Image files.
+            paths: Image files; in several processes, the same in each.
             callback: Function that is called for each image as soon as it is predicted, with its place in ``paths`` and
-                its prediction.
+                its prediction. In several processes, it is called where the image is predicted.
 
         Returns:
-            list[Prediction]: Prediction for each of ``paths``, in their order, also for images that can't be read.
+            list[Prediction]: Prediction for each of ``paths``, in their order, also for images that can't be read. In
+            several processes, the main one gets them, and the others get those of their own images.
         """
         files = [Path(path) for path in paths]
+        rank, num_processes = get_dist_info()
+        own = range(rank, len(files), num_processes)
         predictions: dict[int, Prediction] = {}
 
         def keep(number: int, prediction: Prediction) -> None:
@@ -95,11 +106,12 @@ class Predictor:
                 callback(number, prediction)
 
         def read() -> Iterator[tuple[int, dict[str, Any]]]:
-            for number, path in enumerate(track(files, 'predicting')):
+            # all processes have as many images, up to one
+            for number in track(own, 'predicting') if is_main_process() else own:
                 try:
-                    yield number, self._read(path)
+                    yield number, self._read(files[number])
                 except UnreadableImageError as error:
-                    keep(number, Prediction(path, error=str(error)))
+                    keep(number, Prediction(files[number], error=str(error)))
 
         for batch in iterate_batches(read(), self.batch_size):
             outputs = self._model.test_step(pseudo_collate([sample for _, sample in batch]))
@@ -109,7 +121,7 @@ class Predictor:
                     keep(number, Prediction(files[number], self._rank(output.pred_score, names)))
                 else:
                     keep(number, Prediction(files[number], error='the model gives scores that are not finite'))
-        return [predictions[number] for number in range(len(files))]
+        return [prediction for _, prediction in sorted(gather_dicts(predictions).items())]
 
     def _rank(self, scores: Tensor, names: Sequence[str]) -> tuple[RankedClass, ...]:
         best = scores.float().topk(min(self.topk, len(scores)))

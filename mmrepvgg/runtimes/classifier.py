@@ -15,6 +15,7 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
+from ..engine.launchers import share_cores
 from ..models.building import build_model
 from ..models.config_types import get_type_name
 from ..models.fake_quant import set_fake_quantization
@@ -78,7 +79,8 @@ class ExportedClassifier(BaseClassifier):
     Args:
         path: An exported file.
         num_classes: Number of classes that the file must have. Default: any.
-        num_threads: Number of CPU threads. Default: that of the runtime.
+        num_threads: Number of CPU threads. Default: that of the runtime; in a run of several processes, this process's
+            share of the cores of its machine.
         data_preprocessor: Not used. The Runner gives that of the config, but the file itself says how to normalise.
 
     Raises:
@@ -95,7 +97,7 @@ class ExportedClassifier(BaseClassifier):
         num_threads: int | None = None,
         data_preprocessor: Any = None,
     ):
-        exported = load_exported(path, num_threads=num_threads)
+        exported = load_exported(path, num_threads=num_threads or share_cores())
         if num_classes not in (None, exported.metadata.num_classes):
             raise ValueError(
                 f'{path} has {exported.metadata.num_classes} classes, and the config has {num_classes}; give the '
