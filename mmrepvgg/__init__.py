@@ -36,6 +36,7 @@ _PUBLIC = {
     'ChannelsLastHook': 'engine.hooks',
     'CompileHook': 'engine.compilation',
     'CustomL2Hook': 'engine.custom_l2',
+    'FSDPStrategy': 'engine.sharding',
     'PredictionRecord': 'engine.metrics',
     'QuantizationAwareHook': 'engine.quantization',
     'StepLoggerHook': 'engine.logs',
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from .engine.logs import StepLoggerHook as StepLoggerHook
     from .engine.metrics import PredictionRecord as PredictionRecord
     from .engine.quantization import QuantizationAwareHook as QuantizationAwareHook
+    from .engine.sharding import FSDPStrategy as FSDPStrategy
     from .engine.testing import evaluate as evaluate
     from .engine.training import train as train
     from .equalization.equalize import equalize as equalize

@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
         require_file(args.resume)
     cfg = get_config(args, 'train_dataloader', 'val_dataloader')
 
+    from mmengine.dist import is_main_process
+
     from ..engine.training import train
 
     checkpoint = train(
@@ -46,4 +48,5 @@ def run(args: argparse.Namespace) -> None:
         tensorboard=args.tensorboard,
         launcher=args.launcher,
     )
-    print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}')
+    if is_main_process():
+        print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}')

@@ -11,7 +11,8 @@ from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
 from .logs import PlainRunner, add_tensorboard
 from .metrics import check_topk
-from .processes import prepare_processes
+from .processes import prepare_processes, require_runnable_norms
+from .sharding import make_strategy_runner
 from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
 
 
@@ -73,9 +74,10 @@ def train(
     allow_runner_checkpoints()
     checkpoint = read_start(start)
     pretrained = read_pretrained(cfg.model)
-    runner = PlainRunner.from_cfg(cfg)
+    runner = make_strategy_runner(cfg) if 'strategy' in cfg else PlainRunner.from_cfg(cfg)
     runner.register_hook(IgnoreConfigTextHook())
     model = getattr(runner.model, 'module', runner.model)
+    require_runnable_norms(model)
     if checkpoint is not None:
         require_backbone(model, checkpoint)
     for weights, prefix in pretrained:
@@ -121,6 +123,11 @@ def _check_data(cfg: Config, runner: Runner) -> None:
 
 
 def _use_mixed_precision(cfg: Config) -> None:
+    if 'strategy' in cfg:
+        raise ValueError(
+            'a config with a strategy has its own mixed precision: leave out `amp`, and set strategy.model_wrapper.'
+            "mixed_precision, for example to dict(param_dtype='bfloat16')"
+        )
     wrapper = get_type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'`amp` replaces an optim_wrapper of type OptimWrapper only, and the config has {wrapper}')
