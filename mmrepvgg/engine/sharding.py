@@ -67,7 +67,9 @@ class StrategyRunner(FlexibleRunner):
 
 
 def make_strategy_runner(cfg: Config) -> Any:
-    """The runner of a config with a ``strategy``, with the interface of a Runner. Its model is built, so that it can be checked before the training.
+    """The runner of a config with a ``strategy``, which has the interface of mmengine's Runner.
+
+    Its model is built here, so that it can be checked before the training.
 
     Raises:
         ValueError: If the config has no launcher.
