@@ -25,6 +25,8 @@ STEPS, BATCH = 5, 12
 # 31 images, of all classes: neither 2 nor 3 processes get as many each
 SOME = 'test_dataloader.dataset.indices=' + str(list(range(0, 341, 11))).replace(' ', '')
 
+NOT_FROZEN = {'model.backbone.norm_eval': False}
+
 
 @HOOKS.register_module()
 class KeepGradientsHook(Hook):
@@ -43,6 +45,14 @@ class KeepGradientsHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         torch.save(self.steps, Path(runner.work_dir, f'gradients_{runner.rank}.pth'))
+
+
+@HOOKS.register_module()
+class KeepWeightsHook(Hook):
+    """Writes what each process has at the end into the work dir."""
+
+    def after_train(self, runner: Runner) -> None:
+        torch.save(runner.model.module.state_dict(), Path(runner.work_dir, f'weights_{runner.rank}.pth'))
 
 
 @HOOKS.register_module()
@@ -114,6 +124,7 @@ def run_all(end: str) -> None:
         sharded = dict(strategy=dict(type='mmrepvgg.FSDPStrategy'))
         train_frozen('sharded', num, epochs=1, **sharded)
         train_frozen('sharded', num, epochs=2, resume='sharded/epoch_1.pth', **sharded)
+    train_frozen(f'free_{num}', num, epochs=1, custom_hooks=[dict(type='KeepWeightsHook')], **NOT_FROZEN)
     for weights in ('small.pth', 'small.onnx'):
         run_command(*list_test(weights, f'{weights}_{num}.json'))
     run_command('predict', SMALL, 'small.onnx', 'photos', '--out', f'predictions_{num}.json', '--show-dir',

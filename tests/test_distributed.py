@@ -109,6 +109,14 @@ class TestTraining:
         train_frozen('resumed_1', 1, epochs=3, resume='resumed_2/epoch_2.pth')
         assert_same_weights(folder / 'resumed_1/epoch_3.pth', folder / 'from_1/epoch_3.pth')
 
+    def test_all_processes_have_what_the_checkpoint_holds(self, folder, num):
+        saved = read(folder / f'free_{num}/epoch_1.pth')['state_dict']
+        name = 'backbone.stem.branch_3x3.norm.running_mean'
+        assert not torch.equal(saved[name], read(folder / 'small.pth')['state_dict'][name].double())
+        for rank in range(num):
+            for key, value in read(folder / f'free_{num}/weights_{rank}.pth').items():
+                assert torch.equal(value, saved[key]), (rank, key)
+
     def test_sharded_training(self, folder, two):
         assert_same_weights(folder / 'sharded/epoch_1.pth', folder / 'from_1/epoch_1.pth')
         # the optimizer's state was shared out again

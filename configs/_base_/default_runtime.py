@@ -8,6 +8,8 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # the running statistics of several processes are averaged, so that all test what the checkpoint holds
+    sync_buffers=dict(type='SyncBuffersHook'),
 )
 custom_hooks = [dict(type='mmrepvgg.ChannelsLastHook')]
 
