@@ -9,9 +9,11 @@ from mmengine.config import Config
 from tool_runs import SMALL, fail_here
 from torch import nn
 
+from mmrepvgg import load_config, train
 from mmrepvgg.engine import launchers
 from mmrepvgg.engine.launchers import check_launcher, join_processes, share_cores
 from mmrepvgg.engine.processes import prepare_processes, require_runnable_norms
+from mmrepvgg.engine.sharding import check_sharded
 
 SLURM = dict(SLURM_PROCID='3', SLURM_NTASKS='8', SLURM_LOCALID='1', SLURM_JOB_ID='45678')
 SLURM |= dict(SLURM_STEP_NODELIST='gpu[03-04,12]')
@@ -104,3 +106,21 @@ def test_synchronised_norms_need_a_gpu():
     require_runnable_norms(nn.Sequential(nn.BatchNorm2d(2)))
     with pytest.raises(ValueError, match=r"run on GPUs only.*; leave out sync_bn of the config, or .*type='BN'"):
         require_runnable_norms(nn.Sequential(nn.SyncBatchNorm(2)))
+
+
+class TestStrategy:
+    def test_what_does_not_work_with_parts_of_weights(self):
+        cfg = load_config('repvgg-b3_8xb32_fsdp')
+        check_sharded(cfg)
+        for hook in ('mmrepvgg.CustomL2Hook', 'EMAHook'):
+            with pytest.raises(ValueError, match=rf'{hook[-7:]} needs whole weights, and with FSDP each process holds'):
+                check_sharded(load_config('repvgg-b3_8xb32_fsdp', [f'default_hooks.extra.type={hook}']))
+        with pytest.raises(ValueError, match='FSDP has no gradient clipping here'):
+            check_sharded(load_config('repvgg-b3_8xb32_fsdp', ['optim_wrapper.clip_grad.max_norm=1.0']))
+
+    def test_it_needs_a_launcher_and_has_its_own_precision(self, tmp_path):
+        cfg = load_config(SMALL, ['strategy.type=mmrepvgg.FSDPStrategy'])
+        with pytest.raises(ValueError, match='trains in several processes; give `launcher`'):
+            train(cfg, str(tmp_path))
+        with pytest.raises(ValueError, match='has its own mixed precision: leave out `amp`'):
+            train(cfg, str(tmp_path), amp=True)

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
 
 from ..models.blocks import RepVGGBlock
+from ..models.config_types import get_type_name
+
+# Hooks that copy the model or compute with its weights outside the forward pass
+_WHOLE_WEIGHTS = ('CustomL2Hook', 'QuantizationAwareHook', 'CalibrateInsertedNormsHook', 'EMAHook')
 
 
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
@@ -49,6 +53,21 @@ class FSDPStrategy(fsdp.FSDPStrategy):
         )
 
 
+def check_sharded(cfg: Config) -> None:
+    """Refuse what would fail, or compute something else, where a process holds parts of the weights.
+
+    Raises:
+        ValueError: If the config has gradient clipping or a hook that needs whole weights.
+    """
+    if cfg.optim_wrapper.get('clip_grad'):
+        raise ValueError('FSDP has no gradient clipping here: each process would clip by the norm of its own parts')
+    for hook in (*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())):
+        if hook is not None and (name := get_type_name(hook.get('type'))) in _WHOLE_WEIGHTS:
+            raise ValueError(
+                f'{name} needs whole weights, and with FSDP each process holds parts; leave one of them out'
+            )
+
+
 class StrategyRunner(FlexibleRunner):
     """mmengine's runner of strategies, whose checkpoints say the right epoch.
 
@@ -72,10 +91,12 @@ def make_strategy_runner(cfg: Config) -> Any:
     Its model is built here, so that it can be checked before the training.
 
     Raises:
-        ValueError: If the config has no launcher.
+        ValueError: If the config has no launcher, or something that does not work with its strategy.
     """
     if cfg.launcher == 'none':
         raise ValueError('a config with a strategy trains in several processes; give `launcher`')
+    if get_type_name(cfg.strategy.type) == 'FSDPStrategy':
+        check_sharded(cfg)
     runner = StrategyRunner.from_cfg(cfg)
     runner.model = runner.strategy.build_model(runner.model)
     return runner
