@@ -71,7 +71,9 @@ class EndHook(Hook):
             raise RuntimeError('rank 1 has no memory left')
 
 
-def train_frozen(work_dir: str, num_processes: int, epochs: int, resume: str = '', **changes: Any) -> None:
+def train_frozen(
+    work_dir: str, num_processes: int, epochs: int, resume: str = '', validate: bool = False, **changes: Any
+) -> None:
     """Train in float64 with frozen batch norms, on batches that are the same for any number of processes."""
     launcher = 'none' if num_processes == 1 else 'pytorch'
     torch.set_default_dtype(torch.float64)
@@ -86,16 +88,18 @@ def train_frozen(work_dir: str, num_processes: int, epochs: int, resume: str = '
                 'train_dataloader.dataset.indices': STEPS * BATCH,
                 'train_dataloader.dataset.pipeline': cfg.test_pipeline,
                 'train_cfg': dict(by_epoch=True, max_epochs=epochs),
-                'val_dataloader': None,
-                'val_cfg': None,
-                'val_evaluator': None,
                 # whose end does not depend on the number of epochs
                 'param_scheduler': [dict(type='CosineAnnealingLR', T_max=9, end=9, convert_to_iter_based=True)],
-                'default_hooks.checkpoint': dict(type='CheckpointHook', interval=1, max_keep_ckpts=-1),
+                'default_hooks.checkpoint': dict(
+                    type='CheckpointHook', interval=1, max_keep_ckpts=-1, save_best='auto'
+                ),
+                'val_dataloader.dataset.indices': BATCH,
                 'custom_hooks': [],
                 **changes,
             }
         )
+        if not validate:
+            cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
         train(cfg, work_dir, resume=resume or False, launcher=launcher)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -121,7 +125,8 @@ def run_all(end: str) -> None:
     train_frozen(f'from_{num}', num, epochs=1, custom_hooks=[dict(type='KeepGradientsHook')])
     if num == 2:
         train_frozen('resumed_2', num, epochs=2, resume='from_1/epoch_1.pth')
-        sharded = dict(strategy=dict(type='mmrepvgg.FSDPStrategy'))
+        # the best checkpoint is saved, too
+        sharded = dict(strategy=dict(type='mmrepvgg.FSDPStrategy'), validate=True)
         train_frozen('sharded', num, epochs=1, **sharded)
         train_frozen('sharded', num, epochs=2, resume='sharded/epoch_1.pth', **sharded)
     train_frozen(f'free_{num}', num, epochs=1, custom_hooks=[dict(type='KeepWeightsHook')], **NOT_FROZEN)
