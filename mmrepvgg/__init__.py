@@ -29,6 +29,10 @@ _PUBLIC = {
     'train': 'engine.training',
     'evaluate': 'engine.testing',
     'ImageNet': 'data.imagenet',
+    'SkipDamaged': 'data.damaged',
+    'LoadImageFromFile': 'data.reading',
+    'RandomResizedCrop': 'data.resizing',
+    'ResizeEdge': 'data.resizing',
     'prepare_digits': 'data.digits',
     'AmpOptimWrapper': 'engine.amp',
     'CPUAmpOptimWrapper': 'engine.amp',
@@ -40,6 +44,7 @@ _PUBLIC = {
     'PredictionRecord': 'engine.metrics',
     'QuantizationAwareHook': 'engine.quantization',
     'StepLoggerHook': 'engine.logs',
+    'SkippedImagesHook': 'engine.hooks',
     'get_activation_ranges': 'models.fake_quant',
     # files for runtimes, and what uses them
     'export_model': 'runtimes.export',
@@ -58,14 +63,19 @@ __all__ = ['__version__', *_PUBLIC]
 
 if TYPE_CHECKING:
     from .checkpoints.convert import convert_checkpoint as convert_checkpoint
+    from .data.damaged import SkipDamaged as SkipDamaged
     from .data.digits import prepare_digits as prepare_digits
     from .data.imagenet import ImageNet as ImageNet
+    from .data.reading import LoadImageFromFile as LoadImageFromFile
+    from .data.resizing import RandomResizedCrop as RandomResizedCrop
+    from .data.resizing import ResizeEdge as ResizeEdge
     from .engine.amp import AmpOptimWrapper as AmpOptimWrapper
     from .engine.amp import CPUAmpOptimWrapper as CPUAmpOptimWrapper
     from .engine.calibration import CalibrateInsertedNormsHook as CalibrateInsertedNormsHook
     from .engine.compilation import CompileHook as CompileHook
     from .engine.custom_l2 import CustomL2Hook as CustomL2Hook
     from .engine.hooks import ChannelsLastHook as ChannelsLastHook
+    from .engine.hooks import SkippedImagesHook as SkippedImagesHook
     from .engine.logs import StepLoggerHook as StepLoggerHook
     from .engine.metrics import PredictionRecord as PredictionRecord
     from .engine.quantization import QuantizationAwareHook as QuantizationAwareHook

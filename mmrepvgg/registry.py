@@ -15,13 +15,16 @@ from mmpretrain import registry as mmpretrain
 from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
+from .data.damaged import SkipDamaged
 from .data.hue import mend_hue
 from .data.imagenet import ImageNet
+from .data.reading import LoadImageFromFile
+from .data.resizing import RandomResizedCrop, ResizeEdge
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.calibration import CalibrateInsertedNormsHook
 from .engine.compilation import CompileHook
 from .engine.custom_l2 import CustomL2Hook
-from .engine.hooks import ChannelsLastHook
+from .engine.hooks import ChannelsLastHook, SkippedImagesHook
 from .engine.logs import StepLoggerHook
 from .engine.metrics import PredictionRecord
 from .engine.quantization import QuantizationAwareHook
@@ -35,6 +38,9 @@ SCOPE = 'mmrepvgg'
 # The locations are mmpretrain's, since a look-up that goes on to the parent does not import the parent's locations.
 MODELS = Registry('model', parent=mmpretrain.MODELS, scope=SCOPE, locations=['mmpretrain.models'])
 DATASETS = Registry('dataset', parent=mmpretrain.DATASETS, scope=SCOPE, locations=['mmpretrain.datasets'])
+TRANSFORMS = Registry(
+    'transform', parent=mmpretrain.TRANSFORMS, scope=SCOPE, locations=['mmpretrain.datasets.transforms']
+)
 HOOKS = Registry('hook', parent=mmpretrain.HOOKS, scope=SCOPE, locations=['mmpretrain.engine'])
 METRICS = Registry('metric', parent=mmpretrain.METRICS, scope=SCOPE, locations=['mmpretrain.evaluation'])
 OPTIM_WRAPPERS = Registry(
@@ -54,6 +60,9 @@ for _registry, _members in {
         QuantizationAwareHook,
         StepLoggerHook,
     ),
+    DATASETS: (ImageNet, SkipDamaged),
+    TRANSFORMS: (LoadImageFromFile, RandomResizedCrop, ResizeEdge),
+    HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook, QuantizationAwareHook, SkippedImagesHook),
     METRICS: (PredictionRecord,),
     OPTIM_WRAPPERS: (AmpOptimWrapper, CPUAmpOptimWrapper),
 }.items():

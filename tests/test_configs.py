@@ -284,7 +284,7 @@ def compose(recipe: str, extras: list[Path], tmp_path: Path, lines: str | None =
 def assert_is_in_effect(extra: str, cfg: Config) -> None:
     pipeline = [step.type for step in cfg.train_dataloader.dataset.pipeline]
     assert pipeline[-1] == 'PackInputs'
-    assert pipeline[:3] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip']
+    assert pipeline[:3] == ['mmrepvgg.LoadImageFromFile', 'mmrepvgg.RandomResizedCrop', 'RandomFlip']
     if extra == 'ema':
         assert cfg.default_hooks.ema == dict(type='EMAHook', momentum=1e-4)
         assert 'checkpoint' in cfg.default_hooks
@@ -332,7 +332,7 @@ def make_batch(cfg: Config, tmp_path: Path) -> dict:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         steps = [{**step} for step in cfg.train_dataloader.dataset.pipeline]
         for step in steps:
-            if step['type'] == 'RandomResizedCrop':
+            if step['type'] == 'mmrepvgg.RandomResizedCrop':
                 step['scale'] = 64
         pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     generator = np.random.default_rng(0)

@@ -157,7 +157,7 @@ class TestImages:
             list_images([tmp_path])
 
     def test_the_reason_is_short(self, workspace, cfg):
-        with pytest.raises(UnreadableImageError, match=r'^AssertionError: failed to load image: .*text\.png$'):
+        with pytest.raises(UnreadableImageError, match='^the file is empty, or no image of a known format$'):
             ImageReader(cfg)(workspace / 'photos/text.png')
 
     def test_batches_are_of_one_size(self):

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 from .table import COMMANDS
 
+# Before the message in a traceback.
+_OWN_TYPE = re.compile(r'^mmrepvgg[\w.]*: ')
+
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
@@ -35,7 +38,7 @@ def describe(error: Exception, add_arguments: AddArguments) -> str:
     """
     text = str(error)
     if 'Original Traceback' in text:  # a data loader's worker puts the whole traceback into the message
-        return text.strip().splitlines()[-1]
+        return translate(_OWN_TYPE.sub('', text.strip().splitlines()[-1]), add_arguments)
     text = translate(' '.join(text.split()), add_arguments)
     # other libraries' errors are hard to understand without their type
     own = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)

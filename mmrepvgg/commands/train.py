@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scale the learning rate by the total batch size over the config's own (ImageNet: 256)",
     )
     parser.add_argument('--tensorboard', action='store_true', help='write the log for TensorBoard too')
+        '--skip-damaged',
+        action='store_true',
+        help='go on without images that can not be read, and log them at the end of each epoch',
+    )
     add_launcher(parser)
 
 
@@ -46,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
         compile=args.compile,
         auto_scale_lr=args.auto_scale_lr,
         tensorboard=args.tensorboard,
+        skip_damaged=args.skip_damaged,
         launcher=args.launcher,
     )
     if is_main_process():

@@ -17,7 +17,13 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.ti
 
 
 class UnreadableImageError(ValueError):
-    """An image that the test pipeline can't read. The message says why."""
+    """An image that a pipeline can't read. The message says why.
+
+    Attributes:
+        reason: The same without the name of the file and without advice, if the message has them.
+    """
+
+    reason = ''
 
 
 def list_images(paths: Iterable[str | Path], without: str | Path | None = None) -> list[tuple[Path, Path]]:
@@ -93,6 +99,8 @@ class ImageReader:
 
 def explain_failure(error: Exception) -> str:
     """One line that says why an image can't be read. ``error`` may be anything: an assertion, OpenCV's own error."""
+    if isinstance(error, UnreadableImageError) and error.reason:
+        return error.reason
     reason = ' '.join(str(error).split()) or 'no reason given'
     return f'{type(error).__name__}: {reason}'[:200]
 

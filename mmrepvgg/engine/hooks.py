@@ -1,8 +1,14 @@
 """Hooks of the training loop."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from ..data.damaged import SKIPPED
 
 
 class ChannelsLastHook(Hook):
@@ -16,3 +22,26 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         runner.model.to(memory_format=torch.channels_last)
+
+
+class SkippedImagesHook(Hook):
+    """Log, at the end of each epoch, how many damaged images ``SkipDamaged`` left out, and which."""
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._skipped: list[str] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Mapping[str, Any] | None = None, outputs: Any = None
+    ) -> None:
+        for sample in (data_batch or {}).get('data_samples', ()):
+            self._skipped += sample.get(SKIPPED, ())
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        skipped = sorted({image for images in all_gather_object(self._skipped) for image in images})
+        if skipped:
+            runner.logger.warning(
+                f'{len(skipped)} damaged images were left out in this epoch, and others took their places: '
+                f'{"; ".join(skipped)}',
+            )
+        else:
+            runner.logger.info('no damaged image in this epoch')

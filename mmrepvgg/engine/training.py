@@ -6,6 +6,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..checkpoints.safe_globals import allow_runner_checkpoints
 from ..data.classes import check_training_classes
+from ..data.damaged import skip_damaged_images
+from ..data.faster_steps import use_faster_steps
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
@@ -25,6 +27,7 @@ def train(
     compile: bool = False,
     auto_scale_lr: bool = False,
     tensorboard: bool = False,
+    skip_damaged: bool = False,
     launcher: str = 'none',
 ) -> str | None:
     """Train the model of ``cfg``.
@@ -39,6 +42,8 @@ def train(
             config does, or ``compile = dict(...)`` with arguments of that hook.
         auto_scale_lr: Scale the learning rate by the total batch size over ``cfg.auto_scale_lr.base_batch_size``.
         tensorboard: Write the log for TensorBoard too.
+        skip_damaged: Go on without images that can't be read, and log them at the end of each epoch. Otherwise the
+            first one ends the training.
         launcher: Way in which the processes were started: ``'none'``, ``'pytorch'`` and others of mmengine.
 
     Returns:
@@ -50,6 +55,7 @@ def train(
         CheckpointError: If a checkpoint to start from can't be read safely, or lacks weights of the backbone.
         DataError: If the training data has more classes than the model, or fewer images than a batch.
         ModuleNotFoundError: If ``tensorboard`` is given, and that package is not installed.
+        UnreadableImageError: If a training image is missing or damaged, without ``skip_damaged``. The message names it.
         ValueError: If ``amp`` is given for a config with another optimizer wrapper, if the config has no epoch after
             its warm-up, if ``compile`` is given for a model that can't be one graph, or if it measures a top-k
             accuracy of fewer than k classes.
@@ -69,6 +75,9 @@ def train(
     if tensorboard:
         add_tensorboard(cfg)
     _check_epochs(cfg)
+    replaced = use_faster_steps(cfg)
+    if skip_damaged:
+        skip_damaged_images(cfg)
     prepare_processes(cfg, launcher)
 
     allow_runner_checkpoints()
@@ -84,6 +93,8 @@ def train(
         require_backbone(model, weights, prefix)
     _check_data(cfg, runner)
     runner.logger.info(start.reason)
+    if replaced:
+        runner.logger.info(f"{', '.join(replaced)}: this package's, which give the same images faster")
     with explaining_compilation():
         runner.train()
     written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]

@@ -3,8 +3,8 @@
 _base_ = './imagenet_bs32_colorjitter.py'
 
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='mmrepvgg.ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]

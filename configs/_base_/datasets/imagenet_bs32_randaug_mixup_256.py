@@ -8,8 +8,8 @@ _base_ = './imagenet_bs32.py'
 data_preprocessor = dict(batch_augments=dict(augments=[dict(type='Mixup', alpha=0.2)]))
 
 train_crop = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=256, backend='pillow'),
+    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='mmrepvgg.RandomResizedCrop', scale=256, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
 ]
 train_pipeline = [
@@ -25,8 +25,8 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=320, edge='short', backend='pillow'),
+    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='mmrepvgg.ResizeEdge', scale=320, edge='short', backend='pillow'),
     dict(type='CenterCrop', crop_size=320),
     dict(type='PackInputs'),
 ]
