@@ -38,10 +38,11 @@ class SkippedImagesHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         skipped = sorted({image for images in all_gather_object(self._skipped) for image in images})
+        epoch = runner.epoch + 1  # makes the line a new one: mmengine drops repeated warnings
         if skipped:
             runner.logger.warning(
-                f'{len(skipped)} damaged images were left out in this epoch, and others took their places: '
-                f'{"; ".join(skipped)}',
+                f'{len(skipped)} damaged images were left out in epoch {epoch}, and others took their places: '
+                f'{"; ".join(skipped)}'
             )
         else:
-            runner.logger.info('no damaged image in this epoch')
+            runner.logger.info(f'no damaged image in epoch {epoch}')
