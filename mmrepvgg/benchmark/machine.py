@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -43,10 +44,10 @@ def describe_machine() -> dict[str, Any]:
     )
 
 
-def describe_versions() -> dict[str, str]:
-    """List the versions of Python and of the installed packages that affect speed."""
+def describe_versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """List the versions of Python and of these packages, where they are installed."""
     versions = {'python': platform.python_version(), 'mmrepvgg': __version__}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -11,7 +11,7 @@ from .resizing import RandomResizedCrop, ResizeEdge
 from .wrappers import iterate_datasets
 
 # The class that a config names -> the settings with which it can be replaced, and the class that does the same.
-_FASTER = {
+FASTER = {
     mmcv_transforms.LoadImageFromFile: ({}, LoadImageFromFile),
     transforms.RandomResizedCrop: ({'backend': 'pillow'}, RandomResizedCrop),
     transforms.ResizeEdge: ({'backend': 'pillow'}, ResizeEdge),
@@ -29,7 +29,7 @@ def use_faster_steps(cfg: Config) -> list[str]:
         for dataset in iterate_datasets(cfg.train_dataloader.dataset):
             for step in iterate_parts(dataset.get('pipeline')):
                 kind = registry.get(step['type']) if isinstance(step['type'], str) else step['type']
-                settings, faster = _FASTER.get(kind, ({}, None))
+                settings, faster = FASTER.get(kind, ({}, None))
                 if faster and all(step.get(name) == value for name, value in settings.items()):
                     step['type'] = f'mmrepvgg.{faster.__name__}'
                     replaced.append(faster.__name__)
