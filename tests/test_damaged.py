@@ -7,7 +7,7 @@ import pytest
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.datasets import CustomDataset
-from tool_runs import ROOT, SMALL, fail_here, run_python, succeed_here
+from tool_runs import ROOT, SMALL, fail_here, run_command, run_python, succeed_here
 from torch.utils.data import DataLoader
 
 from mmrepvgg import SkipDamaged
@@ -98,3 +98,22 @@ def test_two_processes_count_together(data, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r'2 damaged images were left out .*train/0/.*train/7/', done.stdout)
+
+
+def test_all_are_found_before_a_training(data, tmp_path):
+    [half] = (tmp_path / 'data/digits/val/3').iterdir()
+    half.write_bytes(half.read_bytes()[:60])
+    done = run_command('check-images', SMALL, '--workers', '2', cwd=tmp_path)
+    assert done.returncode == 1
+    assert sorted(done.stdout.splitlines()) == [
+        f'{data[1][0]}: the file is empty, or no image of a known format',
+        f'{data[1][1]}: the file is empty, or no image of a known format',
+        f'{half.relative_to(tmp_path)}: OSError: image file is truncated',
+    ]
+    assert done.stderr.splitlines()[-1] == (
+        'mmrepvgg check-images: error: 3 of 50 images can not be read; repair or remove them, or let mmrepvgg train '
+        'CONFIG go on without them with --skip-damaged'
+    )
+    for path in (*data[1], half):
+        (tmp_path / path).unlink()
+    assert succeed_here('check-images', SMALL, cwd=tmp_path) == 'all 47 images can be read\n'

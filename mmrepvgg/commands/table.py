@@ -49,6 +49,7 @@ COMMANDS = {
         Command('flops', 'count parameters, multiply-adds and activations', 'measure_cost', 'CONFIG'),
         Command('benchmark', 'time networks side by side', 'run_benchmark'),
         Command('benchmark-data', 'time the training data, and say what bounds a training', 'benchmark_data', 'CONFIG'),
+        Command('check-images', 'name the images that are missing or damaged', 'ImageCheck', 'CONFIG'),
         Command('export-inputs', 'write test images for hardware without Python', 'write_inputs', 'CONFIG OUT_DIR'),
         Command('score-outputs', 'score what such hardware gave for them', 'score_outputs', 'INPUTS OUTPUTS'),
         Command('prepare-digits', 'write a small data set of handwritten digits', 'prepare_digits'),
