@@ -13,6 +13,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from mmpretrain.datasets import transforms
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from tool_runs import ROOT, run_python
 
 from mmrepvgg import LoadImageFromFile, RandomResizedCrop, ResizeEdge
 from mmrepvgg.data.faster_steps import use_faster_steps
@@ -76,9 +77,26 @@ class TestCrops:
         assert images[0].shape == images[1].shape
         np.testing.assert_allclose(*images, atol=1)
 
+    def test_cpus_without_fast_filters_have_exactly_the_same_pixels(self):
+        code = """
+import numpy as np
+from mmpretrain.datasets import transforms
+from sklearn.datasets import load_sample_images
+from mmrepvgg.data import resizing
+assert not resizing._HAS_FAST_FILTERS
+for seed in range(5):
+    images = []
+    for kind in (resizing.RandomResizedCrop, transforms.RandomResizedCrop):
+        np.random.seed(seed)
+        images.append(kind(scale=64, backend='pillow')(dict(img=load_sample_images().images[0]))['img'])
+    assert np.array_equal(*images)
+"""
+        done = run_python('-c', code, ATEN_CPU_CAPABILITY='default')
+        assert done.returncode == 0, done.stderr
+
     def test_a_whole_pipeline(self, tmp_path):
         cv2.imwrite(str(tmp_path / 'photo.jpg'), PHOTO)
-        steps = Config.fromfile('configs/_base_/datasets/imagenet_bs32.py').train_pipeline
+        steps = Config.fromfile(ROOT / 'configs/_base_/datasets/imagenet_bs32.py').train_pipeline
         packed = []
         for pipeline in (steps, [{**step, 'type': step['type'].removeprefix('mmrepvgg.')} for step in steps]):
             with DefaultScope.overwrite_default_scope('mmpretrain'):
