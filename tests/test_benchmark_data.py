@@ -14,6 +14,7 @@ from mmrepvgg.benchmark.data_report import give_verdict
 from mmrepvgg.benchmark.data_run import DataReport
 from mmrepvgg.benchmark.data_workers import Loading, list_numbers
 from mmrepvgg.measures.timing import Spread
+from studies import jpeg_decoders
 
 FEW = ['--workers', '1', '0', '--batch-size', '2', '--repeats', '2', '--seconds', '0.2']
 
@@ -63,10 +64,12 @@ def test_numbers_of_workers():
 
 
 def test_the_ratio_is_of_rounds():
-    first, second = Part('a', 10, (1.0, 2.0, 4.0)), Part('b', 10, (3.0, 6.0, 4.0))
-    assert first.divide(second).median == 3
-    assert first.speed == Spread(10 / 3, 5, 10 / 1.5)
-    assert replace(first, seconds=(2.0,)).speed.median == 5
+    part = Part('a', 10, (1.0, 2.0, 4.0), (3.0, 6.0, 4.0))
+    assert part.ratio.median == 3
+    assert part.speed == Spread(10 / 3, 5, 10 / 1.5)
+    assert part.plain_speed.median == 2.5
+    alone = replace(part, plain_seconds=())
+    assert alone.ratio is alone.plain_speed is None
 
 
 def test_the_steps_of_mmpretrain():
@@ -96,7 +99,13 @@ def test_images_of_the_config(digit_images, tmp_path):
     report = json.loads((tmp_path / 'report.json').read_text())
     assert [loading['num_workers'] for loading in report['loadings']] == [0, 1]
     assert all(loading['speed'] > 0 for loading in report['loadings'])
-    assert [len(part['seconds']) for part in report['parts']] == [2] * 4
+    assert [part['title'] for part in report['parts']] == [
+        'training pipeline', 'test pipeline', 'files read and decoded', 'files read',
+    ]  # fmt: skip
+    assert [(len(part['seconds']), len(part['plain_seconds'])) for part in report['parts']] == [(2, 2)] * 2 + [
+        (2, 0)
+    ] * 2
+    assert report['parts'][0]['ratio']['median'] > 0
     assert report['step']['median'] > 0
     assert report['verdict'][0].startswith('bound by ')
     assert {'torch', 'opencv-python'} <= set(report['versions'])
@@ -114,3 +123,11 @@ def test_a_damaged_image_is_named(tmp_path):
     (tmp_path / 'data/digits/train/0/1.png').touch()
     line = fail_here('benchmark-data', SMALL, *FEW, cwd=tmp_path)
     assert 'data/digits/train/0/1.png can not be read: the file is empty' in line
+
+
+def test_the_study_of_decoders():
+    lines = jpeg_decoders.main(((40, 30), (700, 500)), repeats=1).splitlines()
+    assert lines[0].endswith(' 40 x 30 | 700 x 500 |')
+    names = [line.split('|')[1].strip() for line in lines[2:]]
+    assert names[:3] == ['OpenCV', 'Pillow', 'torchvision']
+    assert names[-2:] == ['OpenCV, 1/2', 'OpenCV, 1/4']

@@ -17,6 +17,9 @@ from ..models.config_types import get_type_name, iterate_parts
 _OWN = {faster.__name__ for _, faster in FASTER.values()}
 
 
+Process = Callable[[Mapping[str, Any]], object]
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of the work, alone.
@@ -25,48 +28,61 @@ class Part:
         title: What is done with each image.
         num_images: Images in a round.
         seconds: Seconds of each round.
+        plain_seconds: Seconds of the same rounds with mmpretrain's steps; empty where there is no such comparison.
     """
 
     title: str
     num_images: int
     seconds: tuple[float, ...]
+    plain_seconds: tuple[float, ...] = ()
 
     @property
     def speed(self) -> Spread:
         """Images per second."""
-        spread = summarise(self.seconds)
+        return self._count(self.seconds)
+
+    @property
+    def plain_speed(self) -> Spread | None:
+        """Images per second with mmpretrain's steps."""
+        return self._count(self.plain_seconds) if self.plain_seconds else None
+
+    @property
+    def ratio(self) -> Spread | None:
+        """How many times as fast as with mmpretrain's steps it is, round by round."""
+        pairs = list(zip(self.seconds, self.plain_seconds, strict=False))
+        return summarise([plain / own for own, plain in pairs]) if pairs else None
+
+    def _count(self, seconds: Sequence[float]) -> Spread:
+        spread = summarise(seconds)
         return Spread(*(self.num_images / taken for taken in (spread.high, spread.median, spread.low)))
 
-    def divide(self, other: 'Part') -> Spread:
-        """How many times as fast as ``other`` it is, round by round."""
-        return summarise([b / a for a, b in zip(self.seconds, other.seconds, strict=True)])
 
-
-def time_parts(infos: Sequence[Mapping[str, Any]], pipeline: Sequence[Mapping[str, Any]], repeats: int) -> list[Part]:
-    """Time a pipeline, its reading step alone, the files alone, and the same pipeline of mmpretrain's steps.
+def time_parts(
+    infos: Sequence[Mapping[str, Any]], pipelines: Mapping[str, Sequence[Mapping[str, Any]]], repeats: int
+) -> list[Part]:
+    """Time pipelines, in turns with the same ones of mmpretrain's steps, and what the first one begins with.
 
     Args:
         infos: What the data set knows of each image, ``img_path`` among it.
-        pipeline: Settings of the steps. The first one reads the image.
+        pipelines: Settings of the steps of each pipeline, by its title. The first step reads the image.
         repeats: Rounds.
 
     Returns:
-        list[Part]: The whole pipeline, the same of mmpretrain's steps, reading and decoding, reading alone.
+        list[Part]: The pipelines, then reading and decoding, then reading alone.
 
     Raises:
         UnreadableImageError: If an image is damaged. The message names it.
     """
-    parts: dict[str, Callable[[Mapping[str, Any]], object]] = {
-        'whole pipeline': _build(pipeline),
-        "the same with mmpretrain's steps": _build(name_plain_steps(pipeline)),
-        'files read and decoded': _build(pipeline[:1]),
+    own = {title: _build(pipeline) for title, pipeline in pipelines.items()}
+    plain = {title: _build(name_plain_steps(pipeline)) for title, pipeline in pipelines.items()}
+    beginnings: dict[str, Process] = {
+        'files read and decoded': _build(next(iter(pipelines.values()))[:1]),
         'files read': lambda info: Path(info['img_path']).read_bytes(),
     }
-
     for info in infos:  # this package's steps name a damaged image
-        parts['whole pipeline'](dict(info))
+        beginnings['files read and decoded'](dict(info))
 
-    def make_round(process: Callable[[Mapping[str, Any]], object]) -> Callable[[], None]:
+    def make_round(process: Process) -> Callable[[], None]:
         def run() -> None:
             np.random.seed(0)  # the same crops for all
             for info in infos:
@@ -74,10 +90,15 @@ def time_parts(infos: Sequence[Mapping[str, Any]], pipeline: Sequence[Mapping[st
 
         return run
 
-    times = time_interleaved([make_round(process) for process in parts.values()], repeats, warm_up=1)
+    runs = [make_round(process) for process in (*own.values(), *beginnings.values(), *plain.values())]
+    seconds = [
+        tuple(taken for taken in rounds if taken is not None) for rounds in time_interleaved(runs, repeats, warm_up=1)
+    ]
+    titles = [*own, *beginnings]
+    plain_seconds = dict(zip(plain, seconds[len(titles) :], strict=True))
     return [
-        Part(title, len(infos), tuple(taken for taken in seconds if taken is not None))
-        for title, seconds in zip(parts, times, strict=True)
+        Part(title, len(infos), rounds, plain_seconds.get(title, ()))
+        for title, rounds in zip(titles, seconds[: len(titles)], strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..data.faster_steps import use_faster_steps
-from ..data.wrappers import iterate_datasets
+from ..data.wrappers import get_test_pipeline, iterate_datasets
 from ..measures.timing import Spread
 from .data_photos import find_dataset
 from .data_pipelines import Part, time_parts
@@ -38,7 +38,7 @@ class DataReport:
 
     Attributes:
         source: What images were read, in words.
-        parts: The pipeline and its parts in one process.
+        parts: The pipelines and their parts in one process, the training pipeline first.
         loadings: The data loader by number of workers.
         step: Images per second of the training step.
         batch_size: Images in a batch of loader and step.
@@ -101,9 +101,11 @@ def benchmark_data(
         settings = cfg.train_dataloader.dataset
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             dataset: Any = DATASETS.build(settings)
-        pipeline = next(iterate_datasets(settings))['pipeline']
+        pipelines = {'training pipeline': next(iterate_datasets(settings))['pipeline']}
+        if cfg.get('test_dataloader'):
+            pipelines['test pipeline'] = get_test_pipeline(cfg)
         with _one_thread():
-            parts = time_parts(_draw(dataset), pipeline, repeats)
+            parts = time_parts(_draw(dataset), pipelines, repeats)
             loadings = time_workers(dataset, batch_size, sorted(workers or list_numbers()), seconds)
             batch = pseudo_collate([dataset[index % len(dataset)] for index in range(batch_size)])
         step = time_step(cfg, batch, repeats)

@@ -1,7 +1,8 @@
 """Time the training data of a config, and say what bounds a training on this machine: data or compute.
 
-The pipeline is timed in one process, beside the same of mmpretrain's steps, then the data loader with several numbers
-of workers, then the training step. If the config's images are not there, JPEGs of ImageNet's size are generated.
+The pipelines are timed in one process, in turns with the same of mmpretrain's steps, then the data loader with several
+numbers of workers, then the training step. If the images of the config are not there, JPEGs of the size of ImageNet are
+generated.
 
 example: mmrepvgg benchmark-data repvgg-a0_8xb32
 """
