@@ -51,18 +51,17 @@ OPTIM_WRAPPERS = Registry(
 # (those of mmdet, mmseg, mmengine) find the same names as attributes of the package.
 for _registry, _members in {
     MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
-    DATASETS: (ImageNet,),
+    DATASETS: (ImageNet, SkipDamaged),
+    TRANSFORMS: (LoadImageFromFile, RandomResizedCrop, ResizeEdge),
     HOOKS: (
         CalibrateInsertedNormsHook,
         ChannelsLastHook,
         CompileHook,
         CustomL2Hook,
         QuantizationAwareHook,
+        SkippedImagesHook,
         StepLoggerHook,
     ),
-    DATASETS: (ImageNet, SkipDamaged),
-    TRANSFORMS: (LoadImageFromFile, RandomResizedCrop, ResizeEdge),
-    HOOKS: (CalibrateInsertedNormsHook, ChannelsLastHook, CustomL2Hook, QuantizationAwareHook, SkippedImagesHook),
     METRICS: (PredictionRecord,),
     OPTIM_WRAPPERS: (AmpOptimWrapper, CPUAmpOptimWrapper),
 }.items():

@@ -284,7 +284,7 @@ def compose(recipe: str, extras: list[Path], tmp_path: Path, lines: str | None =
 def assert_is_in_effect(extra: str, cfg: Config) -> None:
     pipeline = [step.type for step in cfg.train_dataloader.dataset.pipeline]
     assert pipeline[-1] == 'PackInputs'
-    assert pipeline[:3] == ['mmrepvgg.LoadImageFromFile', 'mmrepvgg.RandomResizedCrop', 'RandomFlip']
+    assert pipeline[:3] == ['LoadImageFromFile', 'mmrepvgg.RandomResizedCrop', 'RandomFlip']
     if extra == 'ema':
         assert cfg.default_hooks.ema == dict(type='EMAHook', momentum=1e-4)
         assert 'checkpoint' in cfg.default_hooks

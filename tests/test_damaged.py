@@ -90,6 +90,14 @@ def test_a_training_goes_on_and_logs_the_images(data, tmp_path):
     assert re.findall(r'no damaged image in epoch (\d)', log) == ['1', '2', '3']
 
 
+def test_validation_leaves_nothing_out(data, tmp_path):
+    [image] = (tmp_path / 'data/digits/val/3').iterdir()
+    image.write_bytes(b'')
+    options = ['--skip-damaged', '--cfg-options', *FEW, 'train_cfg.max_epochs=1', 'experiment_name=validation']
+    line = fail_here('train', SMALL, '--work-dir', 'validation', *options, cwd=tmp_path)
+    assert f'error: {image.relative_to(tmp_path)} can not be read: the file is empty' in line
+
+
 def test_two_processes_count_together(data, tmp_path):
     done = run_python(
         '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--rdzv-backend', 'c10d',

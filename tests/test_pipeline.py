@@ -10,13 +10,14 @@ from mmcv import transforms as mmcv_transforms
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
+from mmpretrain import ImageClassificationInferencer
 from mmpretrain.datasets import transforms
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from tool_runs import ROOT, run_python
 
 from mmrepvgg import LoadImageFromFile, RandomResizedCrop, ResizeEdge
-from mmrepvgg.data.faster_steps import use_faster_steps
+from mmrepvgg.data.faster_steps import use_faster_steps, use_own_reading
 from mmrepvgg.data.images import UnreadableImageError
 from mmrepvgg.data.resizing import resize_like_pillow
 
@@ -80,6 +81,7 @@ class TestCrops:
     def test_cpus_without_fast_filters_have_exactly_the_same_pixels(self):
         code = """
 import numpy as np
+from mmpretrain import ImageClassificationInferencer
 from mmpretrain.datasets import transforms
 from sklearn.datasets import load_sample_images
 from mmrepvgg.data import resizing
@@ -191,21 +193,22 @@ class TestOtherConfigs:
         folder = f'{mmpretrain.__path__[0]}/.mim/configs/_base_/datasets'
         cfg = Config.fromfile(f'{folder}/imagenet_bs64_pil_resize_autoaug.py')
         before = cfg.train_dataloader.dataset.pipeline.copy()
-        assert use_faster_steps(cfg) == ['LoadImageFromFile', 'RandomResizedCrop']
+        assert use_faster_steps(cfg) == ['RandomResizedCrop']
         pipeline = cfg.train_dataloader.dataset.pipeline
         assert [step.type for step in pipeline[:3]] == [
-            'mmrepvgg.LoadImageFromFile', 'mmrepvgg.RandomResizedCrop', 'RandomFlip',
+            'LoadImageFromFile', 'mmrepvgg.RandomResizedCrop', 'RandomFlip',
         ]  # fmt: skip
         assert [{**step, 'type': None} for step in pipeline] == [{**step, 'type': None} for step in before]
         assert cfg.val_dataloader.dataset.pipeline[1].type == 'ResizeEdge'
 
     def test_classes_wrappers_and_nested_steps(self):
+        # the list of a step's own steps is looked into, too
         nested = dict(type='RandomApply', prob=0.5, transforms=[dict(type='ResizeEdge', scale=64, backend='pillow')])
         steps = [dict(type=mmcv_transforms.LoadImageFromFile), nested]
         inner = dict(type='CustomDataset', pipeline=steps)
         dataset = dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=inner)])
         cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-        assert use_faster_steps(cfg) == ['LoadImageFromFile', 'ResizeEdge']
+        assert use_faster_steps(cfg) == ['ResizeEdge']
         assert use_faster_steps(cfg) == []
 
     @pytest.mark.parametrize('step', [dict(type='RandomResizedCrop', scale=8), dict(type='RandomCrop', crop_size=8)])
@@ -213,3 +216,23 @@ class TestOtherConfigs:
         cfg = Config(dict(train_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=[step]))))
         assert use_faster_steps(cfg) == []
         assert cfg.train_dataloader.dataset.pipeline == [step]
+
+    def test_all_images_are_read_by_the_step_that_names_damaged_ones(self):
+        own = dict(type='mine.LoadImageFromFile')
+        steps = [dict(type='LoadImageFromFile', color_type='color'), dict(type=mmcv_transforms.LoadImageFromFile), own]
+        parts = [dict(type='CustomDataset', pipeline=steps), dict(type='CIFAR10')]
+        loader = dict(dataset=dict(type='ConcatDataset', datasets=parts))
+        cfg = Config(dict(train_dataloader=loader, val_dataloader=None, test_dataloader=loader))
+        use_own_reading(cfg)
+        for name in ('train_dataloader', 'test_dataloader'):
+            assert cfg[name].dataset.datasets[0].pipeline == [
+                dict(type='mmrepvgg.LoadImageFromFile', color_type='color'),
+                dict(type='mmrepvgg.LoadImageFromFile'),
+                own,
+            ]
+
+    def test_the_configs_serve_mmpretrains_inferencer(self):
+        """It takes the reading step out of the pipeline, which it knows by mmcv's name."""
+        cfg = Config.fromfile(ROOT / 'configs/_base_/datasets/imagenet_bs32.py')
+        pipeline = ImageClassificationInferencer._init_pipeline(None, cfg)
+        assert pipeline(dict(img=PHOTO, img_shape=(427, 640)))['inputs'].shape == (3, 224, 224)

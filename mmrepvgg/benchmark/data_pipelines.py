@@ -14,7 +14,8 @@ from ..data.faster_steps import FASTER
 from ..measures.timing import Spread, summarise, time_interleaved
 from ..models.config_types import get_type_name, iterate_parts
 
-_OWN = {faster.__name__ for _, faster in FASTER.values()}
+_RESIZING = [faster.__name__ for faster in FASTER.values()]
+_REPLACED = ['LoadImageFromFile', *_RESIZING]
 
 
 Process = Callable[[Mapping[str, Any]], object]
@@ -107,11 +108,10 @@ def name_plain_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     plain = [copy.deepcopy(dict(step)) for step in pipeline]
     for step in iterate_parts(plain):
         name = get_type_name(step['type'])
-        if name in _OWN and step['type'] == f'mmrepvgg.{name}':
+        if step['type'] == f'mmrepvgg.{name}' and name in _REPLACED:
             step['type'] = f'mmpretrain.{name}'
-            original = next(kind for kind, (_, faster) in FASTER.items() if faster.__name__ == name)
-            settings, _ = FASTER[original]
-            step |= {key: step.get(key, value) for key, value in settings.items()}
+            if name in _RESIZING:
+                step.setdefault('backend', 'pillow')
     return plain
 
 

@@ -1,5 +1,6 @@
 """A benchmark of a config's training data: the pipeline, the workers, the training step, and what bounds them."""
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 
-from ..data.faster_steps import use_faster_steps
+from ..data.faster_steps import use_faster_steps, use_own_reading
 from ..data.wrappers import get_test_pipeline, iterate_datasets
 from ..measures.timing import Spread
 from .data_photos import find_dataset
@@ -91,12 +92,14 @@ def benchmark_data(
         ValueError: If the config has no training data.
         UnreadableImageError: If an image is damaged. The message names it.
     """
+    cfg = copy.deepcopy(cfg)
     has_gpu = torch.cuda.is_available()
     machine = describe_machine()
     batch_size = batch_size or (cfg.train_dataloader.batch_size if has_gpu else min(8, cfg.train_dataloader.batch_size))
     with tempfile.TemporaryDirectory() as folder:
         settings, source = find_dataset(cfg, Path(folder))
         cfg.train_dataloader.dataset = settings
+        use_own_reading(cfg)
         use_faster_steps(cfg)
         settings = cfg.train_dataloader.dataset
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scale the learning rate by the total batch size over the config's own (ImageNet: 256)",
     )
     parser.add_argument('--tensorboard', action='store_true', help='write the log for TensorBoard too')
+    parser.add_argument(
         '--skip-damaged',
         action='store_true',
         help='go on without images that can not be read, and log them at the end of each epoch',

@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from ..models.config_types import get_type_name
 from .images import explain_failure
-from .wrappers import get_dataset, iterate_datasets
+from .wrappers import get_dataset, iterate_datasets, replace_reading
 
 _BATCH_SIZE = 64
 
@@ -68,9 +68,5 @@ class ImageCheck:
 
 
 def _keep_reading(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The steps of a pipeline that read images, those of mmcv as a training reads them."""
-    steps = [dict(step) for step in pipeline if get_type_name(step['type']).startswith('LoadImage')]
-    for step in steps:
-        if get_type_name(step['type']) == 'LoadImageFromFile':
-            step['type'] = 'mmrepvgg.LoadImageFromFile'
-    return steps
+    """The steps of a pipeline that read images, as a training reads them."""
+    return [step for step in replace_reading(pipeline) if get_type_name(step['type']).startswith('LoadImage')]

@@ -1,36 +1,38 @@
-"""Faster steps in the place of those of mmpretrain and mmcv that a config names. The images stay the same."""
+"""This package's steps in the place of those of mmpretrain and mmcv that a config names."""
 
-from mmcv import transforms as mmcv_transforms
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import transforms
 
 from ..models.config_types import iterate_parts
-from .reading import LoadImageFromFile
 from .resizing import RandomResizedCrop, ResizeEdge
-from .wrappers import iterate_datasets
+from .wrappers import iterate_datasets, replace_reading
 
-# The class that a config names -> the settings with which it can be replaced, and the class that does the same.
-FASTER = {
-    mmcv_transforms.LoadImageFromFile: ({}, LoadImageFromFile),
-    transforms.RandomResizedCrop: ({'backend': 'pillow'}, RandomResizedCrop),
-    transforms.ResizeEdge: ({'backend': 'pillow'}, ResizeEdge),
-}
+# The classes whose place is taken, where their backend is Pillow, by those that do the same faster.
+FASTER = {transforms.RandomResizedCrop: RandomResizedCrop, transforms.ResizeEdge: ResizeEdge}
+
+
+def use_own_reading(cfg: Config) -> None:
+    """Change a config: all its pipelines read images by ``mmrepvgg.LoadImageFromFile``."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name) is not None:
+            for dataset in iterate_datasets(cfg[name].dataset):
+                if 'pipeline' in dataset:
+                    dataset['pipeline'] = replace_reading(dataset['pipeline'])  # type: ignore[index]
 
 
 def use_faster_steps(cfg: Config) -> list[str]:
-    """Change the training pipelines of a config that names the steps of mmpretrain.
+    """Change the training pipelines of a config that names mmpretrain's steps. Test images stay as they are.
 
     Returns:
         list[str]: Names of the steps that were replaced.
     """
-    replaced: list[str] = []
+    replaced = set()
     with TRANSFORMS.switch_scope_and_registry(cfg.get('default_scope') or 'mmpretrain') as registry:
         for dataset in iterate_datasets(cfg.train_dataloader.dataset):
             for step in iterate_parts(dataset.get('pipeline')):
                 kind = registry.get(step['type']) if isinstance(step['type'], str) else step['type']
-                settings, faster = FASTER.get(kind, ({}, None))
-                if faster and all(step.get(name) == value for name, value in settings.items()):
-                    step['type'] = f'mmrepvgg.{faster.__name__}'
-                    replaced.append(faster.__name__)
-    return sorted(set(replaced))
+                if kind in FASTER and step.get('backend') == 'pillow':
+                    step['type'] = f'mmrepvgg.{FASTER[kind].__name__}'
+                    replaced.add(FASTER[kind].__name__)
+    return sorted(replaced)

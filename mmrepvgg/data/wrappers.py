@@ -3,7 +3,7 @@
 Imports no torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..models.config_types import get_type_name
@@ -49,9 +49,23 @@ def get_dataset(cfg: Mapping[str, Any], split: str) -> Mapping[str, Any]:
 
 
 def get_test_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
-    """The steps of the pipeline that reads test images.
+    """The steps of the pipeline that reads test images, with this package's reading step.
 
     Raises:
         ValueError: If the config has no test data.
     """
-    return list(next(iterate_datasets(get_dataset(cfg, 'test')))['pipeline'])
+    return replace_reading(next(iterate_datasets(get_dataset(cfg, 'test')))['pipeline'])
+
+
+def replace_reading(pipeline: Iterable[Any]) -> list[Any]:
+    """The steps with ``mmrepvgg.LoadImageFromFile`` in the place of mmcv's, which has the same arguments.
+
+    Configs name mmcv's, since mmpretrain's inferencers and tools look for that name.
+    """
+    return [dict(step, type='mmrepvgg.LoadImageFromFile') if _is_mmcvs(step['type']) else step for step in pipeline]
+
+
+def _is_mmcvs(part_type: Any) -> bool:
+    if isinstance(part_type, str):
+        return part_type in ('LoadImageFromFile', 'mmpretrain.LoadImageFromFile')
+    return part_type.__name__ == 'LoadImageFromFile' and part_type.__module__.startswith('mmcv.')

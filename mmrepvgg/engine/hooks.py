@@ -33,7 +33,7 @@ class SkippedImagesHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Mapping[str, Any] | None = None, outputs: Any = None
     ) -> None:
-        for sample in (data_batch or {}).get('data_samples', ()):
+        for sample in (data_batch or {}).get('data_samples') or ():
             self._skipped += sample.get(SKIPPED, ())
 
     def after_train_epoch(self, runner: Runner) -> None:

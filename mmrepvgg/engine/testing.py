@@ -13,6 +13,7 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import replacing, require_writable
 from ..data.classes import check_classes, get_trained_classes, require_single_label
+from ..data.faster_steps import use_own_reading
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
 from .metrics import PredictionRecord, check_topk, make_evaluator
@@ -73,6 +74,7 @@ def evaluate(
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
+    use_own_reading(cfg)
     prepare_test_processes(cfg, launcher)
 
     runner = TestRunner.from_cfg(cfg)

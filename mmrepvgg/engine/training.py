@@ -7,7 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from ..checkpoints.safe_globals import allow_runner_checkpoints
 from ..data.classes import check_training_classes
 from ..data.damaged import skip_damaged_images
-from ..data.faster_steps import use_faster_steps
+from ..data.faster_steps import use_faster_steps, use_own_reading
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
@@ -75,6 +75,7 @@ def train(
     if tensorboard:
         add_tensorboard(cfg)
     _check_epochs(cfg)
+    use_own_reading(cfg)
     replaced = use_faster_steps(cfg)
     if skip_damaged:
         skip_damaged_images(cfg)

@@ -8,13 +8,13 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=32),
     dict(type='RandomCrop', crop_size=32, padding=2, padding_mode='constant'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=32),
     dict(type='PackInputs'),
 ]

@@ -9,13 +9,13 @@ data_preprocessor = dict(
 
 # What every augmentation begins with; configs that add one say [*_base_.train_crop, ..., dict(type='PackInputs')].
 train_crop = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmrepvgg.RandomResizedCrop', scale=224, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
 ]
 train_pipeline = [*train_crop, dict(type='PackInputs')]
 test_pipeline = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmrepvgg.ResizeEdge', scale=256, edge='short', backend='pillow'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

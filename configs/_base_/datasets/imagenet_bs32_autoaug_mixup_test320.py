@@ -3,7 +3,7 @@
 _base_ = './imagenet_bs32_autoaug_mixup.py'
 
 test_pipeline = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmrepvgg.ResizeEdge', scale=320, edge='short', backend='pillow'),
     dict(type='CenterCrop', crop_size=320),
     dict(type='PackInputs'),

@@ -3,7 +3,7 @@
 _base_ = './imagenet_bs32_colorjitter.py'
 
 test_pipeline = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmrepvgg.ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

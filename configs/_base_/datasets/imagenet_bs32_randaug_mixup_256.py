@@ -8,7 +8,7 @@ _base_ = './imagenet_bs32.py'
 data_preprocessor = dict(batch_augments=dict(augments=[dict(type='Mixup', alpha=0.2)]))
 
 train_crop = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmrepvgg.RandomResizedCrop', scale=256, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
 ]
@@ -25,7 +25,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='mmrepvgg.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmrepvgg.ResizeEdge', scale=320, edge='short', backend='pillow'),
     dict(type='CenterCrop', crop_size=320),
     dict(type='PackInputs'),
