@@ -58,7 +58,7 @@ def give_verdict(report: DataReport) -> Iterator[str]:
         yield '- with several GPUs in one machine, each needs as much'
     else:
         share = report.cores_needed / report.machine['cores']
-        yield f'- the step runs on the same cores as the workers, which take {100 * min(1.0, share):.0f}% of them'
+        yield f'- the step runs on the same cores as the workers, which take {100 * min(1.0, share):.2g}% of them'
     files = report.parts[0].speed.median / report.parts[-1].speed.median
     if files > _SLOW_FILES:
         yield (
