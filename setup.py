@@ -73,6 +73,10 @@ setup(
         'digits': ['scikit-learn>=1.3', 'opencv-python'],
         'safetensors': ['safetensors>=0.4'],
         'tensorboard': ['tensorboard>=2.17'],
+        # writes tar shards; reading them needs nothing
+        'shards': ['webdataset>=1.0'],
+        # predictions on many machines
+        'ray': ['ray[data]>=2.40', 'pyarrow>=17'],
         # exporters and runtimes
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
@@ -107,6 +111,9 @@ setup(
             'coremltools>=9.0',
             'executorch>=1.3,<1.4',
             'torchao>=0.17',
+            'webdataset>=1.0',
+            'ray[data]>=2.40',
+            'pyarrow>=17',
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',

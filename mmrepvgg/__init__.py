@@ -33,6 +33,8 @@ _PUBLIC = {
     'LoadImageFromFile': 'data.reading',
     'RandomResizedCrop': 'data.resizing',
     'ResizeEdge': 'data.resizing',
+    'ShardedImages': 'data.shards',
+    'write_shards': 'data.shard_writing',
     'prepare_digits': 'data.digits',
     'AmpOptimWrapper': 'engine.amp',
     'CPUAmpOptimWrapper': 'engine.amp',
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
     from .data.reading import LoadImageFromFile as LoadImageFromFile
     from .data.resizing import RandomResizedCrop as RandomResizedCrop
     from .data.resizing import ResizeEdge as ResizeEdge
+    from .data.shard_writing import write_shards as write_shards
+    from .data.shards import ShardedImages as ShardedImages
     from .engine.amp import AmpOptimWrapper as AmpOptimWrapper
     from .engine.amp import CPUAmpOptimWrapper as CPUAmpOptimWrapper
     from .engine.calibration import CalibrateInsertedNormsHook as CalibrateInsertedNormsHook

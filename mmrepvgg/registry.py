@@ -20,6 +20,7 @@ from .data.hue import mend_hue
 from .data.imagenet import ImageNet
 from .data.reading import LoadImageFromFile
 from .data.resizing import RandomResizedCrop, ResizeEdge
+from .data.shards import ShardedImages
 from .engine.amp import AmpOptimWrapper, CPUAmpOptimWrapper
 from .engine.calibration import CalibrateInsertedNormsHook
 from .engine.compilation import CompileHook
@@ -51,7 +52,7 @@ OPTIM_WRAPPERS = Registry(
 # (those of mmdet, mmseg, mmengine) find the same names as attributes of the package.
 for _registry, _members in {
     MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
-    DATASETS: (ImageNet, SkipDamaged),
+    DATASETS: (ImageNet, ShardedImages, SkipDamaged),
     TRANSFORMS: (LoadImageFromFile, RandomResizedCrop, ResizeEdge),
     HOOKS: (
         CalibrateInsertedNormsHook,

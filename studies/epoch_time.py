@@ -5,7 +5,7 @@ example: python tools/epoch_time.py repvgg-a0_digits
 
 import argparse
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from mmrepvgg.commands.config_options import add_config, add_work_dir, get_config, get_work_dir
@@ -36,7 +36,7 @@ def measure(cfg: Any, work_dir: str) -> Counter[str]:
 
     from mmrepvgg.engine.training import train
 
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     last = 0.0
 
     def lap(name: str | None) -> None:

@@ -64,7 +64,7 @@ def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None 
     """
     trained = tuple(trained or ())
     _check_folders(dataset)
-    names = _get_names(dataset)
+    names = get_names(dataset)
     if not names:
         return
     if len(names) != num_classes and (len(names) > num_classes or names != trained[: len(names)]):
@@ -73,7 +73,7 @@ def check_classes(dataset: Any, num_classes: int, trained: Sequence[str] | None 
             f"{_NUMBERING}, so the labels are not those of the model; give data with a folder for each of the model's "
             'classes (it may be empty)'
         )
-    known = [some for some in (names, *map(_get_folders, _iterate_parts(dataset))) if some]
+    known = [some for some in (names, *map(get_folders, iterate_parts(dataset))) if some]
     if not trained or any(_are_same(some, trained) for some in known):
         return
     if overlapping := [some for some in known if set(some) & set(trained)]:
@@ -97,7 +97,7 @@ def check_training_classes(dataset: Any, num_classes: int) -> None:
         DataError: If the data has more classes than the model, or if its metainfo names the folders in another order.
     """
     _check_folders(dataset)
-    names = _get_names(dataset)
+    names = get_names(dataset)
     if not names or len(names) == num_classes:
         return
     message = (
@@ -111,8 +111,8 @@ def check_training_classes(dataset: Any, num_classes: int) -> None:
 
 def _check_folders(dataset: Any) -> None:
     """Check that ``metainfo`` names folders in their order: folders 1, 10, 2 must not have the names 1, 2, 10."""
-    for part in _iterate_parts(dataset):
-        names, folders = _get_names(part), _get_folders(part)
+    for part in iterate_parts(dataset):
+        names, folders = get_names(part), get_folders(part)
         # names that no folder has are descriptions, as those of ImageNet
         if names != folders and set(names) & set(folders):
             raise DataError(
@@ -122,20 +122,21 @@ def _check_folders(dataset: Any) -> None:
             )
 
 
-def _iterate_parts(dataset: Any) -> Iterator[Any]:
+def iterate_parts(dataset: Any) -> Iterator[Any]:
     """The data sets that read images: those in a wrapper, or ``dataset`` itself."""
     inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
     if not inner:
         yield dataset
     for part in inner:
-        yield from _iterate_parts(part)
+        yield from iterate_parts(part)
 
 
-def _get_names(dataset: Any) -> tuple[str, ...]:
+def get_names(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes of a data set, or an empty tuple."""
     return tuple(map(str, (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()))
 
 
-def _get_folders(dataset: Any) -> tuple[str, ...]:
+def get_folders(dataset: Any) -> tuple[str, ...]:
     """The folders of the classes in their order. A data set whose labels come from a list has none."""
     return tuple(getattr(dataset, 'folder_to_idx', ()))
 

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..models.config_types import get_type_name
+from .shard_index import ShardError, read_index
 from .wrappers import iterate_datasets
 
 # The parts of a config's data that samples may come from.
 SPLITS = ('train', 'test')
+_CHECKED = ('ImageNet', 'CustomDataset', 'ShardedImages')
 
 
 class DataError(ValueError):
@@ -16,15 +18,15 @@ class DataError(ValueError):
 
 
 def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
-    """Check the images of ``cfg``'s dataloaders. Only data sets with ImageNet's layout are checked.
+    """Check the images of ``cfg``'s dataloaders. Only data sets with ImageNet's layout, and shards, are checked.
 
     Args:
         cfg: The config.
         dataloaders: Names of the dataloaders: ``'train_dataloader'``, ``'val_dataloader'``, ``'test_dataloader'``.
 
     Raises:
-        DataError: If a folder is missing or empty, if training and validation folders have different classes, or if
-            a line in a list of images lacks a label of the model.
+        DataError: If a folder is missing or empty, if a shard is missing or damaged, if training and validation folders
+            have different classes, or if a line in a list of images lacks a label of the model.
     """
     num_classes = get_num_classes(cfg)
     classes: dict[str, set[str]] = {}
@@ -34,6 +36,10 @@ def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
         for dataset in iterate_datasets(cfg[name]['dataset']):
             folder = _get_image_folder(dataset)
             if folder is None:
+                continue
+            if get_type_name(dataset.get('type')) == 'ShardedImages':
+                if found := _list_sharded_classes(folder, name):
+                    classes[folder] = found
                 continue
             has_labels = dataset.get('with_label', True) and dataset.get('split') != 'test'
             annotations = _get_annotation_file(dataset)
@@ -60,7 +66,7 @@ def _get_image_folder(dataset: Mapping[str, Any]) -> str | None:
     root, prefix = dataset.get('data_root', ''), dataset.get('data_prefix') or dataset.get('split', '')
     if isinstance(prefix, Mapping):
         prefix = prefix.get('img_path', '')
-    if get_type_name(dataset.get('type')) not in ('ImageNet', 'CustomDataset') or '://' in str(root):
+    if get_type_name(dataset.get('type')) not in _CHECKED or '://' in str(root):
         return None
     return os.path.join(root, prefix) if prefix else root
 
@@ -120,3 +126,11 @@ def _list_classes(folder: str, dataloader: str, has_labels: bool) -> set[str]:
     if not classes:
         raise DataError(f'{dataloader}: {folder} has no class folders; {advice}')
     return classes
+
+
+def _list_sharded_classes(folder: str, dataloader: str) -> set[str]:
+    """The class folders that the images in shards were in."""
+    try:
+        return set(read_index(folder).folders)
+    except ShardError as error:
+        raise DataError(f'{dataloader}: {error}') from error
