@@ -52,7 +52,8 @@ test-onedl: .venv-onedl/installed
 		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
 		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist \
 		safetensors tensorboard onnx onnxscript onnxruntime openvino nncf \
-		ncnn pnnx executorch torchao litert-torch ai-edge-litert ai-edge-quantizer coremltools
+		ncnn pnnx executorch torchao litert-torch ai-edge-litert ai-edge-quantizer coremltools \
+		webdataset 'ray[data]' pyarrow
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv-onedl/installed
 

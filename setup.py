@@ -75,8 +75,8 @@ setup(
         'tensorboard': ['tensorboard>=2.17'],
         # writes tar shards; reading them needs nothing
         'shards': ['webdataset>=1.0'],
-        # predictions on many machines
-        'ray': ['ray[data]>=2.40', 'pyarrow>=17'],
+        # predictions on many machines; 2.64 will have no argument for restarts (prediction/many.py)
+        'ray': ['ray[data]>=2.40,<2.64', 'pyarrow>=17'],
         # exporters and runtimes
         'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'openvino': ['openvino>=2025.0'],
@@ -112,7 +112,7 @@ setup(
             'executorch>=1.3,<1.4',
             'torchao>=0.17',
             'webdataset>=1.0',
-            'ray[data]>=2.40',
+            'ray[data]>=2.40,<2.64',
             'pyarrow>=17',
             'scikit-learn>=1.3',
             'pytest>=8',

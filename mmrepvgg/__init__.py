@@ -57,6 +57,7 @@ _PUBLIC = {
     'quantize_model': 'quantization.quantize',
     'analyze': 'quantization.analysis.analyze',
     'Predictor': 'prediction.predictor',
+    'predict_many': 'prediction.many',
     'write_inputs': 'handoff.preprocessed',
     'score_outputs': 'handoff.scoring',
 }
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from .models.heads import AuxiliaryClsHead as AuxiliaryClsHead
     from .models.norm_scales import clip_norm_scales as clip_norm_scales
     from .models.qarepvgg import QARepVGGBlock as QARepVGGBlock
+    from .prediction.many import predict_many as predict_many
     from .prediction.predictor import Predictor as Predictor
     from .quantization.analysis.analyze import analyze as analyze
     from .quantization.quantize import quantize_model as quantize_model

@@ -46,6 +46,12 @@ COMMANDS = {
         Command('analyze', 'predict what int8 will cost a model', 'analyze', 'CONFIG CHECKPOINT'),
         Command('quantize', 'write an int8 file for a runtime', 'quantize_model', 'CONFIG CHECKPOINT OUT'),
         Command('predict', 'predict the classes of images', 'Predictor', 'CONFIG CHECKPOINT IMAGES'),
+        Command(
+            'predict-many',
+            'predict folders of any size by Ray, into Parquet',
+            'predict_many',
+            'CONFIG CHECKPOINT IMAGES',
+        ),
         Command('flops', 'count parameters, multiply-adds and activations', 'measure_cost', 'CONFIG'),
         Command('benchmark', 'time networks side by side', 'run_benchmark'),
         Command('benchmark-data', 'time the training data, and say what bounds a training', 'benchmark_data', 'CONFIG'),

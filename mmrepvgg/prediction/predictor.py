@@ -60,6 +60,7 @@ class Predictor:
         batch_size: Largest number of images that the model takes at once, at least 1.
         launcher: Way in which the processes were started: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Each
             process predicts its share of the images.
+        num_threads: As for ``load_classifier``.
 
     Raises:
         ValueError: If ``topk`` or ``batch_size`` is below 1, if the model can't be used for prediction, or if this
@@ -68,7 +69,14 @@ class Predictor:
     """
 
     def __init__(
-        self, cfg: Config, weights: str | Path, topk: int = 5, batch_size: int = 16, *, launcher: str = 'none'
+        self,
+        cfg: Config,
+        weights: str | Path,
+        topk: int = 5,
+        batch_size: int = 16,
+        *,
+        launcher: str = 'none',
+        num_threads: int | None = None,
     ):
         if topk < 1 or batch_size < 1:
             raise ValueError(f'`topk` and `batch_size` must be at least 1, got {topk} and {batch_size}')
@@ -76,7 +84,7 @@ class Predictor:
         self.topk = topk
         self.batch_size = batch_size
         self._read = ImageReader(cfg)
-        self._model: Any = load_classifier(cfg, weights)
+        self._model: Any = load_classifier(cfg, weights, num_threads=num_threads)
         if not is_exported(weights):  # an exported file has a runtime of its own
             self._model.to(get_device())
 

@@ -165,7 +165,7 @@ def make_exported_config(cfg: Config, path: str | Path) -> dict[str, Any]:
     return dict(type='mmrepvgg.ExportedClassifier', path=str(path), num_classes=get_num_classes(cfg))
 
 
-def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
+def load_classifier(cfg: Config, path: str | Path, *, num_threads: int | None = None) -> nn.Module:
     """Load a checkpoint or an exported file as a classifier in eval mode.
 
     The result has the interface of mmpretrain's classifiers (``test_step``, ``predict``, ``data_preprocessor``), and
@@ -175,6 +175,8 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
     Args:
         cfg: The train config or its deploy twin.
         path: A checkpoint (.pth, .pt) in either form, or an exported file.
+        num_threads: Number of CPU threads. For a checkpoint this sets the threads of the whole process. Default: that
+            of PyTorch, or of the runtime.
 
     Raises:
         ValueError: If an exported file has another number of classes than ``cfg``, or no metadata.
@@ -184,8 +186,10 @@ def load_classifier(cfg: Config, path: str | Path) -> nn.Module:
     """
     model: Any
     if is_exported(path):
-        model = ExportedClassifier(path, get_num_classes(cfg))
+        model = ExportedClassifier(path, get_num_classes(cfg), num_threads)
     else:
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
         checkpoint = read_checkpoint(path)
         model = build_model(cfg, deploy=checkpoint.is_deploy_form)
         load_weights(model, checkpoint)

@@ -1,0 +1,61 @@
+"""Predict folders of any size in many processes, by Ray: images in, Parquet files out.
+
+Images that can't be read are rows with an error. The same command takes up an interrupted run: whole files stay. With
+--address the workers are those of a Ray cluster, whose machines must share the images, the weights and the folder.
+
+example: mmrepvgg predict-many repvgg-a0_8xb32 repvgg-a0.onnx photos/ --out predictions --workers 8
+         mmrepvgg predict-many repvgg-a0_8xb32 epoch_120.pth /shared/photos --out /shared/predictions --address auto
+"""
+
+import argparse
+
+from ..runtimes.table import list_suffixes
+from .arguments import list_endings, positive_int
+from .config_options import add_config, get_config
+from .files import require_path, require_weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, 'config of the model, whose test pipeline reads the images')
+    parser.add_argument(
+        'weights', help=f'checkpoint in either form, or an exported file ({list_endings(list_suffixes())})'
+    )
+    parser.add_argument('images', nargs='+', help='images, and folders of images (with their subfolders)')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the Parquet files')
+    parser.add_argument(
+        '--workers', type=positive_int, metavar='N', help='processes that predict (default: one a GPU, or one a 4 CPUs)'
+    )
+    parser.add_argument('--address', help='address of a Ray cluster, or auto (default: Ray is started on this machine)')
+    parser.add_argument('--topk', type=positive_int, default=5, metavar='K', help='classes to give (default: 5)')
+    parser.add_argument('--batch-size', type=positive_int, default=16, metavar='N', help='batch size (default: 16)')
+    parser.add_argument(
+        '--part-size', type=positive_int, default=1024, metavar='N', help='images in a Parquet file (default: 1024)'
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    require_weights(args.weights)
+    for image in args.images:
+        require_path(image)
+    cfg = get_config(args)
+
+    from ..prediction.many import predict_many
+
+    done = predict_many(
+        cfg,
+        args.weights,
+        args.images,
+        args.out,
+        workers=args.workers,
+        address=args.address,
+        topk=args.topk,
+        batch_size=args.batch_size,
+        part_size=args.part_size,
+    )
+    kept = f' ({done.num_kept} were there already)' if done.num_kept else ''
+    print(
+        f'{done.folder}: {done.num_images - done.num_unreadable} images predicted, {done.num_unreadable} unreadable; '
+        f'{done.num_parts} Parquet files{kept}'
+    )
+    if done.num_unreadable == done.num_images:
+        raise ValueError(f'none of the {done.num_images} images could be read')
