@@ -7,7 +7,8 @@ and ``00000012.json`` (its path). Nothing is unpacked: the index has the place o
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,13 +46,27 @@ class Shard:
         name: Its name in the folder of the shards.
         size: Number of its bytes.
         sha256: Its hash.
-        images: The images in it, in their order.
+        paths: Of its images: what :class:`ShardImage` says, as columns, of which millions fit into memory.
+        labels: Likewise.
+        offsets: Likewise.
+        sizes: Likewise.
     """
 
     name: str
     size: int
     sha256: str
-    images: tuple[ShardImage, ...]
+    paths: Sequence[str]
+    labels: Sequence[int]
+    offsets: Sequence[int]
+    sizes: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def images(self) -> Iterator[ShardImage]:
+        """The images in their order."""
+        return map(ShardImage, self.paths, self.labels, self.offsets, self.sizes)
 
 
 @dataclass(frozen=True)
@@ -69,11 +84,11 @@ class ShardIndex:
     shards: tuple[Shard, ...]
 
     def __len__(self) -> int:
-        return sum(len(shard.images) for shard in self.shards)
+        return sum(map(len, self.shards))
 
     def write(self, path: Path) -> None:
         # one line a shard, so that a person can look into it
-        shards = ',\n'.join(json.dumps(asdict(shard), separators=(',', ':')) for shard in self.shards)
+        shards = ',\n'.join(json.dumps(vars(shard), separators=(',', ':')) for shard in self.shards)
         head = json.dumps(dict(format=_FORMAT, classes=self.classes, folders=self.folders), indent=1)
         path.write_text(f'{head[:-2]},\n "shards": [\n{shards}\n]}}\n')
 
@@ -113,14 +128,15 @@ def _parse(content: Any) -> ShardIndex:
 
 
 def _parse_shard(content: Any, num_classes: int) -> Shard:
-    images = tuple(
-        ShardImage(str(path), int(label), int(offset), int(size)) for path, label, offset, size in content['images']
-    )
-    shard = Shard(str(content['name']), int(content['size']), str(content['sha256']), images)
+    shard = Shard(**content)
     # a shard lies in the folder itself
     if os.path.basename(shard.name) != shard.name or not shard.name.endswith('.tar'):
         raise ValueError(f'{shard.name!r} is no name of a shard')
-    for image in images:
+    columns = [shard.paths, shard.labels, shard.offsets, shard.sizes]
+    types = [{type(value) for value in column} for column in ([shard.size], *columns)]
+    if types != [{int}, {str}, {int}, {int}, {int}] or len(set(map(len, columns))) != 1:
+        raise ValueError(f'{shard.name} must have a path, a label, an offset and a size for each image')
+    for image in shard.images:
         if not (0 < image.size <= MAX_IMAGE_SIZE and 0 <= image.offset <= shard.size - image.size):
             raise ValueError(f'{image.path} lies outside {shard.name}')
         if not 0 <= image.label < num_classes:

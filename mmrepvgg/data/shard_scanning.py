@@ -20,8 +20,8 @@ def scan_shard(path: Path) -> Shard:
     """
     try:
         with open(path, 'rb') as file, tarfile.open(fileobj=file, mode='r:') as tar:
-            images = tuple(_group(tar))
-        return Shard(path.name, path.stat().st_size, hash_file(path), images)
+            columns = [*zip(*_group(tar), strict=True)]
+        return Shard(path.name, path.stat().st_size, hash_file(path), *columns)
     except (tarfile.TarError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ShardError(f'{path} is no shard of `write_shards`, or is damaged ({error})') from error
 

@@ -157,7 +157,7 @@ class _Plan:
                 with replacing(path) as temporary:
                     yield from _write_shard(temporary, sources, first_key)
                     shard = scan_shard(temporary)
-            if [(*image[:2], image.size) for image in shard.images] != [source[1:] for source in sources]:
+            if [*zip(shard.paths, shard.labels, shard.sizes, strict=True)] != [source[1:] for source in sources]:
                 raise ShardError(
                     f'{path} holds other images than those of the {self.split} data of the config, or was made '
                     'with another `shard_size`; remove the shards or name another `folder`'

@@ -86,7 +86,7 @@ class ShardedImages(BaseDataset):
         return [
             dict(
                 # an address has :// once
-                img_path=f'{_SCHEME}://{self.img_prefix}/{shard.name}#{image.offset}+{image.size}/'
+                img_path=f'{_SCHEME}://{os.path.join(self.img_prefix, shard.name)}#{image.offset}+{image.size}/'
                 + image.path.replace('://', ':/'),
                 gt_label=image.label,
             )
