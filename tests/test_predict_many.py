@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from network_files import write_network_files
 from pyarrow import parquet
 from tool_runs import ROOT, fail_here, run_tool, succeed_here
@@ -128,6 +129,16 @@ class TestWorker:
         wanted = Predictor(inside, 'model.onnx', topk=1).predict(images)
         assert [row['labels'] for row in rows] == [[prediction.classes[0].label] for prediction in wanted]
         assert count_rows(tmp_path / PART) == (4, 0)
+
+    def test_it_keeps_to_its_threads(self, inside, workspace, tmp_path):
+        (tmp_path / SETTINGS).touch()
+        before = torch.get_num_threads()
+        try:
+            worker = _Worker(workspace, cfg=inside, weights='model.pth', num_threads=before + 1)
+            worker(dict(path=str(tmp_path / PART), images=b'images/3/empty.png'))
+            assert torch.get_num_threads() == before + 1
+        finally:
+            torch.set_num_threads(before)
 
     def test_what_goes_wrong_is_in_its_answer(self, inside, workspace, tmp_path):
         worker = _Worker(workspace, cfg=inside, weights='gone.pth')
