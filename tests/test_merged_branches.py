@@ -86,8 +86,11 @@ def test_a_step_is_the_same_after_the_geometry_was_changed(randomise):
     assert_same_steps(*pair, make_input())
 
 
-def test_frozen_statistics_make_one_convolution(randomise):
-    separate, merged = make_pair(randomise)
+@pytest.mark.parametrize(
+    'kwargs', [dict(), dict(groups=2), dict(stride=2, out_channels=12), dict(conv_cfg=dict(type='ConvAWS'))], ids=str
+)
+def test_frozen_statistics_make_one_convolution(randomise, kwargs):
+    separate, merged = make_pair(randomise, **kwargs)
     for block in (separate, merged):
         for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.eval()

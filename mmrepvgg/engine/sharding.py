@@ -13,7 +13,7 @@ from ..models.blocks import RepVGGBlock
 from ..models.config_types import get_type_name
 
 # Hooks that copy the model or compute with its weights outside the forward pass
-_WHOLE_WEIGHTS = ('CustomL2Hook', 'QuantizationAwareHook', 'CalibrateInsertedNormsHook', 'EMAHook')
+_WHOLE_WEIGHTS = ('CompileHook', 'CustomL2Hook', 'QuantizationAwareHook', 'CalibrateInsertedNormsHook', 'EMAHook')
 
 
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:

@@ -1,6 +1,6 @@
 """Kernel algebra: the pure functions behind the switch (paper, Section 3.3 and Figure 4).
 
-All functions compute in float64 and are differentiable. The caller rounds the result once.
+All functions compute in float64 by default and are differentiable. The caller rounds the result once.
 """
 
 import copy
@@ -17,8 +17,8 @@ class FusionError(TypeError):
     """A layer that can't be folded into a convolution."""
 
 
-def get_conv_weight(conv: Any) -> Tensor:
-    """The kernel with which ``conv`` convolves, float64.
+def get_conv_weight(conv: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The kernel with which ``conv`` convolves, computed in ``dtype``.
 
     A plain convolution uses its parameter. A weight-standardising one (``ConvWS``, ``ConvAWS``) uses a function of it:
     fusing the parameter would be wrong.
@@ -31,16 +31,16 @@ def get_conv_weight(conv: Any) -> Tensor:
             filter.
     """
     if type(conv) is ConvWS2d:
-        weight = conv.weight.double()
+        weight = conv.weight.to(dtype)
         centred = weight - weight.mean((1, 2, 3), keepdim=True)
         return centred / (weight.std((1, 2, 3), keepdim=True) + conv.eps)
     if type(conv) is ConvAWS2d:
-        weight = conv.weight.double()
+        weight = conv.weight.to(dtype)
         centred = weight - weight.mean((1, 2, 3), keepdim=True)
         standardised = centred / (weight.var((1, 2, 3), keepdim=True) + 1e-5).sqrt()
-        return conv.weight_gamma.double() * standardised + conv.weight_beta.double()
+        return conv.weight_gamma.to(dtype) * standardised + conv.weight_beta.to(dtype)
     if isinstance(conv, nn.Conv2d) and _computes_like(conv, nn.Conv2d):
-        return conv.weight.double()
+        return conv.weight.to(dtype)
     raise FusionError(
         f'cannot fuse {type(conv).__name__}: its kernel is not known; allowed are Conv2d, ConvWS and ConvAWS '
         '(conv_cfg=dict(type=...)), and subclasses of Conv2d that compute the same function'

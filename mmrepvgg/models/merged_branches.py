@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .blocks import RepVGGBlock
-from .fusion import get_conv_weight
+from .fusion import get_conv_weight, get_norm_scale_shift, pad_1x1_to_3x3
 from .geometry import require_agreement
-from .pixel_sums import ProcessGroup, convolve_centred, find_moments
+from .pixel_sums import ProcessGroup, convolve_centred, find_moments, get_sum_dtype
 from .recompute import compute_twice
 
 
@@ -56,9 +56,9 @@ class MergedBranchesBlock(RepVGGBlock):
         use_batch = {norm.training or norm.running_mean is None for norm in self._list_norms()}
         if not self.training or len(use_batch) > 1:
             return self._sum_branches(x)
-        if use_batch == {False}:
-            return self.branch_3x3.conv._conv_forward(x, *self.get_equivalent_kernel_bias())
         require_agreement(self.branch_3x3.conv, self.branch_1x1.conv, self.has_identity)
+        if use_batch == {False}:
+            return self.branch_3x3.conv._conv_forward(x, *self._merge_frozen())
         y = self.branch_3x3(x)
         return y + self._convolve_merged(self._take_centres(x).to(y.dtype))
 
@@ -69,7 +69,7 @@ class MergedBranchesBlock(RepVGGBlock):
         if rows > 1 or columns > 1:
             x = F.avg_pool2d(x, 1, (rows, columns))
         mean, covariance, count = find_moments(x, self.groups, _find_processes(norm_1x1))
-        kernel = get_conv_weight(conv).to(mean.dtype).view(self.groups, -1, mean.shape[1])  # (G, C_out / G, C_in / G)
+        kernel = get_conv_weight(conv, mean.dtype).view(self.groups, -1, mean.shape[1])  # (G, C_out / G, C_in / G)
         variance_1x1 = ((kernel @ covariance) * kernel).sum(-1)  # (G, C_out / G)
         _track(norm_1x1, (kernel @ mean.unsqueeze(-1)), variance_1x1, count)
         scale, bias = _get_scale_bias(norm_1x1, variance_1x1)
@@ -80,6 +80,21 @@ class MergedBranchesBlock(RepVGGBlock):
             scale, bias_identity = _get_scale_bias(norm_identity, variance)
             kernel, bias = kernel + torch.diag_embed(scale), bias + bias_identity
         return convolve_centred(x, mean, kernel, bias)
+
+    def _merge_frozen(self) -> tuple[Tensor, Tensor]:
+        """The equivalent kernel and bias, in the dtype of sums: in float64 their backward pass would store much."""
+        conv, norm_identity = self.branch_3x3.conv, self.branch_norm
+        dtype = get_sum_dtype(conv.weight.dtype)
+        (scale, bias), (scale_1x1, bias_1x1) = (_get_frozen(b.norm, dtype) for b in (self.branch_3x3, self.branch_1x1))
+        kernel = get_conv_weight(conv, dtype) * scale.view(-1, 1, 1, 1)
+        kernel_1x1 = get_conv_weight(self.branch_1x1.conv, dtype) * scale_1x1.view(-1, 1, 1, 1)
+        bias = bias + bias_1x1
+        if norm_identity is not None:
+            scale, bias_identity = _get_frozen(norm_identity, dtype)
+            kernel_1x1 = kernel_1x1 + torch.diag_embed(scale.view(self.groups, -1)).view_as(kernel_1x1)
+            bias = bias + bias_identity
+        kernel = kernel + pad_1x1_to_3x3(kernel_1x1)
+        return kernel.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
     def _list_norms(self) -> list[Any]:
         norms = [self.branch_3x3.norm, self.branch_1x1.norm, self.branch_norm]
@@ -100,6 +115,12 @@ def _get_scale_bias(norm: Any, variance: Tensor) -> tuple[Tensor, Tensor]:
     if norm.weight is not None:
         scale = scale * norm.weight.view_as(scale)
     return scale, variance.new_zeros(variance.numel()) if norm.bias is None else norm.bias.to(variance.dtype)
+
+
+def _get_frozen(norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a norm by its running statistics, each ``(C,)``."""
+    scale, shift = get_norm_scale_shift(norm)
+    return scale.to(dtype), shift.to(dtype)
 
 
 @torch.no_grad()
