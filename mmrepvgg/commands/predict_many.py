@@ -1,10 +1,10 @@
 """Predict folders of any size in many processes, by Ray: images in, Parquet files out.
 
 Images that can't be read are rows with an error. The same command takes up an interrupted run: whole files stay. With
---address the workers are those of a Ray cluster, whose machines must share the images, the weights and the folder.
+--cluster the workers are on all machines of a Ray cluster, which must share the images, the weights and the folder.
 
 example: mmrepvgg predict-many repvgg-a0_8xb32 repvgg-a0.onnx photos/ --out predictions --workers 8
-         mmrepvgg predict-many repvgg-a0_8xb32 epoch_120.pth /shared/photos --out /shared/predictions --address auto
+         mmrepvgg predict-many repvgg-a0_8xb32 epoch_120.pth /shared/photos --out /shared/predictions --cluster
 """
 
 import argparse
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workers', type=positive_int, metavar='N', help='processes that predict (default: one a GPU, or one a 4 CPUs)'
     )
-    parser.add_argument('--address', help='address of a Ray cluster, or auto (default: Ray is started on this machine)')
+    parser.add_argument(
+        '--cluster', action='store_true', help='use the Ray cluster to which this machine belongs (default: it alone)'
+    )
     parser.add_argument('--topk', type=positive_int, default=5, metavar='K', help='classes to give (default: 5)')
     parser.add_argument('--batch-size', type=positive_int, default=16, metavar='N', help='batch size (default: 16)')
     parser.add_argument(
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         args.images,
         args.out,
         workers=args.workers,
-        address=args.address,
+        cluster=args.cluster,
         topk=args.topk,
         batch_size=args.batch_size,
         part_size=args.part_size,

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -69,7 +68,7 @@ def predict_many(
     out: str | Path,
     *,
     workers: int | None = None,
-    address: str | None = None,
+    cluster: bool = False,
     topk: int = 5,
     batch_size: int = 16,
     part_size: int = 1024,
@@ -87,15 +86,16 @@ def predict_many(
         out: Folder for the Parquet files, on storage that all machines share.
         workers: Number of processes that predict. Default: one for each GPU of a checkpoint's, otherwise one for four
             CPUs. They share the CPUs.
-        address: ``HOST:PORT`` of a Ray cluster, or ``'auto'`` on one of its machines. Default: this machine, on which
-            Ray is started and stopped.
+        cluster: Whether the workers are those of the Ray cluster to which this machine belongs. Default: Ray is started
+            on this machine alone, and stopped at the end.
         topk: Largest number of classes for an image.
         batch_size: Largest number of images that a model takes at once.
         part_size: Number of images in a part. A worker keeps the predictions of one part in memory.
 
     Raises:
         FileExistsError: If ``out`` holds predictions of other weights, images or settings.
-        ValueError: If a number is below 1, if there are more ``workers`` than CPUs, or if there is no image.
+        ValueError: If a number is below 1, if there are more ``workers`` than CPUs, if there is no image, or if no
+            Ray ``cluster`` runs here.
         CheckpointError: If ``weights`` can't be read safely, or does not fit the config.
         WorkerError: If a worker fails. The parts that are written stay.
         OSError: If ``out`` can't be written.
@@ -104,8 +104,6 @@ def predict_many(
     for name, number in dict(workers=1 if workers is None else workers, **numbers).items():
         if number < 1:
             raise ValueError(f'`{name}` must be at least 1, got {number}')
-    if address is not None:
-        _require_cluster(address)
     folder, weights = Path(out).absolute(), Path(weights).absolute()
     require_writable(folder / SETTINGS)
     files = [file for file, _ in list_images(images, without=folder)]
@@ -123,7 +121,7 @@ def predict_many(
     ]
     todo = [part for part in parts if not os.path.exists(part['path'])]
     if todo:
-        with _connected(address):
+        with _connected(cluster):
             options = dict(root=Path.cwd(), cfg=cfg, weights=weights, topk=topk, batch_size=batch_size)
             for _ in track(_run(todo, workers, not is_exported(weights), options), 'predicting', total=len(todo)):
                 pass
@@ -134,20 +132,25 @@ def predict_many(
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
+def _connected(cluster: bool) -> Iterator[None]:
     """Ray on this machine, or a cluster. A Ray that this process uses already is left as it is."""
     if ray.is_initialized():
         yield
         return
     with tempfile.TemporaryDirectory(prefix='ray-', ignore_cleanup_errors=True) as folder:  # sockets need a short name
-        local = dict(address='local', include_dashboard=False, _temp_dir=folder)
-        options: dict[str, Any] = local if address is None else dict(address=address)
+        local: dict[str, Any] = dict(address='local', include_dashboard=False, _temp_dir=folder)
         previous = logging.root.manager.disable
         logging.disable(logging.ERROR)  # Ray logs much, and long tales of errors that it raises, too
         try:
             with quiet_stderr():
-                ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+                ray.init(
+                    logging_level=logging.ERROR, log_to_driver=False, **(dict(address='auto') if cluster else local)
+                )
             yield
+        except ConnectionError as error:
+            raise ValueError(
+                'no Ray cluster runs on this machine; start it (ray start --head), or leave out `cluster`'
+            ) from error
         except ray.exceptions.RayError as error:
             raise WorkerError(
                 f'workers died {_RETRIES + 1} times with the same images, by a crash or for lack of memory, of which '
@@ -156,17 +159,6 @@ def _connected(address: str | None) -> Iterator[None]:
         finally:
             ray.shutdown()
             logging.disable(previous)
-
-
-def _require_cluster(address: str) -> None:
-    """Check an address, since Ray waits for minutes where nobody answers."""
-    if address == 'auto':
-        return
-    host, _, port = address.rpartition(':')
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ValueError(f'no Ray cluster answers at `address` {address!r}, HOST:PORT or auto: {error}') from error
 
 
 def _run(parts: list[dict], workers: int | None, can_use_gpus: bool, options: dict[str, Any]) -> Iterator[Any]:
