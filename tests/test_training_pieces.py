@@ -301,6 +301,17 @@ def test_a_record_of_every_step(plain):
     assert 'accuracy/top1' in validation
 
 
+def test_a_record_of_every_step_of_a_training_by_iterations(cfg, tmp_path):
+    cfg.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=4)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=False)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=4)
+    cfg.log_processor = dict(by_epoch=False)
+    *steps, validation = run(cfg, tmp_path).records
+    assert [record['step'] for record in steps] == [record['iter'] for record in steps] == [1, 2, 3, 4]
+    assert [record['loss'] for record in steps] == pytest.approx([step.loss for step in Probe.steps])
+    assert 'accuracy/top1' in validation
+
+
 def test_tensorboard_has_the_same(plain, cfg, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -51,8 +51,6 @@ class CompileHook(Hook):
 
         self._backbone = _find_backbone(getattr(runner.model, 'module', runner.model))
         self._try_compiler(_get_device(self._backbone))
-        # With fullgraph=False torch would go on uncompiled when it has compiled too many graphs.
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
         # in place: torch.compile(backbone) would give a module with other keys
         self._backbone.compile(**self.options)
         self._compiled_call = self._backbone._compiled_call_impl
@@ -112,7 +110,9 @@ def add_compilation(cfg: Config, options: bool | dict[str, Any]) -> None:
 def explaining_compilation() -> Iterator[None]:
     """Change torch's errors about compilation to a :class:`CompilationError` of one line."""
     try:
-        yield
+        # with fullgraph=False torch would go on uncompiled when it has compiled too many graphs
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            yield
     except FailOnRecompileLimitHit:
         limit = torch._dynamo.config.recompile_limit
         raise CompilationError(
