@@ -123,6 +123,10 @@ class TestTraining:
         assert_same_weights(folder / 'sharded/epoch_2.pth', folder / 'from_1/epoch_2.pth')
         reparameterize_checkpoint(load_config(SMALL), folder / 'sharded/epoch_2.pth', folder / 'sharded.pth')
 
+    @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has synchronised batch norms')
+    def test_synchronised_norms_are_refused_before_the_training(self, folder, two):
+        assert 'run on GPUs only, and there is none here' in (folder / 'sync_bn').read_text()
+
 
 class TestInference:
     @pytest.mark.parametrize('weights', ['small.pth', 'small.onnx'])
@@ -150,6 +154,8 @@ class TestInference:
     def test_the_main_process_alone_reports(self, folder, two):
         lines = two.stdout.splitlines()
         assert sum(line.startswith('accuracy/top1: ') for line in lines) == 2  # of two weights
+        assert sum(line.startswith('trained: ') for line in lines) == 1
+        assert 'Epoch(val) [1][1/1]' in two.stdout
         assert lines.count('predictions_2.json: 8 images predicted, 2 unreadable') == 1
         assert lines.count('pictures_2: 8 annotated pictures') == 1
         assert two.stderr.count('2 of 10 images could not be read') == 1

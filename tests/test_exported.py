@@ -127,6 +127,16 @@ def test_the_runner_gives_the_same_metrics_and_record(runner_cfg, small_source, 
     assert len(found['exported']['predictions']) == 7
 
 
+def test_processes_share_the_cores(small_cfg, export_once, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr('mmrepvgg.runtimes.classifier.share_cores', lambda: 3)
+    try:
+        load_classifier(small_cfg, export_once(small_cfg, '.ts')[1])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_tool_tests_an_exported_file(runner_cfg, export_once, tmp_path):
     path = export_once(runner_cfg, '.onnx')[1]
     runner_cfg.dump(tmp_path / 'config.py')

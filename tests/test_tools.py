@@ -12,12 +12,10 @@ import torch
 from sklearn.datasets import load_sample_images
 from tool_runs import (
     CONFIGS,
-    ROOT,
     SMALL,
     SMALL_DEPLOY,
     fail,
     fail_here,
-    run_python,
     run_tool,
     succeed,
     succeed_here,
@@ -122,17 +120,6 @@ class TestTraining:
         log = succeed_here('train', SMALL, '--work-dir', 'amp', '--amp', *options, cwd=workspace)
         assert "type='mmrepvgg.AmpOptimWrapper'" in (workspace / 'amp/digits_small.py').read_text()
         assert 'Epoch(val) [1]' in log
-
-    def test_two_processes(self, workspace):
-        done = run_python(
-            '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '0',
-            '--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0', ROOT / 'tools' / 'train.py', SMALL,
-            '--launcher', 'pytorch', '--work-dir', 'two', '--cfg-options', *FEW, *ONE_EPOCH,
-            'train_dataloader.batch_size=32', 'val_dataloader.batch_size=30', cwd=workspace,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert 'Epoch(val) [1]' in done.stdout
-        assert any('Distributed training: True' in log.read_text() for log in (workspace / 'two').glob('*/*.log'))
 
     def test_missing_data_is_reported_before_the_model_is_built(self, tmp_path):
         line = fail('train', DIGITS, cwd=tmp_path)
