@@ -129,10 +129,6 @@ def run_all(end: str) -> None:
         sharded = dict(strategy=dict(type='mmrepvgg.FSDPStrategy'), validate=True)
         train_frozen('sharded', num, epochs=1, **sharded)
         train_frozen('sharded', num, epochs=2, resume='sharded/epoch_1.pth', **sharded)
-        try:
-            train_frozen('synchronised', num, epochs=1, sync_bn='torch')
-        except ValueError as error:
-            Path('sync_bn').write_text(str(error))
         run_command('train', SMALL, '--launcher', 'pytorch', '--work-dir', 'command', '--cfg-options',
                     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=64',
                     'train_dataloader.batch_size=32', 'val_dataloader.dataset.indices=31')  # fmt: skip

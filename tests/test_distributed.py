@@ -123,10 +123,6 @@ class TestTraining:
         assert_same_weights(folder / 'sharded/epoch_2.pth', folder / 'from_1/epoch_2.pth')
         reparameterize_checkpoint(load_config(SMALL), folder / 'sharded/epoch_2.pth', folder / 'sharded.pth')
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has synchronised batch norms')
-    def test_synchronised_norms_are_refused_before_the_training(self, folder, two):
-        assert 'run on GPUs only, and there is none here' in (folder / 'sync_bn').read_text()
-
 
 class TestInference:
     @pytest.mark.parametrize('weights', ['small.pth', 'small.onnx'])

@@ -7,12 +7,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from tool_runs import SMALL, fail_here
-from torch import nn
 
 from mmrepvgg import load_config, train
 from mmrepvgg.engine import launchers
 from mmrepvgg.engine.launchers import check_launcher, join_processes, share_cores
-from mmrepvgg.engine.processes import prepare_processes, require_runnable_norms
+from mmrepvgg.engine.processes import prepare_processes
 from mmrepvgg.engine.sharding import check_sharded
 
 SLURM = dict(SLURM_PROCID='3', SLURM_NTASKS='8', SLURM_LOCALID='1', SLURM_JOB_ID='45678')
@@ -89,7 +88,9 @@ def test_the_cores_of_a_process(variables, monkeypatch, given, expected):
 
 
 def test_what_the_loaders_and_the_model_get(variables, monkeypatch):
-    cfg = Config(dict(train_dataloader=dict(num_workers=0, persistent_workers=True), find_unused_parameters=True))
+    cfg = Config(
+        dict(model=dict(), train_dataloader=dict(num_workers=0, persistent_workers=True), find_unused_parameters=True)
+    )
     prepare_processes(cfg, 'none')
     assert cfg.train_dataloader == dict(num_workers=0)
     assert 'model_wrapper_cfg' not in cfg
@@ -102,10 +103,11 @@ def test_what_the_loaders_and_the_model_get(variables, monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has synchronised batch norms')
-def test_synchronised_norms_need_a_gpu():
-    require_runnable_norms(nn.Sequential(nn.BatchNorm2d(2)))
+@pytest.mark.parametrize('setting', ['sync_bn=torch', 'model.backbone.norm_cfg.type=SyncBN'])
+def test_synchronised_norms_need_a_gpu(variables, setting):
+    variables(**MPI)
     with pytest.raises(ValueError, match=r"run on GPUs only.*; leave out sync_bn of the config, or .*type='BN'"):
-        require_runnable_norms(nn.Sequential(nn.SyncBatchNorm(2)))
+        prepare_processes(load_config(SMALL, [setting]), 'mpi')
 
 
 class TestStrategy:

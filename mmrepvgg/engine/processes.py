@@ -1,10 +1,14 @@
 """The Runner's processes: those that read images, and those of distributed runs."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
+from ..models.config_types import get_type_name
 from .launchers import check_launcher, join_processes
 from .logs import PlainRunner
 
@@ -16,13 +20,14 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     they join here, on gloo.
 
     Raises:
-        ValueError: If this process was not started as ``launcher`` says, or if ``sync_bn`` needs a GPU.
+        ValueError: If this process was not started as ``launcher`` says, or if batch norms of the config need a GPU.
     """
     _prepare_loaders(cfg)
     cfg.launcher = launcher
     check_launcher(launcher)
     if launcher == 'none' or torch.cuda.is_available():
         return
+    _require_norms_of_cpus(cfg)
     join_processes(launcher, cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout'))
     options = dict(
         type='MMDistributedDataParallel',
@@ -56,14 +61,17 @@ class TestRunner(PlainRunner):
         return model.to(get_device())
 
 
-def require_runnable_norms(model: nn.Module) -> None:
-    """Refuse batch norms that are synchronised over processes where there is no GPU.
-
-    Raises:
-        ValueError: If the model has some.
-    """
-    if not torch.cuda.is_available() and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+def _require_norms_of_cpus(cfg: Config) -> None:
+    """Refuse batch norms that are synchronised over processes. DDP's own error does not say what to change."""
+    if cfg.get('sync_bn') or _has_type(cfg.model, ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')):
         raise ValueError(
             'batch norms that are synchronised over processes (SyncBN) run on GPUs only, and there is none here; leave '
             "out sync_bn of the config, or give the backbone norm_cfg=dict(type='BN')"
         )
+
+
+def _has_type(part: Any, names: Sequence[str]) -> bool:
+    """Whether a part of a config, or a part of it, is of one of the types."""
+    if isinstance(part, Mapping):
+        return get_type_name(part.get('type')) in names or any(_has_type(value, names) for value in part.values())
+    return isinstance(part, list | tuple) and any(_has_type(value, names) for value in part)

@@ -13,7 +13,7 @@ from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
 from .logs import PlainRunner, add_tensorboard
 from .metrics import check_topk
-from .processes import prepare_processes, require_runnable_norms
+from .processes import prepare_processes
 from .sharding import make_strategy_runner
 from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
 
@@ -87,7 +87,6 @@ def train(
     runner = make_strategy_runner(cfg) if 'strategy' in cfg else PlainRunner.from_cfg(cfg)
     runner.register_hook(IgnoreConfigTextHook())
     model = getattr(runner.model, 'module', runner.model)
-    require_runnable_norms(model)
     if checkpoint is not None:
         require_backbone(model, checkpoint)
     for weights, prefix in pretrained:
