@@ -3,10 +3,10 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
@@ -78,7 +78,7 @@ def time_parts(
     plain = {title: _build(name_plain_steps(pipeline)) for title, pipeline in pipelines.items()}
     beginnings: dict[str, Process] = {
         'files read and decoded': _build(next(iter(pipelines.values()))[:1]),
-        'files read': lambda info: Path(info['img_path']).read_bytes(),
+        'files read': lambda info: fileio.get(info['img_path']),  # shards have no path on a disk
     }
     for info in infos:  # this package's steps name a damaged image
         beginnings['files read and decoded'](dict(info))
