@@ -19,16 +19,20 @@ class PlainRunner(Runner):
     """mmengine's Runner with a short console: environment, config and hooks go to the log file alone."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(_is_for_the_console)
-        return logger
+        return shorten_console(super().build_logger(*args, **kwargs))
 
     def dump_config(self) -> None:
         super().dump_config()
         name = Path(self.cfg.filename or f'{self.timestamp}.py').name
         self.logger.info(f'the whole config is in {Path(self.work_dir, name)}, and the whole log in {self._log_dir}')
+
+
+def shorten_console(logger: MMLogger) -> MMLogger:
+    """Let the console show messages of one line alone. The log file gets all."""
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.addFilter(_is_for_the_console)
+    return logger
 
 
 def _is_for_the_console(record: logging.LogRecord) -> bool:

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from mmengine._strategy import fsdp
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import FlexibleRunner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
 
 from ..models.blocks import RepVGGBlock
 from ..models.config_types import get_type_name
+from .logs import shorten_console
 
 # Hooks that copy the model or compute with its weights outside the forward pass
 _WHOLE_WEIGHTS = ('CompileHook', 'CustomL2Hook', 'QuantizationAwareHook', 'CalibrateInsertedNormsHook', 'EMAHook')
@@ -40,6 +42,9 @@ class FSDPStrategy(fsdp.FSDPStrategy):
             # With it, torch 2.12 saves views of memory that it has freed: nothing needs to be copied to the CPU.
             self.state_dict_config = FullStateDictConfig(offload_to_cpu=False, rank0_only=True)
             self.optim_state_dict_config = FullOptimStateDictConfig(offload_to_cpu=False, rank0_only=True)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        return shorten_console(super().build_logger(*args, **kwargs))
 
     def model_state_dict(self) -> dict[str, Tensor]:
         # FSDP leaves attributes at its tensors, with which they are more than tensors in a file: it would be refused
