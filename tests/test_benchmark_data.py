@@ -3,15 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmpretrain.datasets import BaseDataset
 from PIL import Image
 from tool_runs import CONFIGS, SMALL, fail_here, succeed_here
 
+from mmrepvgg import write_shards
 from mmrepvgg.benchmark.data_photos import write_photos
 from mmrepvgg.benchmark.data_pipelines import Part, name_plain_steps
 from mmrepvgg.benchmark.data_report import give_verdict
-from mmrepvgg.benchmark.data_run import DataReport
+from mmrepvgg.benchmark.data_run import DataReport, benchmark_data
 from mmrepvgg.benchmark.data_workers import Loading, list_numbers
 from mmrepvgg.data.wrappers import replace_reading
 from mmrepvgg.measures.timing import Spread
@@ -133,3 +137,28 @@ def test_the_study_of_decoders():
     names = [line.split('|')[1].strip() for line in lines[2:]]
     assert names[:3] == ['OpenCV', 'Pillow', 'torchvision']
     assert names[-2:] == ['OpenCV, 1/2', 'OpenCV, 1/4']
+
+
+def test_images_in_shards(digit_images, tmp_path):
+    cfg = Config.fromfile(SMALL)
+    cfg.train_dataloader.dataset.update(data_root=str(digit_images), indices=20)
+    write_shards(cfg, tmp_path / 'shards', ['train'])
+    options = ['train_dataloader.dataset.type=mmrepvgg.ShardedImages', 'train_dataloader.dataset.data_root=shards']
+    output = succeed_here('benchmark-data', SMALL, *FEW, '--cfg-options', *options, cwd=tmp_path)
+    assert "images: the config's own training images" in output
+
+
+def test_data_without_files_are_an_error():
+    cfg = Config.fromfile(SMALL)
+    cfg.train_dataloader.dataset = dict(type='Arrays', ann_file='', pipeline=cfg.train_pipeline)
+    with DATASETS.switch_scope_and_registry('mmpretrain') as registry:
+        registry.register_module('Arrays', module=Arrays, force=True)
+        with pytest.raises(ValueError, match='^the training data must be image files, got Arrays, which has none$'):
+            benchmark_data(cfg)
+
+
+class Arrays(BaseDataset):
+    """Images that are in memory, as those of CIFAR10 are."""
+
+    def load_data_list(self) -> list[dict]:
+        return [dict(img=np.zeros((8, 8, 3), np.uint8), gt_label=0)]

@@ -76,9 +76,10 @@ def time_parts(
     """
     own = {title: _build(pipeline) for title, pipeline in pipelines.items()}
     plain = {title: _build(name_plain_steps(pipeline)) for title, pipeline in pipelines.items()}
+    reading = next(iter(pipelines.values()))[0]
     beginnings: dict[str, Process] = {
-        'files read and decoded': _build(next(iter(pipelines.values()))[:1]),
-        'files read': lambda info: fileio.get(info['img_path']),  # shards have no path on a disk
+        'files read and decoded': _build([reading]),
+        'files read': lambda info: fileio.get(info['img_path'], reading.get('backend_args')),
     }
     for info in infos:  # this package's steps name a damaged image
         beginnings['files read and decoded'](dict(info))

@@ -89,7 +89,7 @@ def benchmark_data(
         seconds: Seconds for each number of workers.
 
     Raises:
-        ValueError: If the config has no training data.
+        ValueError: If the config has no training data, or if that has no image files.
         UnreadableImageError: If an image is damaged. The message names it.
     """
     cfg = copy.deepcopy(cfg)
@@ -104,6 +104,8 @@ def benchmark_data(
         settings = cfg.train_dataloader.dataset
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             dataset: Any = DATASETS.build(settings)
+        if 'img_path' not in dataset.get_data_info(0):
+            raise ValueError(f'the training data must be image files, got {settings["type"]}, which has none')
         pipelines = {'training pipeline': next(iterate_datasets(settings))['pipeline']}
         if cfg.get('test_dataloader'):
             pipelines['test pipeline'] = get_test_pipeline(cfg)
