@@ -114,7 +114,7 @@ class TestStrategy:
     def test_what_does_not_work_with_parts_of_weights(self):
         cfg = load_config('repvgg-b3_8xb32_fsdp')
         check_sharded(cfg)
-        for hook in ('mmrepvgg.CustomL2Hook', 'mmrepvgg.CompileHook', 'EMAHook'):
+        for hook in ('mmrepvgg.CustomL2Hook', 'EMAHook', 'mmrepvgg.CompileHook'):
             with pytest.raises(ValueError, match=rf'{hook[-7:]} needs whole weights, and with FSDP each process holds'):
                 check_sharded(load_config('repvgg-b3_8xb32_fsdp', [f'default_hooks.extra.type={hook}']))
         with pytest.raises(ValueError, match='FSDP has no gradient clipping here'):

@@ -14,7 +14,7 @@ from ..models.blocks import RepVGGBlock
 from ..models.config_types import get_type_name
 from .logs import shorten_console
 
-# Hooks that copy the model or compute with its weights outside the forward pass
+# Hooks that copy the model, compile it, or compute with its weights outside the forward pass
 _WHOLE_WEIGHTS = ('CompileHook', 'CustomL2Hook', 'QuantizationAwareHook', 'CalibrateInsertedNormsHook', 'EMAHook')
 
 
