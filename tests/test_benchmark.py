@@ -1,8 +1,10 @@
 """The benchmark: that what is timed is the right network, and what is written. No time is asserted."""
 
 import json
+import multiprocessing
 import os
 import re
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -20,6 +22,7 @@ from mmrepvgg.benchmark.cases import RUNTIMES, Case, plan_cases
 from mmrepvgg.benchmark.chart import draw_chart
 from mmrepvgg.benchmark.gemm import prepare_gemms
 from mmrepvgg.benchmark.int8_stacks import prepare_int8_stacks
+from mmrepvgg.benchmark.isolation import may_crash, prepare_isolated
 from mmrepvgg.benchmark.networks import build_network, build_reference, make_inputs
 from mmrepvgg.benchmark.recommendation import recommend
 from mmrepvgg.benchmark.report import format_report, write_json
@@ -27,7 +30,6 @@ from mmrepvgg.benchmark.results import Limit, Report, Row, compute_ratios
 from mmrepvgg.benchmark.run import TOLERANCES, run_benchmark
 from mmrepvgg.benchmark.runners import prepare
 from mmrepvgg.benchmark.training import compare_training, fit_memory
-from mmrepvgg.benchmark.trial import may_crash, try_in_child
 from mmrepvgg.measures.timing import Spread
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.runtimes.openvino_core import get_core
@@ -255,22 +257,26 @@ class TestTraining:
         assert [fit.count_images(1e9 * size) for size in (0.5, 1, 8)] == [0, 0, 28]
         assert ' 28 |' in format_report(make_report(*rows), 'command')
 
-    def test_only_networks_of_others_are_tried_before(self):
-        cases = plan_cases(['A0'], ['train', 'train-timm'], ['eager', 'train-step'])
+    def test_only_networks_of_others_get_a_process_of_their_own(self):
+        cases = plan_cases(['A0'], ['train', 'train-timm'], ['eager', 'train-step', 'train-step-compiled'])
         assert [(c.network, c.runtime, c.layout) for c in cases if may_crash(c)] == [
             ('train-timm', 'train-step', 'channels_last')
         ]
+        assert [(c.network, c.layout) for c in cases if c.runtime == 'train-step-compiled'] == [
+            ('train', 'channels_last')
+        ]
 
-    def test_a_case_that_ends_its_process_is_a_row_without_times(self, monkeypatch):
-        monkeypatch.setattr('mmrepvgg.benchmark.trial._run', die)
-        with pytest.raises(
-            RuntimeError, match='of train-timm in channels_last ends its process by SIGABRT on this CPU'
-        ):
-            try_in_child(make_case('train-timm', runtime='train-step', layout='channels_last'), SIZE)
-
-
-def die(case, input_size):
-    os.abort()
+    def test_a_case_in_a_process_of_its_own(self, reference):
+        *_, expected = reference
+        runner = prepare_isolated(make_case('train', runtime='train-step', layout='channels_last'), SIZE)
+        torch.testing.assert_close(runner.logits(), expected, atol=1e-3, rtol=0)
+        runner.run()
+        assert runner.measure_memory() > 30_000_000
+        (child,) = multiprocessing.active_children()
+        os.kill(child.pid, signal.SIGSEGV)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match='of train in channels_last ended its process by SIGSEGV'):
+                runner.run()
 
 
 INT8_RUNTIMES = ('onnxruntime', 'openvino')

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from ..runtimes.quiet import quiet_stderr
+
 
 def measure_peak(run: Callable[[], object], device: str) -> int:
     """Call ``run``, and measure how many bytes of tensors existed at most beside those that were there before.
@@ -21,7 +23,8 @@ def measure_peak(run: Callable[[], object], device: str) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    # the profiler says on stderr when it starts and stops
+    with quiet_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     with TemporaryDirectory() as folder:
         path = Path(folder, 'trace.json')

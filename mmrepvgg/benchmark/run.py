@@ -17,13 +17,13 @@ from ..runtimes.network import DTYPES
 from .cases import RUNTIMES, Case
 from .gemm import prepare_gemms
 from .int8_stacks import prepare_int8_stacks
+from .isolation import may_crash, prepare_isolated
 from .machine import describe_machine, describe_versions
 from .networks import build_network, build_reference, make_inputs
 from .product import Product
 from .results import Limit, Report, Row
 from .runner import Runner
 from .runners import prepare, require_device
-from .trial import may_crash, try_in_child
 
 # Largest allowed difference from the logits of the reference, as a part of the largest logit. Random networks amplify
 # rounding: to 0.2 in a ResNet-50 in bf16 at 64 pixels, to 0.05 in RepVGGs. With other weights the difference is over 1.
@@ -167,13 +167,12 @@ def _prepare_products(cases: list[Case]) -> list[Product]:
 
 def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
     require_device(case.device)
-    if may_crash(case):
-        try_in_child(case, references.input_size)
     inputs = make_inputs(case.batch_size, references.input_size)
     network = build_network(case.network, case.arch, references.get(case.model))
     with torch.inference_mode():
         macs = count_macs(network, inputs[:1])
-    runner = prepare(case, network, inputs)
+    isolated = may_crash(case)
+    runner = prepare_isolated(case, references.input_size) if isolated else prepare(case, network, inputs)
     difference = references.compare(case.model, runner.logits(), inputs)
     tolerance = TOLERANCES[case.precision]
     if difference.exceeds(tolerance):

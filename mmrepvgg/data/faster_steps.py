@@ -27,7 +27,9 @@ def use_faster_steps(cfg: Config) -> list[str]:
     Returns:
         list[str]: Names of the steps that were replaced.
     """
-    replaced = set()
+    replaced: set[str] = set()
+    if cfg.get('train_dataloader') is None:
+        return []
     with TRANSFORMS.switch_scope_and_registry(cfg.get('default_scope') or 'mmpretrain') as registry:
         for dataset in iterate_datasets(cfg.train_dataloader.dataset):
             for step in iterate_parts(dataset.get('pipeline')):

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -13,18 +12,6 @@ from mmengine.runner import Runner
 
 # long lists, and what mmengine says about itself
 _FOR_THE_FILE = ('paramwise_options', '"FileClient"', '"HardDiskBackend"', 'Distributed training is not used')
-
-
-class PlainRunner(Runner):
-    """mmengine's Runner with a short console: environment, config and hooks go to the log file alone."""
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        return shorten_console(super().build_logger(*args, **kwargs))
-
-    def dump_config(self) -> None:
-        super().dump_config()
-        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
-        self.logger.info(f'the whole config is in {Path(self.work_dir, name)}, and the whole log in {self._log_dir}')
 
 
 def shorten_console(logger: MMLogger) -> MMLogger:

@@ -5,12 +5,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
-from torch import nn
 
 from ..models.config_types import get_type_name
 from .launchers import check_launcher, join_processes
-from .logs import PlainRunner
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:
@@ -52,13 +49,6 @@ def _prepare_loaders(cfg: Config) -> None:
         if loader is not None and not loader.get('num_workers'):
             for option in ('persistent_workers', 'prefetch_factor'):
                 loader.pop(option, None)
-
-
-class TestRunner(PlainRunner):
-    """A Runner for tests. Each process has the model itself: DDP refuses exported files, which have no weights."""
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        return model.to(get_device())
 
 
 def _require_norms_of_cpus(cfg: Config) -> None:

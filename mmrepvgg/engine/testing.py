@@ -17,7 +17,8 @@ from ..data.faster_steps import use_own_reading
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
 from .metrics import PredictionRecord, check_topk, make_evaluator
-from .processes import TestRunner, prepare_test_processes
+from .processes import prepare_test_processes
+from .runners import TestRunner
 
 
 def evaluate(

@@ -11,9 +11,10 @@ from ..data.faster_steps import use_faster_steps, use_own_reading
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
-from .logs import PlainRunner, add_tensorboard
+from .logs import add_tensorboard
 from .metrics import check_topk
 from .processes import prepare_processes
+from .runners import PlainRunner
 from .sharding import make_strategy_runner
 from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
 

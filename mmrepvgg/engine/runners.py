@@ -1,0 +1,41 @@
+"""mmengine's Runner, as trainings and tests use it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import nn
+
+from ..models.config_types import get_type_name
+from .hooks import ChannelsLastHook
+from .logs import shorten_console
+
+
+class PlainRunner(Runner):
+    """mmengine's Runner with a short console: environment, config and hooks go to the log file alone."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        return shorten_console(super().build_logger(*args, **kwargs))
+
+    def dump_config(self) -> None:
+        super().dump_config()
+        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
+        self.logger.info(f'the whole config is in {Path(self.work_dir, name)}, and the whole log in {self._log_dir}')
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        # DDP lays out its copies of the gradients as the weights lie now. The hook itself comes later: then each step
+        # would copy between two layouts, and torch would warn.
+        hooks = self.cfg.get('custom_hooks') or ()
+        if any(get_type_name(hook.get('type')) == ChannelsLastHook.__name__ for hook in hooks):
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return super().wrap_model(model_wrapper_cfg, model)
+
+
+class TestRunner(PlainRunner):
+    """A Runner for tests. Each process has the model itself: DDP refuses exported files, which have no weights."""
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        return model.to(get_device())
