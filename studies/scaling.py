@@ -1,7 +1,7 @@
 """Print the tables of docs/scaling.md: what more processes cost, by arithmetic. All times are lower bounds.
 
 example: python tools/scaling.py
-         python tools/scaling.py --archs A0 --batch-size 16 --speed 16.1 --gpus 2 8 64 --networks 1 10
+         python tools/scaling.py --archs A0 --batch-size 16 --speed 62.4 --gpus 2 8 64 --networks 1 10
 """
 
 import argparse
@@ -153,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('--speed', float, None, 'measured images a second of one process, for one arch, in place of --tflops'),
         ('--hop-us', float, 10.0, 'latency of one message in microseconds'),
         ('--disk-gb', float, 1.0, 'GB a second with which one process writes a checkpoint'),
-        ('--decoded', float, 524.0, 'images a second that one core reads, decodes and augments'),
+        ('--decoded', float, 1080.0, 'images a second that one core reads, decodes and augments'),
     ]
     for name, kind, default, help in options:
         parser.add_argument(name, type=kind, default=default, help=f'{help} (default: {default})')

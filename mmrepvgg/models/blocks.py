@@ -143,7 +143,7 @@ class RepVGGBlock(BaseModule):
     def _sum_branches(self, x: Tensor) -> Tensor:
         y = self.branch_3x3(x) + self.branch_1x1(self._take_centres(x))
         if self.branch_norm is not None:
-            y = y + self.branch_norm(x)
+            y += self.branch_norm(x)  # into the sum itself: a new tensor takes time
         return y
 
     def _sum_kernels(self) -> tuple[Tensor, Tensor]:

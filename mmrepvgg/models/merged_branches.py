@@ -60,7 +60,7 @@ class MergedBranchesBlock(RepVGGBlock):
         if use_batch == {False}:
             return self.branch_3x3.conv._conv_forward(x, *self._merge_frozen())
         y = self.branch_3x3(x)
-        return y + self._convolve_merged(self._take_centres(x).to(y.dtype))
+        return self._convolve_merged(self._take_centres(x).to(y.dtype)).add_(y)
 
     def _convolve_merged(self, x: Tensor) -> Tensor:
         """The sum of the 1x1 and the identity branch. Updates the statistics of their norms."""

@@ -31,7 +31,7 @@ class QARepVGGBlock(RepVGGBlock):
     def _sum_branches(self, x: Tensor) -> Tensor:
         y = self.branch_3x3(x) + self.branch_1x1(self._take_centres(x))
         if self.has_identity:
-            y = y + x
+            y += x
         return self.norm(y)
 
     def _sum_kernels(self) -> tuple[Tensor, Tensor]:
