@@ -56,6 +56,8 @@ def _prepare_process() -> None:
             stream.reconfigure(errors='backslashreplace')
     # mmcv-lite warns at each start about a module that nothing here needs
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    # torch's own compiler calls it
+    warnings.filterwarnings('ignore', '`torch._prims_common.check` is deprecated', FutureWarning)
 
 
 def _translate_warnings(prog: str, command: ModuleType) -> None:
