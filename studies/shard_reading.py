@@ -1,6 +1,6 @@
 """Times the reading of images from a folder and from tar shards: the bytes alone, and with the training pipeline.
 
-The images are crops of scikit-learn's two photographs, 500x375, in JPEG. They are read in random order, by one process.
+The images are pieces of scikit-learn's two photographs, 500x375, in JPEG, read in random order by one process.
 
     python -m studies.shard_reading work_dirs/shard-reading --images 4000
 """
@@ -10,31 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine import fileio
 from mmengine.registry import DATASETS, DefaultScope
-from sklearn.datasets import load_sample_images
 
 from mmrepvgg import load_config, write_shards
+from mmrepvgg.benchmark.data_photos import write_photos
 from mmrepvgg.measures.timing import summarise, time_interleaved
 
 ROUNDS = 10
 _BATCH = 200
-
-
-def make_images(folder: Path, number: int) -> None:
-    """Write ``folder/train/<class>/<index>.jpg``, if they are not there."""
-    photos = load_sample_images().images
-    random = np.random.default_rng(0)
-    for index in range(number):
-        photo = photos[index % 2]
-        top, left = random.integers(photo.shape[0] - 375), random.integers(photo.shape[1] - 500)
-        path = folder / f'train/{index % 2}/{index:06d}.jpg'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            crop = photo[top : top + 375, left : left + 500, ::-1]
-            cv2.imwrite(str(path), crop, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def make_readers(dataset: Any) -> list[Callable[[], object]]:
@@ -52,7 +37,7 @@ def main() -> None:
     parser.add_argument('folder', type=Path, help='folder for the images and the shards')
     parser.add_argument('--images', type=int, default=4000, help='number of images (default: 4000)')
     args = parser.parse_args()
-    make_images(args.folder / 'images', args.images)
+    write_photos(args.folder / 'images/train', args.images // 4)  # of 4 classes
     cfg = load_config('repvgg-a0_8xb32')
     cfg.train_dataloader.dataset.data_root = str(args.folder / 'images')
     (written,) = write_shards(cfg, args.folder / 'shards', ['train'])

@@ -64,7 +64,7 @@ def draw_chart(report: Report, path: str | Path) -> None:
     size = report.settings['input_size']
     label = f'images per second at {size} x {size} pixels: median and quartiles; each panel has its own scale'
     figure.supxlabel(label, fontsize=9)
-    environment, _, versions = describe_environment(report).rpartition('; ')
+    environment, _, versions = describe_environment(report.machine, report.versions).rpartition('; ')
     figure.suptitle(f'{environment}\n{versions}', fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format='png')

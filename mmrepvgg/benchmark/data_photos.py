@@ -12,7 +12,7 @@ from ..data.wrappers import get_dataset, iterate_datasets
 
 # The most frequent size in ImageNet, and a quality that gives about as many bytes a pixel.
 WIDTH, HEIGHT, QUALITY = 500, 375, 92
-_NUM_CLASSES, _IMAGES_A_CLASS = 4, 16
+_NUM_CLASSES = 4
 
 
 def find_dataset(cfg: Any, folder: Path) -> tuple[Mapping[str, Any], str]:
@@ -37,7 +37,7 @@ def find_dataset(cfg: Any, folder: Path) -> tuple[Mapping[str, Any], str]:
     return dataset, "the config's own training images"
 
 
-def write_photos(folder: Path) -> None:
+def write_photos(folder: Path, images_a_class: int = 16) -> None:
     """Write pieces of scikit-learn's two photographs, ``folder/<class>/<number>.jpg``, the same ones each time."""
     try:
         from sklearn.datasets import load_sample_images
@@ -49,7 +49,7 @@ def write_photos(folder: Path) -> None:
     generator = np.random.default_rng(0)
     for label in range(_NUM_CLASSES):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
-        for number in range(_IMAGES_A_CLASS):
+        for number in range(images_a_class):
             photo = photos[number % len(photos)]
             height = int(generator.uniform(0.6, 1) * photo.height)
             width = height * WIDTH // HEIGHT

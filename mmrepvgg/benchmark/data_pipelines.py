@@ -40,22 +40,18 @@ class Part:
     @property
     def speed(self) -> Spread:
         """Images per second."""
-        return self._count(self.seconds)
+        return summarise(self.seconds).to_rate(self.num_images)
 
     @property
     def plain_speed(self) -> Spread | None:
         """Images per second with mmpretrain's steps."""
-        return self._count(self.plain_seconds) if self.plain_seconds else None
+        return summarise(self.plain_seconds).to_rate(self.num_images) if self.plain_seconds else None
 
     @property
     def ratio(self) -> Spread | None:
         """How many times as fast as with mmpretrain's steps it is, round by round."""
         pairs = list(zip(self.seconds, self.plain_seconds, strict=False))
         return summarise([plain / own for own, plain in pairs]) if pairs else None
-
-    def _count(self, seconds: Sequence[float]) -> Spread:
-        spread = summarise(seconds)
-        return Spread(*(self.num_images / taken for taken in (spread.high, spread.median, spread.low)))
 
 
 def time_parts(

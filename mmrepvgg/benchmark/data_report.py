@@ -12,6 +12,7 @@ from ..measures.timing import Spread
 from ..tables import format_table
 from .data_pipelines import Part
 from .data_run import DataReport
+from .report import describe_environment, format_speed
 
 # Reading files is told from decoding them above this share of the pipeline's time.
 _SLOW_FILES = 0.2
@@ -71,11 +72,7 @@ def _iterate_lines(report: DataReport, command: str) -> Iterator[str]:
     machine = report.machine
     yield f'`{command}`'
     yield ''
-    instructions = ', '.join(machine['instructions']) or 'instructions unknown'
-    yield (
-        f'{machine["cpu"]}, {machine["cores"]} cores, {instructions}; '
-        f'{", ".join(f"{name} {version}" for name, version in report.versions.items())}'
-    )
+    yield describe_environment(machine, report.versions)
     start, end = machine['load_average'][0], machine['load_average_at_the_end'][0]
     yield f'load average at the start {start:.1f}, at the end {end:.1f}'
     yield f'images: {report.source}'
@@ -103,7 +100,4 @@ def _format_part(part: Part) -> list[str]:
 
 
 def _format(speed: Spread) -> tuple[str, str]:
-    low, middle, high = (
-        f'{number:.0f}' if number >= 100 else f'{number:.3g}' for number in (speed.low, speed.median, speed.high)
-    )
-    return middle, f'{low} to {high}'
+    return format_speed(speed.median), f'{format_speed(speed.low)} to {format_speed(speed.high)}'

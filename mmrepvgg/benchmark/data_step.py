@@ -12,9 +12,9 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
+from ..engine.hooks import uses_channels_last
 from ..measures.timing import Spread, summarise, time_interleaved
 from ..models.building import build_model
-from ..models.config_types import get_type_name
 
 
 def time_step(cfg: Config, batch: Mapping[str, Any], repeats: int, budget: float = 60) -> Spread:
@@ -30,8 +30,7 @@ def time_step(cfg: Config, batch: Mapping[str, Any], repeats: int, budget: float
         Spread: Images per second.
     """
     model: Any = build_model(cfg, deploy=False).train().to(get_device())
-    hooks = [get_type_name(hook.get('type')) for hook in cfg.get('custom_hooks') or ()]
-    if 'ChannelsLastHook' in hooks:
+    if uses_channels_last(cfg):
         model.to(memory_format=torch.channels_last)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), _quiet():
         wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
@@ -42,8 +41,7 @@ def time_step(cfg: Config, batch: Mapping[str, Any], repeats: int, budget: float
             torch.cuda.synchronize()
 
     [seconds] = time_interleaved([run], repeats, warm_up=2, budget=budget)
-    spread = summarise(seconds)
-    return Spread(*(len(batch['inputs']) / taken for taken in (spread.high, spread.median, spread.low)))
+    return summarise(seconds).to_rate(len(batch['inputs']))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,14 @@ def write_json(report: Report, command: str, path: str | Path) -> None:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
 
 
-def describe_environment(report: Report) -> str:
-    """Describe the machine and the versions in one line."""
-    machine = report.machine
+def describe_environment(machine: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """Describe a machine and versions in one line."""
     parts = [
         f'{machine["cpu"]}, {machine["cores"]} cores, {", ".join(machine["instructions"]) or "instructions unknown"}'
     ]
     if machine['gpu']:
         parts.append(machine['gpu'])
-    parts.append(', '.join(f'{name} {version}' for name, version in report.versions.items()))
+    parts.append(', '.join(f'{name} {version}' for name, version in versions.items()))
     return '; '.join(parts)
 
 
@@ -71,7 +70,7 @@ def _iterate_lines(report: Report, command: str) -> Iterator[str]:
     start, end = report.machine['load_average'][0], report.machine['load_average_at_the_end'][0]
     yield f'`{command}`'
     yield ''
-    yield describe_environment(report)
+    yield describe_environment(report.machine, report.versions)
     yield f'load average at the start {start:.1f}, at the end {end:.1f}'
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
@@ -165,8 +164,8 @@ def _format_row(report: Report, row: Row) -> list[str]:
     return [
         *names,
         case.precision,
-        _format_speed(row.speed.median),
-        f'{_format_speed(row.speed.low)} to {_format_speed(row.speed.high)}',
+        format_speed(row.speed.median),
+        f'{format_speed(row.speed.low)} to {format_speed(row.speed.high)}',
         f'{1e3 * row.time.median:.1f}',
         f'{row.gflops:.0f}',
         '' if share is None else f'{share:.2f}',
@@ -176,7 +175,8 @@ def _format_row(report: Report, row: Row) -> list[str]:
     ]
 
 
-def _format_speed(images_per_second: float) -> str:
+def format_speed(images_per_second: float) -> str:
+    """Write a speed with three digits, or all digits before the point."""
     return f'{images_per_second:.0f}' if images_per_second >= 100 else f'{images_per_second:.3g}'
 
 

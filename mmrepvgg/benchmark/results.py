@@ -42,10 +42,7 @@ class Row:
     @property
     def speed(self) -> Spread | None:
         """Images per second."""
-        if self.time is None:
-            return None
-        high, middle, low = (self.case.batch_size / t for t in (self.time.low, self.time.median, self.time.high))
-        return Spread(low, middle, high)
+        return self.time.to_rate(self.case.batch_size) if self.time else None
 
     @property
     def gflops(self) -> float | None:

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..data.damaged import SKIPPED
+from ..models.config_types import get_type_name
 
 
 class ChannelsLastHook(Hook):
@@ -22,6 +23,11 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         runner.model.to(memory_format=torch.channels_last)
+
+
+def uses_channels_last(cfg: Mapping[str, Any]) -> bool:
+    """Whether the config has a :class:`ChannelsLastHook`."""
+    return any(get_type_name(hook.get('type')) == ChannelsLastHook.__name__ for hook in cfg.get('custom_hooks') or ())
 
 
 class SkippedImagesHook(Hook):

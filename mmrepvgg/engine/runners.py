@@ -9,8 +9,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
-from ..models.config_types import get_type_name
-from .hooks import ChannelsLastHook
+from .hooks import uses_channels_last
 from .logs import shorten_console
 
 
@@ -28,8 +27,7 @@ class PlainRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # DDP lays out its copies of the gradients as the weights lie now. The hook itself comes later: then each step
         # would copy between two layouts, and torch would warn.
-        hooks = self.cfg.get('custom_hooks') or ()
-        if any(get_type_name(hook.get('type')) == ChannelsLastHook.__name__ for hook in hooks):
+        if uses_channels_last(self.cfg):
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().wrap_model(model_wrapper_cfg, model)
 

@@ -45,7 +45,7 @@ def train(
         tensorboard: Write the log for TensorBoard too.
         skip_damaged: Go on without images that can't be read, and log them at the end of each epoch. Otherwise the
             first one ends the training.
-        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'`` and others of mmengine.
+        launcher: Way in which the processes were started: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Returns:
         str | None: The last checkpoint that this training wrote. If it wrote none, the checkpoint from which it was
@@ -58,8 +58,8 @@ def train(
         ModuleNotFoundError: If ``tensorboard`` is given, and that package is not installed.
         UnreadableImageError: If a training image is missing or damaged, without ``skip_damaged``. The message names it.
         ValueError: If ``amp`` is given for a config with another optimizer wrapper, if the config has no epoch after
-            its warm-up, if ``compile`` is given for a model that can't be one graph, or if it measures a top-k
-            accuracy of fewer than k classes.
+            its warm-up, if ``compile`` is given for a model that can't be one graph, if it measures a top-k accuracy of
+            fewer than k classes, or if this process was not started as ``launcher`` says.
     """
     cfg.work_dir = work_dir
     start = choose_start(cfg, work_dir, resume)

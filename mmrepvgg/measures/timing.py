@@ -15,6 +15,10 @@ class Spread:
     median: float
     high: float
 
+    def to_rate(self, amount: float) -> 'Spread':
+        """How much is done in a second, if ``amount`` takes these seconds."""
+        return Spread(amount / self.high, amount / self.median, amount / self.low)
+
 
 def summarise(times: Sequence[float | None]) -> Spread:
     """The quartiles of ``times``, interpolated between neighbours. None is not counted.
