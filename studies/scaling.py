@@ -153,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('--speed', float, None, 'measured images a second of one process, for one arch, in place of --tflops'),
         ('--hop-us', float, 10.0, 'latency of one message in microseconds'),
         ('--disk-gb', float, 1.0, 'GB a second with which one process writes a checkpoint'),
-        ('--decoded', float, 1080.0, 'images a second that one core reads, decodes and augments'),
+        ('--decoded', float, 1180.0, 'images a second that one core reads, decodes and augments'),
     ]
     for name, kind, default, help in options:
         parser.add_argument(name, type=kind, default=default, help=f'{help} (default: {default})')
