@@ -2,6 +2,7 @@
 # make quantization-study  train models in different ways and show what int8 does to them (hours), there
 # make toolchains  make the environments of other quantizers for tools/toolchain_study.py (17 GB), in .venv-toolchains
 # make test   run the tests there
+# make test-deep   run the long tests: thousands of random networks, mutated files and killed processes (hours), there
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
 # make lint   check format, style and types there
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Each has its own versions of torch, numpy and protobuf.
 TOOLCHAINS := executorch litert rknn
 
-.PHONY: demo quantization-study toolchains test test-onedl lint format install clean
+.PHONY: demo quantization-study toolchains test test-deep test-onedl lint format install clean
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
@@ -41,6 +42,9 @@ toolchains: $(TOOLCHAINS:%=.venv-toolchains/%/installed)
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
+test-deep: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deep $(PARALLEL)
+
 test-onedl: .venv-onedl/installed
 	.venv-onedl/bin/python -c 'import mmseg'  # without it tests/onedl would not be collected
 	OMP_NUM_THREADS=1 .venv-onedl/bin/python -m pytest $(PARALLEL)
@@ -50,7 +54,7 @@ test-onedl: .venv-onedl/installed
 	$(PYTHON) -m venv --clear .venv-onedl
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
 		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
-		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist \
+		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist hypothesis \
 		safetensors tensorboard onnx onnxscript onnxruntime openvino nncf \
 		ncnn pnnx executorch torchao litert-torch ai-edge-litert ai-edge-quantizer coremltools \
 		webdataset 'ray[data]' pyarrow

@@ -117,6 +117,7 @@ setup(
             'scikit-learn>=1.3',
             'pytest>=8',
             'pytest-xdist',
+            'hypothesis>=6.100',
             'filelock',
             'timm>=1.0',
             'ruff',
