@@ -3,6 +3,7 @@
 # make toolchains  make the environments of other quantizers for tools/toolchain_study.py (17 GB), in .venv-toolchains
 # make test   run the tests there
 # make test-deep   run the long tests: thousands of random networks, mutated files and killed processes (hours), there
+# make soak   test and predict again and again for an hour in one process, and see whether its memory grows
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
 # make lint   check format, style and types there
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Each has its own versions of torch, numpy and protobuf.
 TOOLCHAINS := executorch litert rknn
 
-.PHONY: demo quantization-study toolchains test test-deep test-onedl lint format install clean
+.PHONY: demo quantization-study toolchains test test-deep soak test-onedl lint format install clean
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
@@ -44,6 +45,9 @@ test: install
 
 test-deep: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deep $(PARALLEL)
+
+soak: install
+	$(BIN)/python tools/soak.py --minutes 60
 
 test-onedl: .venv-onedl/installed
 	.venv-onedl/bin/python -c 'import mmseg'  # without it tests/onedl would not be collected

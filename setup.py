@@ -16,6 +16,8 @@ REPOSITORY_TOOLS = (
     'epoch_time.py',
     'prepare_shapes.py',
     'quantization_study.py',
+    'scaling.py',
+    'soak.py',
     'toolchain_study.py',
     'update_model_table.py',
 )

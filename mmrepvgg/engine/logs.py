@@ -1,17 +1,33 @@
 """What a run says: on the console, in the log file, in JSON lines, in TensorBoard."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import LoggerHook
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 # long lists, and what mmengine says about itself
 _FOR_THE_FILE = ('paramwise_options', '"FileClient"', '"HardDiskBackend"', 'Distributed training is not used')
+
+
+@contextmanager
+def closing_logs() -> Iterator[None]:
+    """Close the log files of the runs in this block. mmengine keeps them open, and all that it logged in memory."""
+    kept = {kind: set(kind._instance_dict) for kind in (MMLogger, MessageHub, Visualizer)}
+    try:
+        yield
+    finally:
+        for kind, names in kept.items():
+            for name in kind._instance_dict.keys() - names:
+                ended = kind._instance_dict.pop(name)
+                for handler in ended.handlers if isinstance(ended, MMLogger) else ():
+                    handler.close()
 
 
 def shorten_console(logger: MMLogger) -> MMLogger:

@@ -16,11 +16,13 @@ from ..data.classes import check_classes, get_trained_classes, require_single_la
 from ..data.faster_steps import use_own_reading
 from ..data.layout import get_num_classes
 from ..models.config_types import get_type_name
+from .logs import closing_logs
 from .metrics import PredictionRecord, check_topk, make_evaluator
 from .processes import prepare_test_processes
 from .runners import TestRunner
 
 
+@closing_logs()
 def evaluate(
     cfg: Config,
     checkpoint: str | Path | Mapping[str, Any],
