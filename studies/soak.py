@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,9 @@ def make_tasks(num_images: int) -> dict[str, Callable[[], object]]:
     kept = {file: Predictor(load_config(CONFIG), file) for file in files}
     tasks: dict[str, Callable[[], object]] = {}
     for file in files:
-        tasks[f'test {file.suffix}'] = lambda file=file: test(file)
-        tasks[f'predict {file.suffix}'] = lambda file=file: predict(file)
-        tasks[f'predict {file.suffix} with one Predictor'] = lambda file=file: kept[file].predict(images)
+        tasks[f'test {file.suffix}'] = partial(test, file)
+        tasks[f'predict {file.suffix}'] = partial(predict, file)
+        tasks[f'predict {file.suffix} with one Predictor'] = partial(kept[file].predict, images)
     return tasks
 
 
