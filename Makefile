@@ -5,6 +5,8 @@
 # make test-deep   run the long tests: thousands of random networks, mutated files and killed processes (hours), there
 # make soak   test and predict again and again for an hour in one process, and see whether its memory grows
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
+# make test-matrix  run the tests with Python 3.10 to 3.13 and the oldest and newest packages that setup.py allows, in .tox
+# make audit  check that the versions of the packages in .venv fit together, and their licences
 # make lint   check format, style and types there
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +20,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Each has its own versions of torch, numpy and protobuf.
 TOOLCHAINS := executorch litert rknn
 
-.PHONY: demo quantization-study toolchains test test-deep soak test-onedl lint format install clean
+.PHONY: demo quantization-study toolchains test test-deep soak test-onedl test-matrix audit lint format install clean
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
@@ -65,6 +67,20 @@ test-onedl: .venv-onedl/installed
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv-onedl/installed
 
+# One environment after another, 7 GB each. TOX picks some: make test-matrix TOX='run -e oldest'
+# tox has an environment of its own: it does not fit beside the tested set.
+TOX ?= run
+test-matrix: .tox/launcher/bin/tox
+	.tox/launcher/bin/tox $(TOX)
+
+.tox/launcher/bin/tox:
+	$(PYTHON) -m venv --clear .tox/launcher
+	.tox/launcher/bin/python -m pip install --disable-pip-version-check tox==4.67.15
+
+audit: install
+	$(BIN)/python -m pip check
+	$(BIN)/pip-licenses --from=mixed --partial-match --fail-on='GPL;General Public License' --summary
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -81,4 +97,4 @@ install: .venv/installed
 	PYTHON="$(PYTHON)" ./install.sh
 
 clean:
-	rm -rf .venv .venv-onedl .venv-toolchains build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-onedl .venv-toolchains .tox build *.egg-info .pytest_cache .mypy_cache .ruff_cache

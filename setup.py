@@ -22,13 +22,38 @@ REPOSITORY_TOOLS = (
     'update_model_table.py',
 )
 
-LITERT = 'ai-edge-litert>=2.3'
-LITERT_WRITERS = ('litert-torch>=0.10', 'ai-edge-quantizer>=0.10')
+# What each format of files needs, to write it and to run it.
+ONNX = ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20']
+OPENVINO = ['openvino>=2025.0']
+NCNN = ['ncnn>=1.0.20260101', 'pnnx>=20260101']
+LITERT = ['ai-edge-litert>=2.3']
+LITERT_WRITERS = ['litert-torch>=0.10', 'ai-edge-quantizer>=0.10']
 # litert-converter, which litert-torch needs, is for these only.
 HAS_LITERT_WRITERS = (
     '(sys_platform == "linux" and platform_machine == "x86_64") or '
     '(sys_platform == "darwin" and platform_machine == "arm64")'
 )
+COREML = ['coremltools>=9.0']
+# Each version of ExecuTorch is compiled against one version of torch (runtimes/executorch_core.py).
+EXECUTORCH = ['executorch>=1.3,<1.4', 'torch>=2.12,<2.13', 'torchao>=0.17']
+# int8 for OpenVINO; ONNX Runtime brings its own quantizer
+NNCF = ['nncf>=2.15']
+
+SAFETENSORS = ['safetensors>=0.4']
+TENSORBOARD = ['tensorboard>=2.17']
+# writes tar shards; reading them needs nothing
+SHARDS = ['webdataset>=1.0']
+# predictions on many machines; 2.64 will have no argument for restarts (prediction/many.py)
+RAY = ['ray[data]>=2.40,<2.64', 'pyarrow>=17']
+DIGITS = ['scikit-learn>=1.3']
+
+# The tests of all that runs with every version of torch.
+TEST = [
+    *(SAFETENSORS + TENSORBOARD + SHARDS + RAY + DIGITS),
+    *(ONNX + OPENVINO + NCNN + LITERT + COREML + NNCF),
+    *(f'{package}; {HAS_LITERT_WRITERS}' for package in LITERT_WRITERS),
+    *('pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'filelock>=3.12', 'timm>=1.0'),
+]
 
 
 class BuildWithConfigs(build_py):
@@ -60,71 +85,34 @@ setup(
     install_requires=[
         # 2.6: safe loading of checkpoints, with an allow-list under given names
         'torch>=2.6',
-        'torchvision',
-        'mmengine>=0.10.5,<1',
+        'torchvision>=0.21',
+        # 0.10.6: imports beside torch >= 2.5 and transformers
+        'mmengine>=0.10.6,<1',
         'mmpretrain>=1.2,<2',
         'numpy>=1.24',
-        'rich',
+        'rich>=13',
         # mmengine imports pkg_resources, gone in 82
-        'setuptools<82',
+        'setuptools>=65,<82',
     ],
     # No mmcv in install_requires: mmcv and mmcv-lite are two builds of one import package, and installing one
     # over the other destroys it. Who has neither takes the extra.
     extras_require={
         'mmcv-lite': ['mmcv-lite>=2.1,<2.3'],
-        'digits': ['scikit-learn>=1.3', 'opencv-python'],
-        'safetensors': ['safetensors>=0.4'],
-        'tensorboard': ['tensorboard>=2.17'],
-        # writes tar shards; reading them needs nothing
-        'shards': ['webdataset>=1.0'],
-        # predictions on many machines; 2.64 will have no argument for restarts (prediction/many.py)
-        'ray': ['ray[data]>=2.40,<2.64', 'pyarrow>=17'],
-        # exporters and runtimes
-        'onnx': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
-        'openvino': ['openvino>=2025.0'],
-        'ncnn': ['ncnn>=1.0.20260101', 'pnnx>=20260101'],
+        'digits': [*DIGITS, 'opencv-python>=4.8'],
+        'safetensors': SAFETENSORS,
+        'tensorboard': TENSORBOARD,
+        'shards': SHARDS,
+        'ray': RAY,
+        'onnx': ONNX,
+        'openvino': OPENVINO,
+        'ncnn': NCNN,
         # runs files; what writes them is far larger
-        'litert': [LITERT],
-        'litert-export': [LITERT, *LITERT_WRITERS],
-        'coreml': ['coremltools>=9.0'],
-        # each version of ExecuTorch is compiled against one version of torch (runtimes/executorch_core.py)
-        'executorch': ['executorch>=1.3,<1.4', 'torch>=2.12,<2.13', 'torchao>=0.17'],
-        # int8 for OpenVINO; ONNX Runtime brings its own quantizer
-        'quantization': [
-            'onnx>=1.17',
-            'onnxscript>=0.3',
-            'onnxruntime>=1.20',
-            'openvino>=2025.0',
-            'nncf>=2.15',
-            'scipy',
-        ],
-        'dev': [
-            'safetensors>=0.4',
-            'tensorboard>=2.17',
-            'onnx>=1.17',
-            'onnxscript>=0.3',
-            'onnxruntime>=1.20',
-            'openvino>=2025.0',
-            'nncf>=2.15',
-            'ncnn>=1.0.20260101',
-            'pnnx>=20260101',
-            LITERT,
-            *(f'{package}; {HAS_LITERT_WRITERS}' for package in LITERT_WRITERS),
-            'coremltools>=9.0',
-            'executorch>=1.3,<1.4',
-            'torchao>=0.17',
-            'webdataset>=1.0',
-            'ray[data]>=2.40,<2.64',
-            'pyarrow>=17',
-            'scikit-learn>=1.3',
-            'pytest>=8',
-            'pytest-xdist',
-            'hypothesis>=6.100',
-            'filelock',
-            'timm>=1.0',
-            'ruff',
-            'mypy',
-            'pre-commit',
-        ],
+        'litert': LITERT,
+        'litert-export': LITERT + LITERT_WRITERS,
+        'coreml': COREML,
+        'executorch': EXECUTORCH,
+        'quantization': [*ONNX, *OPENVINO, *NNCF, 'scipy>=1.10'],
+        'test': TEST,
+        'dev': [*TEST, *EXECUTORCH, 'ruff', 'mypy', 'pre-commit', 'pip-licenses'],
     },
 )

@@ -80,3 +80,18 @@ def test_an_extra_brings_what_a_format_needs(extras, row):
 def test_dev_has_them_all(extras, row):
     names = {requirement.name for extra in (row.extra, row.writing_extra) for requirement in extras.get(extra, ())}
     assert names <= {requirement.name for requirement in (*extras[''], *extras['dev'])}
+
+
+def test_every_package_has_its_licence_in_the_docs(extras):
+    rows = [line.split('|')[1] for line in (ROOT / 'docs/licences.md').read_text().splitlines() if line.startswith('|')]
+    listed = {name.strip() for row in rows[2:] for name in row.split(',')}
+    assert listed == {requirement.name for requirements in extras.values() for requirement in requirements}
+
+
+def test_the_oldest_set_is_what_setup_py_allows(extras):
+    lines = [line for line in (ROOT / 'constraints-oldest.txt').read_text().splitlines() if not line.startswith('#')]
+    pinned = dict(line.split('==') for line in lines)
+    for requirement in [*extras[''], *extras['mmcv-lite'], *extras['digits'], *extras['test']]:
+        version = pinned[requirement.name]
+        assert requirement.specifier.contains(version, prereleases=True), requirement
+        assert '>=' in str(requirement.specifier), requirement
