@@ -23,7 +23,8 @@ REPOSITORY_TOOLS = (
 )
 
 # What each format of files needs, to write it and to run it.
-ONNX = ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20']
+# onnxscript: older ones leave a Shape operator, which has no form in opset 13
+ONNX = ['onnx>=1.19', 'onnxscript>=0.7.2', 'onnxruntime>=1.22']
 OPENVINO = ['openvino>=2025.0']
 NCNN = ['ncnn>=1.0.20260101', 'pnnx>=20260101']
 LITERT = ['ai-edge-litert>=2.3']
@@ -83,13 +84,13 @@ setup(
     # mmcv and mmengine import pkgutil.find_loader, which Python 3.14 no longer has.
     python_requires='>=3.10,<3.14',
     install_requires=[
-        # 2.6: safe loading of checkpoints, with an allow-list under given names
-        'torch>=2.6',
-        'torchvision>=0.21',
+        # up to 2.8, files of torch.export have pickles in them, and the packages for LiteRT ask for more
+        'torch>=2.10',
+        'torchvision>=0.25',
         # 0.10.6: imports beside torch >= 2.5 and transformers
         'mmengine>=0.10.6,<1',
         'mmpretrain>=1.2,<2',
-        'numpy>=1.24',
+        'numpy>=1.26',
         'rich>=13',
         # mmengine imports pkg_resources, gone in 82
         'setuptools>=65,<82',

@@ -1,7 +1,7 @@
 """The registries of scope ``mmrepvgg``: children of mmpretrain's.
 
 mmengine imports this module by itself when a config names the scope (``type='mmrepvgg.RepVGG'``). The import registers
-all classes, and lets torch >= 2.6 load a Runner's checkpoints safely.
+all classes, and lets torch load a Runner's checkpoints safely.
 """
 
 from collections.abc import Mapping
