@@ -2,11 +2,16 @@
 
 example: mmrepvgg train repvgg-a0_8xb32
          torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_8xb32 --launcher pytorch
+
+SIGTERM, SIGINT (Ctrl-C) and SIGHUP end the training after the current iteration, with a checkpoint from which --resume
+goes on. The exit status is then 143, 130 or 129. A second signal ends it at once.
 """
 
 import argparse
+import sys
 
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
+from .errors import translate
 from .files import require_file
 
 
@@ -14,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, its data and its schedule')
     add_work_dir(parser, 'logs and checkpoints')
     parser.add_argument(
-        '--resume', nargs='?', const=True, metavar='CKPT', help='go on from CKPT, or from the latest in the work dir'
+        '--resume',
+        nargs='?',
+        const=True,
+        metavar='CKPT',
+        help='go on from CKPT, or from the latest whole one in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
     parser.add_argument(
@@ -41,18 +50,24 @@ def run(args: argparse.Namespace) -> None:
 
     from mmengine.dist import is_main_process
 
+    from ..engine.stopping import TrainingStopped
     from ..engine.training import train
 
-    checkpoint = train(
-        cfg,
-        get_work_dir(args, cfg),
-        resume=args.resume or False,
-        amp=args.amp,
-        compile=args.compile,
-        auto_scale_lr=args.auto_scale_lr,
-        tensorboard=args.tensorboard,
-        skip_damaged=args.skip_damaged,
-        launcher=args.launcher,
-    )
+    try:
+        checkpoint = train(
+            cfg,
+            get_work_dir(args, cfg),
+            resume=args.resume or False,
+            amp=args.amp,
+            compile=args.compile,
+            auto_scale_lr=args.auto_scale_lr,
+            tensorboard=args.tensorboard,
+            skip_damaged=args.skip_damaged,
+            launcher=args.launcher,
+        )
+    except TrainingStopped as stop:
+        if is_main_process():
+            print(translate(str(stop), add_arguments), file=sys.stderr)
+        sys.exit(stop.status)
     if is_main_process():
         print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}')

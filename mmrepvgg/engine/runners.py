@@ -5,12 +5,16 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
+from ..checkpoints.writing import replacing
 from .hooks import uses_channels_last
 from .logs import shorten_console
+from .resuming import Resumable
+from .saving import WholeCheckpoints
 
 
 class PlainRunner(Runner):
@@ -20,9 +24,11 @@ class PlainRunner(Runner):
         return shorten_console(super().build_logger(*args, **kwargs))
 
     def dump_config(self) -> None:
-        super().dump_config()
-        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
-        self.logger.info(f'the whole config is in {Path(self.work_dir, name)}, and the whole log in {self._log_dir}')
+        path = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
+        if is_main_process():
+            with replacing(path) as temporary:
+                self.cfg.dump(temporary)
+        self.logger.info(f'the whole config is in {path}, and the whole log in {self._log_dir}')
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # DDP lays out its copies of the gradients as the weights lie now. The hook itself comes later: then each step
@@ -30,6 +36,10 @@ class PlainRunner(Runner):
         if uses_channels_last(self.cfg):
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().wrap_model(model_wrapper_cfg, model)
+
+
+class TrainRunner(Resumable, WholeCheckpoints, PlainRunner):
+    """A Runner for trainings, which lose nothing when they are stopped."""
 
 
 class TestRunner(PlainRunner):

@@ -13,6 +13,8 @@ from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig
 from ..models.blocks import RepVGGBlock
 from ..models.config_types import get_type_name
 from .logs import shorten_console
+from .resuming import Resumable
+from .saving import WholeCheckpoints
 
 # Hooks that copy the model, compile it, or compute with its weights outside the forward pass
 _WHOLE_WEIGHTS = ('CompileHook', 'CustomL2Hook', 'QuantizationAwareHook', 'CalibrateInsertedNormsHook', 'EMAHook')
@@ -73,7 +75,7 @@ def check_sharded(cfg: Config) -> None:
             )
 
 
-class StrategyRunner(FlexibleRunner):
+class StrategyRunner(Resumable, WholeCheckpoints, FlexibleRunner):
     """mmengine's runner of strategies, whose checkpoints say the right epoch.
 
     mmengine's own replaces what its ``CheckpointHook`` says by the epoch and the iteration of the moment. After a best

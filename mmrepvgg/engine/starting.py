@@ -1,20 +1,23 @@
 """The weights from which a training starts."""
 
-import os
+import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.logging import print_log
-from mmengine.runner import Runner
 from torch import nn
 
 from ..checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
+from ..checkpoints.writing import replacing
+from ..models.blocks import RepVGGBlock
 from ..models.config_types import get_type_name
-from ..models.forms import INPUT_QUANTIZER
+from ..models.forms import INPUT_QUANTIZER, CheckpointFormError, check_forms
+from .latest import find_latest, read_state
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,24 @@ class Start:
     """The start of a training.
 
     Attributes:
-        path: The checkpoint, or None for the weights that the config gives (usually random ones).
+        checkpoint: The checkpoint, or None for the weights that the config gives (usually random ones).
         resumes: Whether the checkpoint gives the whole state of the training, or only the weights.
         reason: A sentence for the log that says both.
+        skipped: Why later checkpoints of the work dir were not taken.
     """
 
-    path: str | None
+    checkpoint: Checkpoint | None
     resumes: bool
     reason: str
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str | None:
+        return str(self.checkpoint.path) if self.checkpoint else None
 
 
 def choose_start(cfg: Config, work_dir: str, resume: bool | str) -> Start:
-    """Choose the checkpoint with which a training starts.
+    """Choose the checkpoint with which a training starts, and read it safely before the Runner does.
 
     A job that is always started with ``resume=True`` begins with ``load_from`` of the config, and later goes on with
     its own checkpoints. If the config itself has ``resume = True`` and ``load_from``, the training goes on from
@@ -42,53 +51,55 @@ def choose_start(cfg: Config, work_dir: str, resume: bool | str) -> Start:
     Args:
         cfg: The config.
         work_dir: Folder of the training's checkpoints.
-        resume: A checkpoint to go on from, or True for the latest one in ``work_dir``.
-    """
-    if isinstance(resume, str):
-        return Start(resume, True, f'resuming from {resume}')
-    given, goes_on = cfg.get('load_from'), bool(cfg.get('resume'))
-    absence = ''
-    if resume or (goes_on and given is None):
-        if latest := _find_latest(work_dir):
-            return Start(latest, True, f'resuming from {latest}, the latest checkpoint of {work_dir}')
-        absence = f'{work_dir} has no checkpoint to resume from: '
-    if given is None:
-        return Start(None, False, f'{absence}starting with the weights that the config gives')
-    if goes_on:
-        return Start(given, True, f'{absence}resuming from {given}')
-    return Start(given, False, f'{absence}starting with the weights of {given}')
-
-
-def _find_latest(work_dir: str) -> str | None:
-    """The checkpoint that mmengine's note ``last_checkpoint`` names.
-
-    The note has an absolute path. If the folder was copied or moved, the checkpoint beside the note is meant.
-    """
-    note = Path(os.path.abspath(work_dir), 'last_checkpoint')
-    if not note.is_file():
-        return None
-    noted = Path(note.read_text().strip())
-    beside = note.with_name(noted.name)
-    return str(beside if beside.exists() else noted)
-
-
-def read_start(start: Start) -> Checkpoint | None:
-    """Read the checkpoint safely before the Runner reads it: some versions of mmengine fall back to an unsafe load.
+        resume: A checkpoint to go on from, or True for the latest whole one in ``work_dir``.
 
     Raises:
         CheckpointError: If it can't be read, has its weights where mmengine does not look for them, or is to be resumed
             and holds no state of a training.
     """
-    if start.path is None:
-        return None
-    checkpoint = read_checkpoint(start.path)
-    if start.resumes and not {'epoch', 'iter'} <= checkpoint.meta.keys():
+    start = _choose(cfg, work_dir, resume)
+    if start.checkpoint is not None:
+        _check_entry(start.checkpoint)
+    return start
+
+
+def _choose(cfg: Config, work_dir: str, resume: bool | str) -> Start:
+    if isinstance(resume, str):
+        return Start(read_state(resume), True, f'resuming from {resume}')
+    given, goes_on = cfg.get('load_from'), bool(cfg.get('resume'))
+    absence = ''
+    if resume or (goes_on and given is None):
+        latest = find_latest(work_dir)
+        if found := latest.checkpoint:
+            reason = f'resuming from {found.path}, the latest whole checkpoint of {work_dir}'
+            return Start(found, True, reason, latest.skipped)
+        absence = f'{work_dir} has no checkpoint to resume from: '
+    if given is None:
+        return Start(None, False, f'{absence}starting with the weights that the config gives')
+    if goes_on:
+        return Start(read_state(given), True, f'{absence}resuming from {given}')
+    return Start(_read_given(given), False, f'{absence}starting with the weights of {given}')
+
+
+def _read_given(address: str) -> Checkpoint:
+    """Read ``load_from`` of a config: a file, or what the address of one gives."""
+    scheme = address.partition('://')[0]
+    if scheme == address:
+        return read_checkpoint(address)
+    if scheme not in ('http', 'https'):
         raise CheckpointError(
-            f'{start.path} holds no state of a training, so it can not be resumed; to start with its weights, set '
-            '`load_from` of the config and leave out `resume`'
+            f'`load_from` must be a file or an address with http:// or https://, got {address}; fetch the file, and '
+            'give that'
         )
-    _check_entry(checkpoint)
-    return checkpoint
+    # every address has a place of its own, and is asked again at each start
+    name = f'{hashlib.sha256(address.encode()).hexdigest()[:12]}-{Path(urlsplit(address).path).name}'
+    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    try:
+        with replacing(path) as temporary:
+            torch.hub.download_url_to_file(address, str(temporary), progress=sys.stderr.isatty())
+    except OSError as error:  # those of urllib are, too
+        raise CheckpointError(f'{address} can not be fetched: {error}') from error
+    return read_checkpoint(path)
 
 
 def read_pretrained(model_cfg: Mapping[str, Any]) -> list[tuple[Checkpoint, str]]:
@@ -138,8 +149,10 @@ def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'ba
         prefix: Prefix of the backbone's keys in the checkpoint.
 
     Raises:
+        CheckpointFormError: If the checkpoint is in another form than the model.
         CheckpointError: If tensors are missing, or have another shape.
     """
+    _require_form(model, checkpoint, prefix)
     wanted = {
         f'{prefix}{key.removeprefix("backbone.")}': value.shape
         for key, value in model.state_dict().items()
@@ -161,12 +174,29 @@ def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'ba
         )
 
 
-class IgnoreConfigTextHook(Hook):
-    """Removes the text of a config from a loaded checkpoint. mmengine would execute that text when it resumes."""
+def _require_form(model: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
+    blocks = {}
+    for name, module in model.named_modules():
+        name = name.replace('_fsdp_wrapped_module.', '')
+        if isinstance(module, RepVGGBlock) and name.startswith('backbone.'):
+            blocks[f'{prefix}{name.removeprefix("backbone.")}.'] = module
+    try:
+        check_forms(blocks, checkpoint.state_dict)
+    except CheckpointFormError as error:
+        raise CheckpointFormError(f'{checkpoint.path}: {error}') from None
 
-    priority = 'VERY_HIGH'
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        meta = checkpoint.get('meta')
-        if isinstance(meta, dict) and meta.pop('config', None) is not None:
-            print_log('the text of a config in the checkpoint is ignored', 'current')
+def require_same_shapes(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse to resume a training of a model with other tensors, such as a head for other classes.
+
+    Raises:
+        CheckpointError: If a tensor has another shape than in the model.
+    """
+    for key, value in model.state_dict().items():
+        found = checkpoint.state_dict.get(key)
+        if found is not None and found.shape != value.shape:
+            raise CheckpointError(
+                f'{checkpoint.path} has {key} with the shape {tuple(found.shape)}, and the model {tuple(value.shape)}: '
+                'only a training of the same model (same arch, same number of classes) can be resumed. To start with '
+                'its backbone, set `load_from` of the config and leave out `resume`'
+            )

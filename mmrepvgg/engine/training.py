@@ -1,5 +1,9 @@
 """One training run through mmengine's Runner."""
 
+import os
+from contextlib import ExitStack
+from typing import Any
+
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -11,12 +15,17 @@ from ..data.faster_steps import use_faster_steps, use_own_reading
 from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
+from .locking import occupying
 from .logs import add_tensorboard
 from .metrics import check_topk
 from .processes import prepare_processes
-from .runners import PlainRunner
+from .resuming import ResumeHook
+from .runners import TrainRunner
+from .saving import explaining_full_disk, remove_unfinished
+from .seeding import SeedHook
 from .sharding import make_strategy_runner
-from .starting import IgnoreConfigTextHook, choose_start, read_pretrained, read_start, require_backbone
+from .starting import Start, choose_start, read_pretrained, require_backbone, require_same_shapes
+from .stopping import StopHook, stopping_at_signals
 
 
 def train(
@@ -36,8 +45,8 @@ def train(
     Args:
         cfg: The config. :func:`mmrepvgg.data.layout.check_data` can check its data before.
         work_dir: Folder for logs and checkpoints.
-        resume: Checkpoint to go on from, or True for the latest one in ``work_dir``. If ``work_dir`` has none yet, the
-            training starts as without ``resume``.
+        resume: Checkpoint to go on from, or True for the latest whole one in ``work_dir``. If ``work_dir`` has none
+            yet, the training starts as without ``resume``.
         amp: Train in mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU.
         compile: Compile the backbone (:class:`~mmrepvgg.engine.compilation.CompileHook`), as ``compile = True`` of the
             config does, or ``compile = dict(...)`` with arguments of that hook.
@@ -54,7 +63,12 @@ def train(
     Raises:
         CompilationError: If the backbone can't be compiled, or nothing can be on this machine.
         CheckpointError: If a checkpoint to start from can't be read safely, or lacks weights of the backbone.
+        CheckpointFormError: If it is in another form than the model.
         DataError: If the training data has more classes than the model, or fewer images than a batch.
+        OccupiedError: If another training writes into ``work_dir``.
+        SavingError: If there is no space for a checkpoint or the log.
+        TrainingStopped: If SIGTERM, SIGINT or SIGHUP came: after the iteration, with a checkpoint of it. It is a
+            ``KeyboardInterrupt``. In other threads than the main one, signals are not handled.
         ModuleNotFoundError: If ``tensorboard`` is given, and that package is not installed.
         UnreadableImageError: If a training image is missing or damaged, without ``skip_damaged``. The message names it.
         ValueError: If ``amp`` is given for a config with another optimizer wrapper, if the config has no epoch after
@@ -62,8 +76,6 @@ def train(
             fewer than k classes, or if this process was not started as ``launcher`` says.
     """
     cfg.work_dir = work_dir
-    start = choose_start(cfg, work_dir, resume)
-    cfg.load_from, cfg.resume = start.path, start.resumes
     if amp:
         _use_mixed_precision(cfg)
     # taken out of the config, since mmengine has a setting of this name
@@ -83,25 +95,48 @@ def train(
     prepare_processes(cfg, launcher)
 
     allow_runner_checkpoints()
-    checkpoint = read_start(start)
+    with ExitStack() as stack:
+        stack.enter_context(explaining_full_disk(work_dir))
+        # the other processes of a run write nothing; where it is refused, their launcher ends them
+        if launcher == 'none' or os.environ['RANK'] == '0':
+            stack.enter_context(occupying(work_dir))
+            remove_unfinished(work_dir)
+        start = choose_start(cfg, work_dir, resume)
+        runner = _make_runner(cfg, start)
+        if replaced:
+            runner.logger.info(f"{', '.join(replaced)}: this package's, which give the same images faster")
+        resumed = start.path if start.resumes else None
+        del start  # and the weights in it
+        stop = StopHook()
+        runner.register_hook(stop)
+        with explaining_compilation(), stopping_at_signals(stop):
+            runner.train()
+    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
+    return written[-1] if written else resumed
+
+
+def _make_runner(cfg: Config, start: Start) -> Any:
+    """A Runner that is ready to train from ``start``."""
+    cfg.load_from, cfg.resume = start.path, start.resumes
+    if start.checkpoint is not None and start.resumes and cfg.get('randomness', {}).get('seed') is None:
+        # the order of the images goes on, too; mmengine takes this seed when the loaders are made
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': start.checkpoint.meta.get('seed')}
     pretrained = read_pretrained(cfg.model)
-    runner = make_strategy_runner(cfg) if 'strategy' in cfg else PlainRunner.from_cfg(cfg)
-    runner.register_hook(IgnoreConfigTextHook())
+    runner = make_strategy_runner(cfg) if 'strategy' in cfg else TrainRunner.from_cfg(cfg)
+    for hook in (ResumeHook(), SeedHook()):
+        runner.register_hook(hook)
     model = getattr(runner.model, 'module', runner.model)
-    if checkpoint is not None:
-        require_backbone(model, checkpoint)
+    if start.checkpoint is not None:
+        require_backbone(model, start.checkpoint)
+        if start.resumes:
+            require_same_shapes(model, start.checkpoint)
     for weights, prefix in pretrained:
         require_backbone(model, weights, prefix)
     _check_data(cfg, runner)
+    for reason in start.skipped:
+        runner.logger.warning(f'skipped: {reason}')
     runner.logger.info(start.reason)
-    if replaced:
-        runner.logger.info(f"{', '.join(replaced)}: this package's, which give the same images faster")
-    with explaining_compilation():
-        runner.train()
-    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
-    if written:
-        return written[-1]
-    return start.path if start.resumes else None
+    return runner
 
 
 def _check_epochs(cfg: Config) -> None:

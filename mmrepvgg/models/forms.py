@@ -28,7 +28,8 @@ _REFUSALS = {
         '`reparameterize_checkpoint`'
     ),
     (DEPLOY_BRANCH,): (
-        'is in deploy form (it has {}), but the model is in train form; use the deploy config (deploy=True), or load '
+        'is in deploy form (it has {}), but the model is in train form; use the deploy config, or set '
+        '`model.backbone.deploy=True`, or load '
         'the train-form checkpoint from which it was made'
     ),
     (SUM_NORM,): (
