@@ -1,15 +1,21 @@
-"""Trainings by the command line, each in a process of its own that can be killed, without its own slow imports.
+"""Trainings by the command line, each in a process of its own that can be killed, without slow imports of its own.
 
 A server has imported all that a training needs, and forks for each of them. It reads a line of JSON for each order on
 stdin, and answers on stdout.
 """
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / 'tests/configs/digits_tiny.py'
@@ -28,28 +34,39 @@ class Training:
 
     def wait(self) -> int:
         """Its exit status when it has ended; negative if a signal has ended it."""
-        return self._server.ask(wait=self.pid)
+        return self._server.wait(self.pid)
 
 
 class Server:
     """A context in which trainings can be started."""
 
     def __enter__(self) -> 'Server':
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join([str(ROOT), f'{ROOT}/tests'])}
+        self._running: set[int] = set()
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
         self._process = subprocess.Popen(
             [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self
 
     def __exit__(self, *error: Any) -> None:
+        for pid in self._running:  # of tests that failed
+            os.killpg(pid, signal.SIGKILL)
         self._process.stdin.close()
         self._process.wait()
 
     def start(self, *arguments: object, cwd: Path, prepare: str = '') -> Training:
         """Start ``mmrepvgg train ARGUMENTS``, after the statements ``prepare``, in a folder."""
         output = cwd / f'output_{len(list(cwd.glob("output_*")))}'
+        output.touch()
         order = dict(arguments=[str(argument) for argument in arguments], cwd=str(cwd), output=str(output))
-        return Training(self, self.ask(**order, prepare=prepare), output)
+        training = Training(self, self.ask(**order, prepare=prepare), output)
+        self._running.add(training.pid)
+        return training
+
+    def wait(self, pid: int) -> int:
+        status = self.ask(wait=pid)
+        self._running.discard(pid)
+        return status
 
     def run(self, *arguments: object, cwd: Path, prepare: str = '') -> tuple[int, str]:
         """Run it to its end; gives its exit status and what it printed."""
@@ -67,11 +84,44 @@ def strike(iteration: int, number: int, group: bool = False) -> list[str]:
     return [f'default_hooks.strike.{name}={value}' for name, value in settings.items()]
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it does not come'
+        time.sleep(0.01)
+
+
+def hash_state(path: Path) -> str:
+    """The SHA-256 of all weights, of their averages, and of the optimizer's state and settings in a checkpoint."""
+    content = torch.load(path, weights_only=False)
+    digest = hashlib.sha256()
+    for part in _iterate(
+        [content['state_dict'], content['optimizer'], content.get('ema_state_dict', {}), content['meta']['iter']]
+    ):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _iterate(value: Any) -> Iterator[bytes]:
+    if isinstance(value, torch.Tensor):
+        yield value.contiguous().numpy().tobytes()
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield str(key).encode()
+            yield from _iterate(value[key])
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _iterate(each)
+    else:
+        yield repr(value).encode()
+
+
 def serve() -> None:
-    import mmrepvgg.engine.training
-    import mmrepvgg.registry  # noqa: F401
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
+
+    import mmrepvgg.engine.training
+    import mmrepvgg.registry  # noqa: F401
 
     @HOOKS.register_module()
     class StrikeHook(Hook):

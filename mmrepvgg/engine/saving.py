@@ -57,8 +57,9 @@ class CheckpointHook(hooks.CheckpointHook):
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 superseded.append(self.filename_tmpl.format(self.keep_ckpt_ids[0]))
+            # With one too many: a resumed training removes it, should this one be killed before it does.
+            runner.message_hub.update_info('keep_ckpt_ids', [*self.keep_ckpt_ids, step])
             self.keep_ckpt_ids.append(step)  # the first one of a full row goes
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         save_latest(runner, self, self.filename_tmpl.format(step), meta)
         if is_main_process():
             for name in superseded:

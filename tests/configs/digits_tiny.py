@@ -13,8 +13,12 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=16, num_workers=2, dataset=dict(indices=list(range(0, 1437, 23)), pipeline=train_pipeline))
-val_dataloader = dict(batch_size=20, num_workers=0, persistent_workers=False, dataset=dict(indices=list(range(0, 360, 18))))
+train_dataloader = dict(
+    batch_size=16, num_workers=2, dataset=dict(indices=list(range(0, 1437, 23)), pipeline=train_pipeline)
+)
+val_dataloader = dict(
+    batch_size=20, num_workers=0, persistent_workers=False, dataset=dict(indices=list(range(0, 360, 18)))
+)
 test_dataloader = val_dataloader
 
 train_cfg = dict(max_epochs=3, val_interval=1)
