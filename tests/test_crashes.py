@@ -121,16 +121,21 @@ saving._sync = kill
 """
 
 
-@pytest.mark.parametrize('name', ['epoch_3.pth', 'best_accuracy', 'last_checkpoint'])
-def test_what_was_there_stays_until_the_new_file_has_its_name(server, folder, trained, name):
-    before = {path.name for path in trained.glob('[!.]*.pth')}
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('epoch_3.pth', {'epoch_2.pth', 'best_accuracy_top1_epoch_2.pth'}),
+        ('last_checkpoint', {'epoch_2.pth', 'epoch_3.pth', 'best_accuracy_top1_epoch_2.pth'}),
+        ('best_accuracy', {'epoch_3.pth', 'best_accuracy_top1_epoch_2.pth'}),
+    ],
+)
+def test_what_was_there_stays_until_the_new_file_has_its_name(server, folder, trained, name, expected):
     # which is above the best of top-1 that the checkpoint knows
     best = ['default_hooks.checkpoint.save_best=accuracy/top5']
     command = [TINY, '--work-dir', 'work', '--resume', '--cfg-options', KEEP_ONE, *best]
     status, output = server.run(*command, cwd=folder, prepare=KILL_BEFORE_NAME.format(name))
     assert status == -signal.SIGKILL, output
-    found = {path.name for path in trained.glob('[!.]*.pth')}
-    assert found == before | ({'epoch_3.pth'} if name != 'epoch_3.pth' else set())
+    assert {path.name for path in trained.glob('[!.]*.pth')} == expected
     assert check_files(trained) == (6 if name == 'epoch_3.pth' else 9)
     assert any(trained.glob(f'.*{name}*'))
     # the next training removes what has no name
