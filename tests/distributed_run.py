@@ -19,6 +19,7 @@ from tool_runs import SMALL
 
 from mmrepvgg import load_config, train
 from mmrepvgg.commands.main import main
+from mmrepvgg.engine.stopping import TrainingStopped
 
 # 60 images are 5 steps of 12; the model is narrow and trained already.
 STEPS, BATCH = 5, 12
@@ -57,6 +58,15 @@ class KeepWeightsHook(Hook):
 
 
 @HOOKS.register_module()
+class SignalHook(Hook):
+    """Sends a signal to rank 1 in the second step."""
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == 1 and runner.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@HOOKS.register_module()
 class EndHook(Hook):
     """Ends rank 1 in the third step."""
 
@@ -73,7 +83,7 @@ class EndHook(Hook):
 
 
 def train_frozen(
-    work_dir: str, num_processes: int, epochs: int, resume: str = '', validate: bool = False, **changes: Any
+    work_dir: str, num_processes: int, epochs: int, resume: str | bool = False, validate: bool = False, **changes: Any
 ) -> None:
     """Train in float64 with frozen batch norms, on batches that are the same for any number of processes."""
     launcher = 'none' if num_processes == 1 else 'pytorch'
@@ -101,9 +111,19 @@ def train_frozen(
         )
         if not validate:
             cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
-        train(cfg, work_dir, resume=resume or False, launcher=launcher)
+        train(cfg, work_dir, resume=resume, launcher=launcher)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def stop_and_go_on(work_dir: str, **options: Any) -> None:
+    """Train until a signal stops it, and then to the end."""
+    try:
+        train_frozen(work_dir, 2, epochs=1, **{'custom_hooks': [dict(type='SignalHook')], **options})
+    except TrainingStopped as stop:
+        iteration = torch.load(stop.checkpoint, weights_only=False)['meta']['iter']
+        Path(work_dir, f'stop_{os.environ["RANK"]}').write_text(f'{stop.status} {iteration}')
+    train_frozen(work_dir, 2, epochs=1, resume=True, **options)
 
 
 def run_command(*args: object) -> None:
@@ -130,6 +150,8 @@ def run_all(end: str) -> None:
         sharded = dict(strategy=dict(type='mmrepvgg.FSDPStrategy'), validate=True)
         train_frozen('sharded', num, epochs=1, **sharded)
         train_frozen('sharded', num, epochs=2, resume='sharded/epoch_1.pth', **sharded)
+        stop_and_go_on('stopped')
+        stop_and_go_on('stopped_sharded', **sharded)
         run_command('train', SMALL, '--launcher', 'pytorch', '--work-dir', 'command', '--cfg-options',
                     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=64',
                     'train_dataloader.batch_size=32', 'val_dataloader.dataset.indices=31')  # fmt: skip

@@ -123,6 +123,13 @@ class TestTraining:
         assert_same_weights(folder / 'sharded/epoch_2.pth', folder / 'from_1/epoch_2.pth')
         reparameterize_checkpoint(load_config(SMALL), folder / 'sharded/epoch_2.pth', folder / 'sharded.pth')
 
+    @pytest.mark.parametrize(('stopped', 'whole'), [('stopped', 'from_2'), ('stopped_sharded', 'sharded')])
+    def test_a_signal_to_one_process_stops_all_in_one_step(self, folder, two, stopped, whole):
+        for rank in range(2):
+            assert (folder / stopped / f'stop_{rank}').read_text() == '143 3'
+        assert_same_weights(folder / stopped / 'epoch_1.pth', folder / whole / 'epoch_1.pth')
+        assert not (folder / stopped / 'interrupted.pth').exists()
+
 
 class TestInference:
     @pytest.mark.parametrize('weights', ['small.pth', 'small.onnx'])

@@ -106,6 +106,16 @@ class Draws(NoiseDataset):
         return random.random(), np.random.rand(), torch.rand(()).item()
 
 
+class SkippingSampler(list):
+    """As the infinite sampler of newer versions of mmengine."""
+
+    def __init__(self):
+        super().__init__(range(32))
+
+    def skip(self, num_images):
+        del self[:num_images]
+
+
 class TestBatches:
     def read(self, num_workers, persistent=False, skip=0):
         loader = DataLoader(Draws(), batch_size=8, num_workers=num_workers, persistent_workers=persistent)
@@ -130,6 +140,15 @@ class TestBatches:
         expected = self.read(2)
         assert (first, len(second)) == (expected[0][24:], 32)
         assert second == expected[1]
+
+    def test_a_sampler_that_skips_images_itself(self):
+        expected = self.read(0)
+        loader = DataLoader(Draws(), batch_size=8, sampler=SkippingSampler())
+        seed_batches(loader, seed=0)
+        loader.sampler.skip(16)
+        assert [image for batch in loader for image in zip(*map(torch.Tensor.tolist, batch), strict=True)] == (
+            expected[0][16:]
+        )
 
     def test_the_main_process_draws_as_if_it_read_nothing(self):
         torch.manual_seed(7)

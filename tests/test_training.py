@@ -1,13 +1,19 @@
 """Trainings of a very small network on a few digits: where they start, what they refuse, what they answer."""
 
 import copy
+import functools
+import http.server
+import io
 import itertools
+import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import BaseStorageBackend, register_backend
 from network_files import NARROW
 
 from mmrepvgg import load_config
@@ -18,6 +24,7 @@ from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.engine import training
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.models.building import build_model
+from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
@@ -114,6 +121,81 @@ class TestStart:
         with pytest.raises(CheckpointError, match=r'weights\.pth holds no state of a training, .* `load_from`'):
             train(cfg, tmp_path / 'work', resume=str(tmp_path / 'weights.pth'))
 
+    @pytest.mark.parametrize('name', ['best_accuracy_top1_epoch_1.pth', 'epoch_1.pth'])
+    def test_a_checkpoint_without_the_optimizer_is_not_resumed(self, cfg, tmp_path, name):
+        cfg.default_hooks.checkpoint.save_optimizer = 'best' in name
+        train(cfg, tmp_path / 'work')
+        cfg.train_cfg.max_epochs = 2
+        with pytest.raises(CheckpointError, match=f'{name} has no optimizer, so .* `load_from`'):
+            train(cfg, tmp_path / 'work', resume=str(tmp_path / 'work' / name))
+
+    def test_another_number_of_classes_is_not_resumed(self, cfg, tmp_path):
+        first = train(cfg, tmp_path / 'work')
+        cfg.model.head.num_classes = 12
+        with pytest.raises(
+            CheckpointError, match=r'has head\.fc\.weight with the shape \(10, .*model \(12, .*`load_from`'
+        ):
+            train(cfg, tmp_path / 'other', resume=first)
+        cfg.load_from = first
+        assert train(cfg, tmp_path / 'other')
+
+    def test_a_broken_checkpoint_is_skipped_and_named(self, cfg, tmp_path):
+        cfg.train_cfg.max_epochs = 2
+        second = Path(train(cfg, tmp_path / 'work'))
+        second.write_bytes(second.read_bytes()[:-100])
+        assert train(cfg, tmp_path / 'work', resume=True) == str(second)
+        assert read_checkpoint(second).meta['epoch'] == 2
+        log = read_log(tmp_path / 'work')
+        assert f'skipped: {second} is damaged or incomplete' in log
+        assert 'resumed epoch: 1' in log
+        second.write_bytes(second.read_bytes()[:-100])
+        with pytest.raises(CheckpointError, match=f'{second} is damaged or incomplete'):
+            train(cfg, tmp_path / 'work', resume=str(second))
+
+    def test_the_best_checkpoint_of_another_folder_is_not_removed(self, cfg, tmp_path):
+        first = train(cfg, tmp_path / 'first')
+        best = tmp_path / 'first/best_accuracy_top1_epoch_1.pth'
+        assert best.exists()
+        cfg.train_cfg.max_epochs = 2
+        cfg.default_hooks.checkpoint.save_best = 'accuracy/top5'  # which is higher
+        train(cfg, tmp_path / 'second', resume=first)
+        assert (tmp_path / 'second/best_accuracy_top5_epoch_2.pth').exists()
+        assert best.exists()
+
+    def test_load_from_in_deploy_form(self, cfg, tmp_path):
+        save(cfg, tmp_path / 'trained.pth', seed=0)
+        reparameterize_checkpoint(cfg, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
+        cfg.load_from = str(tmp_path / 'deploy.pth')
+        with pytest.raises(
+            CheckpointFormError, match=r'deploy\.pth: .* is in deploy form .*`model\.backbone\.deploy=True`'
+        ):
+            train(cfg, tmp_path / 'work')
+
+    def test_load_from_an_address(self, cfg, tmp_path, monkeypatch):
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+        expected = save(cfg, tmp_path / 'trained.pth', seed=7)
+        (tmp_path / 'damaged.pth').write_bytes((tmp_path / 'trained.pth').read_bytes()[:-100])
+        handler = functools.partial(SilentHandler, directory=str(tmp_path))
+        with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+            threading.Thread(target=server.serve_forever).start()
+            try:
+                address = f'http://127.0.0.1:{server.server_port}'
+                cfg.load_from = f'{address}/trained.pth'
+                assert torch.equal(read_kernel(train(cfg, tmp_path / 'work')), expected)
+                assert f'starting with the weights of {address}/trained.pth' in read_log(tmp_path / 'work')
+                for name, message in {'damaged.pth': 'is damaged or incomplete', 'none.pth': '404'}.items():
+                    cfg.load_from = f'{address}/{name}'
+                    with pytest.raises(CheckpointError, match=message):
+                        train(cfg, tmp_path / 'work')
+            finally:
+                server.shutdown()
+        cfg.load_from = f'{address}/trained.pth'
+        with pytest.raises(CheckpointError, match=r'trained\.pth can not be fetched: '):
+            train(cfg, tmp_path / 'work')
+        cfg.load_from = 's3://bucket/trained.pth'
+        with pytest.raises(CheckpointError, match=r'must be a file or an address with http://.*got s3://bucket'):
+            train(cfg, tmp_path / 'work')
+
     def test_weights_that_the_runner_would_not_find(self, cfg, tmp_path):
         weights = build_model(cfg, deploy=False).state_dict()
         torch.save(dict(model=weights), tmp_path / 'model.pth')
@@ -122,11 +204,117 @@ class TestStart:
             train(cfg, tmp_path / 'work')
 
 
+class TestScheduleOfAResumedTraining:
+    """The learning rates are those of its config, step by step, and not those of the checkpoint's."""
+
+    WARM_UP = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+        dict(type='CosineAnnealingLR', by_epoch=True, begin=1, convert_to_iter_based=True),
+    ]
+
+    @pytest.fixture
+    def cfg(self, cfg) -> Config:
+        cfg.optim_wrapper.optimizer.lr = 0.1
+        cfg.optim_wrapper.paramwise_cfg.custom_keys['head'] = dict(lr_mult=0.5)
+        cfg.default_hooks.checkpoint.update(max_keep_ckpts=-1, save_best=None)
+        cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
+        return cfg
+
+    @pytest.mark.parametrize(
+        'scheduler', [dict(type='CosineAnnealingLR'), WARM_UP, dict(type='OneCycleLR', eta_max=1.0)]
+    )
+    def test_more_epochs(self, cfg, tmp_path, scheduler):
+        by_iterations = dict(by_epoch=True, convert_to_iter_based=True)
+        cfg.param_scheduler = dict(by_iterations, **scheduler) if isinstance(scheduler, dict) else scheduler
+        rates = {}
+        for name, epochs in dict(short=2, long=4).items():
+            cfg.train_cfg.max_epochs = epochs
+            if 'eta_max' in scheduler:
+                cfg.param_scheduler.total_steps = epochs
+            train(cfg, tmp_path / name)
+            rates[name] = read_rates(tmp_path / name)
+        assert set(rates['long']) > set(rates['short'])
+        train(cfg, tmp_path / 'short', resume=True)
+        found = read_rates(tmp_path / 'short')
+        assert {iteration: found[iteration] for iteration in (5, 6, 7, 8)} == {
+            iteration: rates['long'][iteration] for iteration in (5, 6, 7, 8)
+        }
+        assert found[4] == rates['short'][4] != rates['long'][4]
+        groups = [read_groups(tmp_path / name / 'epoch_4.pth') for name in ('short', 'long')]
+        assert groups[0] == groups[1]
+        assert len({group['lr'] for group in groups[0]}) == 2
+        assert 'the schedule is another one than that of the checkpoint' in read_log(tmp_path / 'short')
+
+    def test_another_size_of_a_batch(self, cfg, tmp_path):
+        cfg.train_cfg.max_epochs = 2
+        train(cfg, tmp_path / 'work')
+        cfg.train_cfg.max_epochs = 4
+        cfg.train_dataloader.batch_size = 16
+        train(cfg, tmp_path / 'work', resume=True)
+        train(cfg, tmp_path / 'whole')
+        # the third of four epochs, of which each has four steps now, and had two
+        found, expected = (read_rates(tmp_path / name) for name in ('work', 'whole'))
+        assert [found[4 + step] for step in range(1, 5)] == [expected[8 + step] for step in range(1, 5)]
+
+    def test_the_same_schedule_is_not_mentioned(self, cfg, tmp_path):
+        cfg.train_cfg.max_epochs = 2
+        train(cfg, tmp_path / 'work')
+        (tmp_path / 'work/epoch_2.pth').unlink()
+        train(cfg, tmp_path / 'work', resume=True)
+        assert 'resumed epoch: 1' in read_log(tmp_path / 'work')
+        assert 'the schedule is another one' not in read_log(tmp_path / 'work')
+
+
+def read_rates(work_dir: Path) -> dict[int, float]:
+    """The learning rate of each iteration; the last record counts."""
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    records = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return {record['iter']: record['lr'] for record in records if 'lr' in record}
+
+
+def read_groups(path: Path) -> list[dict]:
+    return torch.load(path, weights_only=False)['optimizer']['param_groups']
+
+
+MEMORY: dict[str, bytes] = {}
+
+
+@register_backend('memory', prefixes='memory')
+class MemoryBackend(BaseStorageBackend):
+    get = get_text = MEMORY.__getitem__
+    isfile = staticmethod(MEMORY.__contains__)
+    remove = staticmethod(MEMORY.__delitem__)
+
+    def put(self, content, path):
+        MEMORY[path] = content
+
+    def isdir(self, path):
+        return False
+
+    def join_path(self, *parts):
+        return '/'.join(parts)
+
+
+class SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
 class TestAnswer:
     def test_no_checkpoint_hook_writes_no_checkpoint(self, cfg, tmp_path):
         train(cfg, tmp_path / 'work')
         cfg.default_hooks.checkpoint = None
         assert train(cfg, tmp_path / 'work') is None
+
+    def test_checkpoints_in_storage_that_is_no_disk(self, cfg, tmp_path):
+        cfg.train_cfg.max_epochs = 2
+        cfg.default_hooks.checkpoint.update(out_dir='memory://bucket', max_keep_ckpts=1, save_best=None)
+        assert train(cfg, tmp_path / 'work') == 'memory://bucket/work/epoch_2.pth'
+        assert list(MEMORY) == ['memory://bucket/work/epoch_2.pth']
+        assert torch.load(io.BytesIO(MEMORY.popitem()[1]), weights_only=False)['meta']['epoch'] == 2
+        assert not list((tmp_path / 'work').glob('*.pth'))
+        with pytest.raises(CheckpointError, match=r'memory://bucket/work/epoch_2\.pth, which .* is no file; fetch it'):
+            train(cfg, tmp_path / 'work', resume=True)
 
     def test_a_training_that_is_done_is_that_of_before(self, cfg, tmp_path):
         first = train(cfg, tmp_path / 'work')

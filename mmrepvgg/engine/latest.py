@@ -71,6 +71,8 @@ def _read_note(folder: Path) -> Path | None:
     text = note.read_text(errors='replace').strip() if note.is_file() else ''
     if not text.isprintable() or not text:
         return None
+    if '://' in text:
+        raise CheckpointError(f'{text}, which {note} names, is no file; fetch it, and give that to `resume`')
     beside = folder / Path(text).name
     return beside if beside.exists() else Path(text)
 

@@ -5,8 +5,9 @@ and no state of a generator has to be kept. mmengine seeds once, at the start.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,14 @@ def seed_batches(loader: DataLoader, seed: int) -> SeededBatches | None:
     batches = SeededBatches(loader.batch_sampler, seed)
     # torch refuses to set them. The loader keeps what else it was made with, which others read.
     vars(loader).update(dataset=SeededImages(loader.dataset), batch_sampler=batches)
+    if hasattr(loader.sampler, 'skip'):  # by which newer loops by iterations leave out what was seen
+        loader.sampler.skip = partial(_skip, loader, loader.sampler.skip)  # type: ignore[attr-defined]
     return batches
+
+
+def _skip(loader: Any, skip: Callable[[int], Any], num_images: int) -> None:
+    skip(num_images)
+    loader.batch_sampler.iteration += num_images // loader.batch_size
 
 
 def _seed(seed_torch: Any, *entropy: int) -> None:
