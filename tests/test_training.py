@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.fileio import BaseStorageBackend, register_backend
+from mmengine.fileio import BaseStorageBackend, FileClient, register_backend
 from network_files import NARROW
 
 from mmrepvgg import load_config
@@ -141,6 +141,7 @@ class TestStart:
 
     def test_a_broken_checkpoint_is_skipped_and_named(self, cfg, tmp_path):
         cfg.train_cfg.max_epochs = 2
+        cfg.default_hooks.checkpoint.max_keep_ckpts = 2
         second = Path(train(cfg, tmp_path / 'work'))
         second.write_bytes(second.read_bytes()[:-100])
         assert train(cfg, tmp_path / 'work', resume=True) == str(second)
@@ -153,6 +154,7 @@ class TestStart:
             train(cfg, tmp_path / 'work', resume=str(second))
 
     def test_the_best_checkpoint_of_another_folder_is_not_removed(self, cfg, tmp_path):
+        cfg.val_dataloader.dataset.indices = list(range(0, 360, 18))  # of all classes
         first = train(cfg, tmp_path / 'first')
         best = tmp_path / 'first/best_accuracy_top1_epoch_1.pth'
         assert best.exists()
@@ -242,7 +244,7 @@ class TestScheduleOfAResumedTraining:
         assert found[4] == rates['short'][4] != rates['long'][4]
         groups = [read_groups(tmp_path / name / 'epoch_4.pth') for name in ('short', 'long')]
         assert groups[0] == groups[1]
-        assert len({group['lr'] for group in groups[0]}) == 2
+        assert len({group['lr'] for group in groups[0]}) == (1 if 'eta_max' in scheduler else 2)
         assert 'the schedule is another one than that of the checkpoint' in read_log(tmp_path / 'short')
 
     def test_another_size_of_a_batch(self, cfg, tmp_path):
@@ -279,6 +281,7 @@ def read_groups(path: Path) -> list[dict]:
 MEMORY: dict[str, bytes] = {}
 
 
+@FileClient.register_backend('memory', prefixes='memory')
 @register_backend('memory', prefixes='memory')
 class MemoryBackend(BaseStorageBackend):
     get = get_text = MEMORY.__getitem__
