@@ -85,23 +85,25 @@ def check_files(work_dir: Path) -> int:
     return found.checkpoint.meta['iter'] if found.checkpoint else 0
 
 
-@pytest.mark.parametrize('times', [4, pytest.param(50, marks=pytest.mark.deep)])
+@pytest.mark.parametrize('times', [3, pytest.param(50, marks=pytest.mark.deep)])
 def test_killed_at_random_moments(server, folder, times):
     """Each time within half a second from the first of its checkpoints on; most of that time it saves."""
     chance = random.Random(times)
     work_dir = folder / 'work'
-    iteration = 0
+    iteration = within_writes = 0
     for _ in range(times):
         training = server.start(TINY, '--work-dir', 'work', '--resume', '--cfg-options', *ENDLESS, cwd=folder)
         wait_until(partial(has_printed, training, 'Saving checkpoint'))
         time.sleep(chance.uniform(0, 0.5))
         os.kill(training.pid, signal.SIGKILL)
         assert training.wait() == -signal.SIGKILL, training.output
+        within_writes += any(work_dir.glob('.*.pth'))
         found = check_files(work_dir)
         assert found >= iteration, 'a checkpoint is lost'
         assert iteration == 0 or f'resumed epoch: {iteration // 3}, iter: {iteration}' in training.output
         iteration = found
     assert iteration
+    print(f'{within_writes} of {times} kills came within the writing of a checkpoint; {iteration} iterations')
     # as a training that nobody has killed
     whole = [*ENDLESS, *strike(iteration, signal.SIGTERM)]
     assert server.run(TINY, '--work-dir', 'whole', '--cfg-options', *whole, cwd=folder)[0] == 143
@@ -138,14 +140,15 @@ def test_what_was_there_stays_until_the_new_file_has_its_name(server, folder, tr
     assert {path.name for path in trained.glob('[!.]*.pth')} == expected
     assert check_files(trained) == (6 if name == 'epoch_3.pth' else 9)
     assert any(trained.glob(f'.*{name}*'))
+    if name != 'epoch_3.pth':
+        return
     # the next training removes what has no name
     assert server.run(*command, cwd=folder)[0] == 0
     assert {path.name for path in trained.glob('.*')} == {'.training.lock'}
-    best = 'best_accuracy_top5_epoch_3.pth' if name == 'epoch_3.pth' else 'best_accuracy_top1_epoch_2.pth'
-    assert {path.name for path in trained.glob('*.pth')} == {'epoch_3.pth', best}
+    assert {path.name for path in trained.glob('*.pth')} == {'epoch_3.pth', 'best_accuracy_top5_epoch_3.pth'}
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_of_a_training(server, folder, number):
     training = server.start(TINY, '--work-dir', 'work', '--cfg-options', *ENDLESS, cwd=folder)
     wait_until(partial(has_printed, training, 'Saving checkpoint at 2'))
@@ -161,6 +164,14 @@ def test_a_signal_to_all_processes_of_a_training(server, folder, number):
     assert (folder / 'work/last_checkpoint').read_text() == f'{folder}/work/interrupted.pth'
     assert 'Traceback' not in training.output
     assert not list_group(training.pid)
+
+
+def test_a_signal_that_is_ignored_stays_so(server, folder):
+    """Under nohup, or in the background of a script."""
+    options = strike(2, signal.SIGHUP)
+    ignoring = 'import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)'
+    status, output = server.run(TINY, '--work-dir', 'work', '--cfg-options', *options, cwd=folder, prepare=ignoring)
+    assert status == 0, output
 
 
 SLEEPING = """
@@ -220,7 +231,6 @@ def test_a_checkpoint_larger_than_a_file_may_be(server, folder, trained):
         TINY, '--work-dir', 'work', '--resume', '--cfg-options', KEEP_ONE, cwd=folder, prepare=limit
     )
     check_refusal(status, output, trained)
-    assert server.run(TINY, '--work-dir', 'work', '--resume', '--cfg-options', KEEP_ONE, cwd=folder)[0] == 0
 
 
 def test_a_disk_that_is_full(server, folder, trained):

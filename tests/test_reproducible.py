@@ -52,7 +52,7 @@ def test_two_trainings_are_the_same_with_any_number_of_workers(server, folder, e
     assert hash_state(folder / 'other/epoch_3.pth') != expected
 
 
-@pytest.mark.parametrize('iteration', [4, 8])
+@pytest.mark.parametrize('iteration', [4, pytest.param(8, marks=pytest.mark.deep)])
 def test_killed_after_an_epoch(server, folder, expected, iteration):
     name = f'killed_{iteration}'
     options = strike(iteration, signal.SIGKILL)
@@ -64,9 +64,9 @@ def test_killed_after_an_epoch(server, folder, expected, iteration):
 
 
 def test_stopped_within_an_epoch(server, folder, expected):
-    options = strike(5, signal.SIGTERM)
+    options = strike(5, signal.SIGHUP)
     status, output = server.run(TINY, '--work-dir', 'stopped', '--cfg-options', *options, cwd=folder)
-    assert status == 128 + signal.SIGTERM, output
+    assert status == 128 + signal.SIGHUP, output
     # the images of the first two batches are not read again, whoever reads those of the last one
     status, output = server.run(TINY, '--work-dir', 'stopped', '--resume', '--cfg-options', NO_WORKER, cwd=folder)
     assert status == 0, output

@@ -31,7 +31,8 @@ class EpochLoop(EpochBasedTrainLoop):
         for index, data_batch in enumerate(self.dataloader, start=num_done):
             self.run_iter(index, data_batch)
         self.runner.call_hook('after_train_epoch')
-        self._epoch, self._epoch_begin = self._epoch + 1, self._iter
+        self._epoch += 1
+        self._epoch_begin = self._iter
 
     def describe_position(self, epoch: int, iteration: int) -> dict[str, int]:
         """The entry :data:`POSITION` of a checkpoint of an epoch and an iteration."""

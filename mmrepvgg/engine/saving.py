@@ -21,8 +21,8 @@ NOTE = 'last_checkpoint'  # mmengine's, with the path of the latest checkpoint
 # Written when a signal ends a training, in the place of the one before.
 INTERRUPTED = 'interrupted.pth'
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What `replacing` leaves behind if its process is killed.
-_UNFINISHED = re.compile(r'\.\d+\..+')
+# What `replacing` leaves behind if a training is killed.
+_UNFINISHED = re.compile(rf'\.\d+\.((epoch|iter|best)_.+|{INTERRUPTED}|{NOTE}|.+\.py)')
 
 
 class SavingError(OSError):

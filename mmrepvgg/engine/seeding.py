@@ -127,7 +127,7 @@ def seed_batches(loader: DataLoader, seed: int) -> SeededBatches | None:
     # torch refuses to set them. The loader keeps what else it was made with, which others read.
     vars(loader).update(dataset=SeededImages(loader.dataset), batch_sampler=batches)
     if hasattr(loader.sampler, 'skip'):  # by which newer loops by iterations leave out what was seen
-        loader.sampler.skip = partial(_skip, loader, loader.sampler.skip)  # type: ignore[attr-defined]
+        loader.sampler.skip = partial(_skip, loader, loader.sampler.skip)
     return batches
 
 

@@ -95,7 +95,8 @@ class _Agreement:
 def stopping_at_signals(hook: StopHook) -> Iterator[None]:
     """Let a signal stop the training of ``hook`` after its iteration, and a second one at once.
 
-    Signals are only handled in the main thread of a program. In another one everything stays as it is.
+    Signals are only handled in the main thread of a program. In another one everything stays as it is. A signal that
+    the process ignores, as under ``nohup``, is ignored here, too.
     """
     first = 0.0
 
@@ -113,7 +114,8 @@ def stopping_at_signals(hook: StopHook) -> Iterator[None]:
     before = {}
     try:
         for number in SIGNALS:
-            before[number] = signal.signal(number, receive)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, receive)
     except ValueError:  # not in the main thread
         pass
     # Workers ignore the signal by which multiprocessing asks for their end. It would wait for ever.
@@ -123,7 +125,7 @@ def stopping_at_signals(hook: StopHook) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def keep_workers(loader: DataLoader) -> DataLoader:
