@@ -1,5 +1,6 @@
 """Which checkpoint of a work dir is the latest whole one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,37 @@ def test_a_note_that_was_not_written_any_more(tmp_path):
     note(tmp_path, save(tmp_path, 'epoch_1.pth', 5, 1))
     save(tmp_path, 'epoch_2.pth', 10, 2)
     assert find(tmp_path).name == 'epoch_2.pth'
+
+
+class TestTwoTrainingsOneAfterTheOther:
+    """In one folder; the second one is at its second epoch."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for hour, epochs in enumerate([(3, 4, 5), (1, 2)]):
+            for epoch in epochs:
+                path = save(tmp_path, f'epoch_{epoch}.pth', epoch * 5, epoch)
+                os.utime(path, (hour * 3600 + epoch,) * 2)
+        note(tmp_path, tmp_path / 'epoch_2.pth')
+        return tmp_path
+
+    def test_the_second_one_goes_on(self, folder):
+        assert find(folder).name == 'epoch_2.pth'
+
+    def test_if_it_was_killed_before_it_wrote_the_note(self, folder):
+        os.utime(folder / 'epoch_3.pth', (7200, 7200))
+        assert find(folder).name == 'epoch_3.pth'
+
+    def test_if_its_last_one_is_broken(self, folder):
+        (folder / 'epoch_2.pth').write_bytes(b'PK')
+        os.utime(folder / 'epoch_2.pth', (3602, 3602))
+        found = find_latest(folder)
+        assert found.checkpoint.path.name == 'epoch_1.pth'
+        assert len(found.skipped) == 1
+
+    def test_if_the_first_one_was_by_iterations(self, folder):
+        os.utime(save(folder, 'iter_20.pth', 20), (60, 60))
+        assert find(folder).name == 'epoch_2.pth'
 
 
 def test_an_interrupted_training(tmp_path):

@@ -3,6 +3,8 @@
 The processes are killed for good. tests/configs/digits_tiny.py has three epochs of three steps.
 """
 
+import copy
+import pickle
 import random
 import signal
 
@@ -165,4 +167,7 @@ class TestBatches:
         images.pipeline = 'second'  # as hooks that change the augmentation do
         assert images.pipeline == images._dataset.pipeline == 'second'
         assert not hasattr(images, 'nothing')
+        for other in (copy.deepcopy(images), pickle.loads(pickle.dumps(images))):  # as for workers that are spawned
+            assert type(other) is SeededImages
+            assert other.pipeline == 'second'
         assert len(images) == 32

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,44 +25,50 @@ class Latest:
 
 
 def find_latest(work_dir: str | Path) -> Latest:
-    """Find the whole checkpoint of the latest iteration. Broken ones are skipped.
+    """Find the whole checkpoint with which a training goes on. Broken ones are skipped.
 
-    The files are those that mmengine's hook names by epoch or iteration, that of an interrupted training, and the one
-    that the note ``last_checkpoint`` names. The note has an absolute path. If the folder was copied or moved, the
-    file of that name beside the note is meant.
+    It is the one that the note ``last_checkpoint`` names, or one that was written after it, or, without a note, that of
+    the latest iteration. The note has an absolute path. If the folder was copied or moved, the file of that name beside
+    the note is meant. Besides, files are known that mmengine's hook names by epoch or iteration, and that of an
+    interrupted training. Later iterations of an earlier training in the folder do not count.
 
     Raises:
         CheckpointError: If there are checkpoints, and all of them are broken.
     """
+    folder = Path(os.path.abspath(work_dir))
     skipped: list[str] = []
-    # of each row of files in falling order, the first whole one
-    firsts = [found for row in _list_rows(Path(os.path.abspath(work_dir))) if (found := _read_first(row, skipped))]
-    noted = _read_note(Path(os.path.abspath(work_dir)))
+    noted = _read_note(folder)
     if noted and not noted.exists():
         skipped.append(f'{noted}, which {NOTE} names, does not exist')
-    if skipped and not firsts:
+        noted = None
+    latest = noted and _read_first([noted], skipped)
+    # of each row of files in falling order, the first whole one
+    rows = [[path for path in row if not _is_earlier(path, noted)] for row in _list_rows(folder, noted)]
+    others = [found for row in rows if (found := _read_first(row, skipped))]
+    if latest:
+        others = [each for each in others if _get_place(each) < _get_place(latest) or _is_newer(each.path, latest.path)]
+    latest = max([*([latest] if latest else []), *others], key=_get_place, default=None)
+    if skipped and not latest:
         raise CheckpointError(
             f'{work_dir} has no whole checkpoint to resume from: {"; ".join(skipped)}; move these files away to start '
             'anew'
         )
-    latest = max(firsts, key=lambda found: (found.meta['iter'], found.meta['epoch']), default=None)
     return Latest(latest, tuple(skipped))
 
 
-def _list_rows(folder: Path) -> Iterator[list[Path]]:
-    noted = _read_note(folder)
-    if noted and not any(_list_numbered(folder)) and not (folder / INTERRUPTED).exists():
-        folder = noted.parent  # out_dir of the hook
-    rows = [*_list_numbered(folder), [folder / INTERRUPTED] if (folder / INTERRUPTED).exists() else []]
-    yield from filter(None, rows)
-    if noted and noted.exists() and not any(noted in row for row in rows):
-        yield [noted]
+def _list_rows(folder: Path, noted: Path | None) -> list[list[Path]]:
+    rows = _list_folder(folder)
+    if noted and not any(rows):
+        rows = _list_folder(noted.parent)  # out_dir of the hook
+    return [[path for path in row if path != noted] for row in rows]
 
 
-def _list_numbered(folder: Path) -> Iterator[list[Path]]:
-    for pattern in _PATTERNS.values():
-        numbers = {path: int(match[1]) for path in folder.glob('*.pth') if (match := pattern.fullmatch(path.name))}
-        yield sorted(numbers, key=lambda path: -numbers[path])
+def _list_folder(folder: Path) -> list[list[Path]]:
+    rows = [
+        sorted((path for path in folder.glob('*.pth') if pattern.fullmatch(path.name)), key=_get_number, reverse=True)
+        for pattern in _PATTERNS.values()
+    ]
+    return [*rows, [folder / INTERRUPTED] if (folder / INTERRUPTED).exists() else []]
 
 
 def _read_note(folder: Path) -> Path | None:
@@ -84,6 +89,28 @@ def _read_first(paths: list[Path], skipped: list[str]) -> Checkpoint | None:
         except CheckpointError as error:
             skipped.append(str(error))
     return None
+
+
+def _is_earlier(path: Path, noted: Path | None) -> bool:
+    """Whether the name says that a file is of a training before that of the note: of a later step, and older."""
+    return (
+        noted is not None
+        and any(pattern.fullmatch(path.name) and pattern.fullmatch(noted.name) for pattern in _PATTERNS.values())
+        and _get_number(path) > _get_number(noted)
+        and not _is_newer(path, noted)
+    )
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime_ns >= other.stat().st_mtime_ns
+
+
+def _get_number(path: Path) -> int:
+    return int(path.stem.rpartition('_')[2])
+
+
+def _get_place(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.meta['iter'], checkpoint.meta['epoch']
 
 
 def read_state(path: str | Path) -> Checkpoint:
