@@ -65,10 +65,7 @@ def _find_difference(schedulers: list[Any], saved: Any) -> str | None:
     for scheduler, old in zip(schedulers, saved, strict=True):
         for name, value in scheduler.state_dict().items():
             if name not in _PROGRESS and old.get(name) != value:
-                shown = [
-                    list(dict.fromkeys(each)) if isinstance(each, list) else each for each in (value, old.get(name))
-                ]
-                return f'{type(scheduler).__name__} has {name}={shown[0]} instead of {shown[1]}'
+                return f'{type(scheduler).__name__} has {name}={_shorten(value)} instead of {_shorten(old.get(name))}'
     return None
 
 

@@ -16,7 +16,7 @@ from ..data.layout import DataError, get_num_classes
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
 from .locking import occupying
-from .logs import add_tensorboard
+from .logs import add_tensorboard, closing_logs
 from .metrics import check_topk
 from .processes import prepare_processes
 from .resuming import ResumeHook
@@ -28,6 +28,7 @@ from .starting import Start, choose_start, read_pretrained, require_backbone, re
 from .stopping import StopHook, stopping_at_signals
 
 
+@closing_logs()
 def train(
     cfg: Config,
     work_dir: str,
