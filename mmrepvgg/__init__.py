@@ -28,6 +28,7 @@ _PUBLIC = {
     # training and testing
     'train': 'engine.training',
     'evaluate': 'engine.testing',
+    'CustomDataset': 'data.class_folders',
     'ImageNet': 'data.imagenet',
     'SkipDamaged': 'data.damaged',
     'LoadImageFromFile': 'data.reading',
@@ -66,6 +67,7 @@ __all__ = ['__version__', *_PUBLIC]
 
 if TYPE_CHECKING:
     from .checkpoints.convert import convert_checkpoint as convert_checkpoint
+    from .data.class_folders import CustomDataset as CustomDataset
     from .data.damaged import SkipDamaged as SkipDamaged
     from .data.digits import prepare_digits as prepare_digits
     from .data.imagenet import ImageNet as ImageNet

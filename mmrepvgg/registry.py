@@ -15,6 +15,7 @@ from mmpretrain import registry as mmpretrain
 from torch import nn
 
 from .checkpoints.safe_globals import allow_runner_checkpoints
+from .data.class_folders import CustomDataset
 from .data.damaged import SkipDamaged
 from .data.hue import mend_hue
 from .data.imagenet import ImageNet
@@ -52,7 +53,7 @@ OPTIM_WRAPPERS = Registry(
 # (those of mmdet, mmseg, mmengine) find the same names as attributes of the package.
 for _registry, _members in {
     MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
-    DATASETS: (ImageNet, ShardedImages, SkipDamaged),
+    DATASETS: (CustomDataset, ImageNet, ShardedImages, SkipDamaged),
     TRANSFORMS: (LoadImageFromFile, RandomResizedCrop, ResizeEdge),
     HOOKS: (
         CalibrateInsertedNormsHook,

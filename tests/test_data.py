@@ -4,14 +4,17 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import RepeatDataset
+from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.models.heads import MultiLabelClsHead
 
+from mmrepvgg import CustomDataset as OwnDataset
 from mmrepvgg import ImageNet
 from mmrepvgg.data.classes import check_classes, check_training_classes, get_trained_classes, require_single_label
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.layout import DataError, check_data
+from mmrepvgg.data.wrappers import get_dataset, name_own_dataset
 
 
 def touch(root, *paths):
@@ -76,6 +79,62 @@ def test_a_subset_of_imagenet_is_named_after_its_folders(tmp_path):
     dataset = ImageNet(data_root=str(tmp_path), split='train')
     assert dataset.CLASSES == ('n01', 'n02')
     assert [item['gt_label'] for item in dataset.load_data_list()] == [0, 1]
+
+
+class TestFolders:
+    """Class folders, in which nothing that looks like an image is left out in silence."""
+
+    FILES = ('a/1.webp', 'a/2.TIFF', 'a/3.gif', 'a/sub/4.avif', 'b/5.png', 'b/notes.txt', 'b/._5.png', 'b/sub/.x/6.png')
+
+    @pytest.mark.parametrize('name', ['CustomDataset', 'ImageNet', 'mmrepvgg.CustomDataset'])
+    def test_what_is_an_image_and_what_is_a_class(self, tmp_path, name):
+        touch(tmp_path, *self.FILES, '.ipynb_checkpoints/1-checkpoint.png', 'b/full.png/7.png')
+        (tmp_path / 'b/empty.png').mkdir()
+        (tmp_path / 'b/gone.jpg').symlink_to('nowhere')
+        (tmp_path / 'b/up').symlink_to(tmp_path)
+        (tmp_path / 'c').symlink_to(tmp_path / 'a')
+        loader = dict(dataset=dict(type='RepeatDataset', times=1, dataset=dict(type=name, data_root=str(tmp_path))))
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            dataset = DATASETS.build(get_dataset(dict(train_dataloader=loader), 'train')).dataset
+        assert dataset.CLASSES == ('a', 'b', 'c')
+        found = [(item['img_path'].removeprefix(f'{tmp_path}/'), item['gt_label']) for item in dataset.load_data_list()]
+        own = ['1.webp', '2.TIFF', '3.gif', 'sub/4.avif']
+        # a link up is followed once
+        of_b = ['5.png', 'empty.png', 'full.png/7.png', 'gone.jpg', *(f'up/a/{path}' for path in own)]
+        assert found == [
+            *((f'a/{path}', 0) for path in own), *((f'b/{path}', 1) for path in of_b),
+            *((f'c/{path}', 2) for path in own),
+        ]  # fmt: skip
+
+    def test_those_of_mmpretrain_are_replaced_and_others_stay(self):
+        own = type('CustomDataset', (), {})
+        for given, expected in [
+            ('CustomDataset', 'mmrepvgg.CustomDataset'),
+            ('mmpretrain.ImageNet', 'mmrepvgg.ImageNet'),
+            (CustomDataset, 'mmrepvgg.CustomDataset'),
+            ('mine.CustomDataset', 'mine.CustomDataset'),
+            ('CUB', 'CUB'),
+            (own, own),
+        ]:
+            assert name_own_dataset(given) == expected
+
+    def test_given_suffixes_and_images_without_labels(self, tmp_path):
+        touch(tmp_path, *self.FILES)
+        dataset = OwnDataset(data_root=str(tmp_path), with_label=False)
+        names = [item['img_path'].removeprefix(f'{tmp_path}/') for item in dataset.load_data_list()]
+        assert names == ['a/1.webp', 'a/2.TIFF', 'a/3.gif', 'a/sub/4.avif', 'b/5.png']
+        assert len(OwnDataset(data_root=str(tmp_path), extensions=['.png'])) == 1
+
+    def test_folders_without_images(self, tmp_path):
+        touch(tmp_path, 'a/1.txt', 'b/1.txt')
+        with pytest.raises(DataError, match=r'the class folders of .* hold no image \(\.avif, \.bmp, '):
+            OwnDataset(data_root=str(tmp_path))
+        with pytest.raises(DataError, match=r'holds no image \(\.avif'):
+            OwnDataset(data_root=str(tmp_path), with_label=False)
+        touch(tmp_path, 'a/1.png')
+        assert len(OwnDataset(data_root=str(tmp_path))) == 1
+        with pytest.raises(DataError, match=r'has 2 class folders \(a, b, \.\.\.\), and the config names 1 classes'):
+            OwnDataset(data_root=str(tmp_path), metainfo=dict(classes=['a']))
 
 
 def test_all_of_imagenet_has_its_names(tmp_path):
@@ -199,7 +258,7 @@ class TestClasses:
                 ['cat', 'dog', '__MACOSX'],
                 ['bird', 'cat', 'dog'],
                 "class 0 is '__MACOSX' in the data and 'bird' in the model; only in the data: __MACOSX; only in the "
-                'model: bird; class folders are numbered in the order of their names, hidden and empty ones too',
+                'model: bird; class folders are numbered in the order of their names, empty ones too',
             ),
             (['a', 'b', 'c'], ['b', 'a', 'c'], "class 0 is 'a' in the data and 'b' in the model; the same names in"),
             (['1', '2', '10'], ['1', '2', '10'], "class 1 is '10' in the data and '2' in the model; the same names in"),

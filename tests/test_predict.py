@@ -151,10 +151,26 @@ class TestImages:
         with pytest.raises(FileNotFoundError, match='no does not exist'):
             list_images([tmp_path / 'no'])
 
-    def test_a_folder_named_like_an_image_is_none(self, tmp_path):
-        (tmp_path / 'folder.png').mkdir()
-        with pytest.raises(ValueError, match='holds no image'):
-            list_images([tmp_path])
+    def test_nothing_that_is_named_like_an_image_is_left_out_in_silence(self, cfg, tmp_path):
+        (tmp_path / 'empty.png').mkdir()
+        (tmp_path / 'full.png').mkdir()
+        (tmp_path / 'full.png/x.png').touch()
+        (tmp_path / 'self.png').symlink_to('self.png')
+        os.mkfifo(tmp_path / 'pipe.png')  # reading it would wait for ever
+        (tmp_path / '.hidden').mkdir()
+        for name in ('.hidden/x.png', '._x.png'):
+            (tmp_path / name).touch()
+        found = list_images([tmp_path])
+        assert [relative.as_posix() for _, relative in found] == ['empty.png', 'full.png/x.png', 'self.png']
+        reasons = ['Is a directory', 'the file is empty', 'Too many levels of symbolic links']
+        for (path, _), reason in zip(found, reasons, strict=True):
+            with pytest.raises(UnreadableImageError, match=reason):
+                ImageReader(cfg)(path)
+
+    @pytest.mark.parametrize('function', [list_images, lambda paths: Predictor.predict(None, paths)])
+    def test_one_path_in_the_place_of_a_list(self, function):
+        with pytest.raises(TypeError, match="`paths` must be a list of .*, got 'a.png'"):
+            function('a.png')
 
     def test_the_reason_is_short(self, workspace, cfg):
         with pytest.raises(UnreadableImageError, match='^the file is empty, or no image of a known format$'):

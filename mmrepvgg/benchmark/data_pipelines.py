@@ -107,6 +107,8 @@ def name_plain_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, An
         name = get_type_name(step['type'])
         if step['type'] == f'mmrepvgg.{name}' and name in _REPLACED:
             step['type'] = f'mmpretrain.{name}'
+            for own in ('max_pixels', 'background'):
+                step.pop(own, None)
             if name in _RESIZING:
                 step.setdefault('backend', 'pillow')
     return plain

@@ -50,6 +50,8 @@ def _prepare_process() -> None:
     # some versions of mmengine would load a checkpoint in an unsafe way, and run code in it
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    # OpenCV's own words about damaged images; this package names them
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
     # names of files may have characters that the terminal's encoding has not
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,6 +1,6 @@
 """The classes of a data set compared with those of a model: their number, their names, their order.
 
-Class folders are numbered in the order of their names, hidden and empty ones too. If a folder is missing or added, all
+Class folders are numbered in the order of their names, empty ones too. If a folder is missing or added, all
 folders behind it have the labels of other classes, and the accuracy is wrong without an error.
 """
 
@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 
 from .layout import DataError, get_num_classes
 
-_NUMBERING = 'class folders are numbered in the order of their names, hidden and empty ones too'
+_NUMBERING = 'class folders are numbered in the order of their names, empty ones too'
 
 
 def get_trained_classes(meta: Mapping[str, Any]) -> tuple[str, ...]:

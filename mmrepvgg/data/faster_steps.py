@@ -6,17 +6,18 @@ from mmpretrain.datasets import transforms
 
 from ..models.config_types import iterate_parts
 from .resizing import RandomResizedCrop, ResizeEdge
-from .wrappers import iterate_datasets, replace_reading
+from .wrappers import iterate_datasets, name_own_dataset, replace_reading
 
 # The classes whose place is taken, where their backend is Pillow, by those that do the same faster.
 FASTER = {transforms.RandomResizedCrop: RandomResizedCrop, transforms.ResizeEdge: ResizeEdge}
 
 
 def use_own_reading(cfg: Config) -> None:
-    """Change a config: all its pipelines read images by ``mmrepvgg.LoadImageFromFile``."""
+    """Change a config: all its pipelines read images by ``mmrepvgg.LoadImageFromFile``, and no image is left out."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name) is not None:
             for dataset in iterate_datasets(cfg[name].dataset):
+                dataset['type'] = name_own_dataset(dataset.get('type'))  # type: ignore[index]
                 if 'pipeline' in dataset:
                     dataset['pipeline'] = replace_reading(dataset['pipeline'])  # type: ignore[index]
 

@@ -1,5 +1,6 @@
 """Single image files: find them, and read them through a config's test pipeline."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
 from ..models.config_types import get_type_name
+from .file_names import show_name
+from .folders import IMAGE_SUFFIXES, find_images
 from .wrappers import get_test_pipeline
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
 class UnreadableImageError(ValueError):
@@ -25,12 +26,21 @@ class UnreadableImageError(ValueError):
 
     reason = ''
 
+    @classmethod
+    def of(cls, path: str | Path, reason: str) -> 'UnreadableImageError':
+        """The error of an image of a data set, with its name and advice."""
+        error = cls(
+            f'{show_name(path)} can not be read: {reason}; repair or remove it. `train` goes on without such images '
+            'with `skip_damaged`'
+        )
+        error.reason = reason
+        return error
+
 
 def list_images(paths: Iterable[str | Path], without: str | Path | None = None) -> list[tuple[Path, Path]]:
-    """List the images in ``paths``, in their order. A folder gives the images in it and in its subfolders, sorted.
+    """List the images in ``paths``, in their order. A folder gives the images that :func:`find_images` finds in it.
 
-    A file may have any suffix. In folders only files with the suffixes of images count. Links are followed; a link that
-    leads nowhere counts as an image that can't be read.
+    A file may have any suffix. In folders only files with the suffixes of images count.
 
     Args:
         paths: Files and folders.
@@ -40,33 +50,23 @@ def list_images(paths: Iterable[str | Path], without: str | Path | None = None) 
         list[tuple[Path, Path]]: Path of each image, and its path relative to the folder in ``paths``.
 
     Raises:
+        TypeError: If ``paths`` is one path.
         FileNotFoundError: If a path does not exist.
         ValueError: If a folder holds no image.
     """
+    if isinstance(paths, str | os.PathLike):
+        raise TypeError(f'`paths` must be a list of files and folders, got {paths!r}')
     found: list[tuple[Path, Path]] = []
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(_walk(path, {Path(without).resolve()} if without else set()))
-            if not files:
-                raise ValueError(f'{path} holds no image ({", ".join(IMAGE_SUFFIXES)})')
-            found += [(file, file.relative_to(path)) for file in files]
+            if not (images := find_images(path, without=without)):
+                raise ValueError(f'{show_name(path)} holds no image ({", ".join(IMAGE_SUFFIXES)})')
+            found += [(path / image, Path(image)) for image in images]
         elif path.exists():
             found.append((path, Path(path.name)))
         else:
-            raise FileNotFoundError(f'{path} does not exist')
+            raise FileNotFoundError(f'{show_name(path)} does not exist')
     return found
-
-
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """The images below ``folder``. Folders that were seen are skipped: a link may lead back up."""
-    if folder.resolve() in seen:
-        return
-    seen.add(folder.resolve())
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _walk(path, seen)
-        elif path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink()):
-            yield path
 
 
 def _build_pipeline(cfg: Config, without: str) -> Compose:
@@ -101,6 +101,8 @@ def explain_failure(error: Exception) -> str:
     """One line that says why an image can't be read. ``error`` may be anything: an assertion, OpenCV's own error."""
     if isinstance(error, UnreadableImageError) and error.reason:
         return error.reason
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # and not the name of the file again
     reason = ' '.join(str(error).split()) or 'no reason given'
     return f'{type(error).__name__}: {reason}'[:200]
 
@@ -130,7 +132,7 @@ def iterate_images(
             try:
                 samples.append(read(file))
             except UnreadableImageError as error:
-                raise UnreadableImageError(f'{file} can not be read: {error}') from error
+                raise UnreadableImageError(f'{show_name(file)} can not be read: {error}') from error
         yield preprocessor(pseudo_collate(samples))['inputs']
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..models.config_types import get_type_name
+from .folders import list_class_folders
 from .shard_index import ShardError, read_index
 from .wrappers import iterate_datasets
 
@@ -121,9 +122,7 @@ def _list_classes(folder: str, dataloader: str, has_labels: bool) -> set[str]:
         raise DataError(f'{dataloader}: {folder} does not exist; {advice}')
     if not has_labels:
         return set()
-    with os.scandir(folder) as entries:
-        classes = {entry.name for entry in entries if entry.is_dir()}
-    if not classes:
+    if not (classes := set(list_class_folders(folder))):
         raise DataError(f'{dataloader}: {folder} has no class folders; {advice}')
     return classes
 

@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.datasets import transforms
 
+from .headers import MAX_PIXELS
+from .images import UnreadableImageError
+
 _FILTERS = ('bilinear', 'bicubic')
 _HAS_FAST_FILTERS = torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
 
@@ -73,6 +76,12 @@ class ResizeEdge(transforms.ResizeEdge):
         if self.backend != 'pillow':
             return super()._resize_img(results)
         image, (width, height) = results['img'], results['scale']
+        if width * height > MAX_PIXELS:
+            shape = f'{image.shape[1]} x {image.shape[0]}'
+            raise UnreadableImageError.of(
+                results.get('img_path', 'an image'),
+                f'it has {shape} pixels, and resized as the pipeline asks it would have {width} x {height}',
+            )
         results['img'] = resize_like_pillow(image, (height, width), self.interpolation)
         results['img_shape'] = (height, width)
         results['scale_factor'] = (width / image.shape[1], height / image.shape[0])

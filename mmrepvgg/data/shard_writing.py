@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from ..checkpoints.writing import replacing, require_writable
 from ..progress import track
 from .classes import get_folders, get_names, iterate_parts
+from .file_names import show_name
 from .layout import DataError
 from .shard_index import INDEX, Shard, ShardError, ShardIndex, read_index
 from .shard_scanning import scan_shard
@@ -176,13 +178,17 @@ def _list_sources(dataset: Any, split: str) -> list[_Source]:
     for path, info in track(list(zip(paths, infos, strict=True)), f'looking at {split}'):
         label = info.get('gt_label')
         try:
-            size = os.stat(path).st_size
+            status = os.stat(path)
         except OSError as error:
             size, fault = 0, error.strerror
         else:
-            fault = 'the file is empty' if not size else '' if isinstance(label, int) else 'it has no single label'
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode):
+                fault = 'it is no file'
+            else:
+                fault = 'the file is empty' if not size else '' if isinstance(label, int) else 'it has no single label'
         if fault:
-            faults.append(f'{path} ({fault})')
+            faults.append(f'{show_name(path)} ({fault})')
         else:
             sources.append(_Source(path, os.path.relpath(path, root), label, size))
     if faults:
@@ -211,7 +217,7 @@ def _write_shard(path: Path, sources: Sequence[_Source], first_key: int) -> Iter
         for key, source in enumerate(sources, first_key):
             content = Path(source.path).read_bytes()
             if len(content) != source.size:
-                raise DataError(f'{source.path} was changed while the shards were written; run this again')
+                raise DataError(f'{show_name(source.path)} was changed while the shards were written; run this again')
             suffix = Path(source.path).suffix[1:].lower() or 'img'
             texts = dict(cls=b'%d' % source.label, json=json.dumps(dict(path=source.shown_path)).encode())
             writer.write({'__key__': f'{key:08d}', suffix: content, **texts})

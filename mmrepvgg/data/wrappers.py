@@ -34,7 +34,7 @@ def replace_pipeline(settings: Mapping[str, Any], pipeline: Any) -> dict[str, An
 
 
 def get_dataset(cfg: Mapping[str, Any], split: str) -> Mapping[str, Any]:
-    """The settings of a split's data set.
+    """The settings of a split's data set, with this package's data sets of folders.
 
     Args:
         cfg: The config.
@@ -45,7 +45,7 @@ def get_dataset(cfg: Mapping[str, Any], split: str) -> Mapping[str, Any]:
     """
     if cfg.get(f'{split}_dataloader') is None:
         raise ValueError(f'the config must have a {split}_dataloader, which gives the images')
-    return cfg[f'{split}_dataloader']['dataset']
+    return _replace_datasets(cfg[f'{split}_dataloader']['dataset'])
 
 
 def get_test_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
@@ -62,10 +62,32 @@ def replace_reading(pipeline: Iterable[Any]) -> list[Any]:
 
     Configs name mmcv's, since mmpretrain's inferencers and tools look for that name.
     """
-    return [dict(step, type='mmrepvgg.LoadImageFromFile') if _is_mmcvs(step['type']) else step for step in pipeline]
+    return [
+        dict(step, type='mmrepvgg.LoadImageFromFile') if _names(step['type'], 'LoadImageFromFile') else step
+        for step in pipeline
+    ]
 
 
-def _is_mmcvs(part_type: Any) -> bool:
+def name_own_dataset(dataset_type: Any) -> Any:
+    """``mmrepvgg.CustomDataset`` and ``mmrepvgg.ImageNet`` for mmpretrain's, and other types as they are.
+
+    They have the same arguments, and leave out no image in silence.
+    """
+    own = [name for name in ('CustomDataset', 'ImageNet') if _names(dataset_type, name)]
+    return f'mmrepvgg.{own[0]}' if own else dataset_type
+
+
+def _replace_datasets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if 'datasets' in settings:
+        return dict(settings, datasets=[_replace_datasets(part) for part in settings['datasets']])
+    if 'dataset' in settings:
+        return dict(settings, dataset=_replace_datasets(settings['dataset']))
+    return dict(settings, type=name_own_dataset(settings.get('type')))
+
+
+def _names(part_type: Any, name: str) -> bool:
+    """Whether a type is this class of mmcv's or mmpretrain's."""
     if isinstance(part_type, str):
-        return part_type in ('LoadImageFromFile', 'mmpretrain.LoadImageFromFile')
-    return part_type.__name__ == 'LoadImageFromFile' and part_type.__module__.startswith('mmcv.')
+        return part_type in (name, f'mmpretrain.{name}')
+    module = getattr(part_type, '__module__', '')
+    return getattr(part_type, '__name__', '') == name and module.startswith(('mmcv.', 'mmpretrain.'))

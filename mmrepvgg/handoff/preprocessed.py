@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..checkpoints.writing import require_writable
+from ..data.file_names import show_name
 from ..data.images import UnreadableImageError
 from ..data.samples import Samples
 from ..progress import track
@@ -149,10 +150,10 @@ def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalis
         for image in batch['inputs']:
             shape = shape or image.shape
             if image.shape != shape:
+                name = show_name(samples.get_info(position)['img_path'])
                 raise ValueError(
-                    f'all inputs must have one size, got {tuple(image.shape)} for '
-                    f'{samples.get_info(position)["img_path"]} after {tuple(shape)}; end the test pipeline with a '
-                    'resize or crop to a fixed size'
+                    f'all inputs must have one size, got {tuple(image.shape)} for {name} after {tuple(shape)}; end the '
+                    'test pipeline with a resize or crop to a fixed size'
                 )
             position += 1
         yield preprocess(batch)['inputs'] if normalised else torch.stack(batch['inputs'])

@@ -1,15 +1,18 @@
 """Write pictures with their predictions on them."""
 
+import os
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import mmcv
 import torch
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 
 from ..checkpoints.writing import require_writable
+from ..data.images import explain_failure
+from ..data.reading import LoadImageFromFile
 from .predictor import Prediction
 
 # Edges of a picture in pixels. Small images are enlarged, so that the text has room; large ones would only cost time.
@@ -45,12 +48,12 @@ class PictureWriter:
             while target in taken:
                 target, number = Path(folder, relative).with_name(f'{relative.stem}_{number}.png'), number + 1
             taken.add(target)
-            sources.add(image.resolve())
+            sources.add(_resolve(image))
             self.targets.append(target)
         for target in self.targets:
-            if target.resolve() in sources:
+            if _resolve(target) in sources:
                 raise ValueError(f'{target} is one of the images and would be replaced; name another folder')
-            if target.exists() and target.resolve().parent in {source.parent for source in sources}:
+            if target.exists() and _resolve(target).parent in {source.parent for source in sources}:
                 raise ValueError(f'{target} lies beside the images and would be replaced; name another folder')
         with warnings.catch_warnings():
             # it needs no folder of its own: each picture gets its own path
@@ -63,8 +66,9 @@ class PictureWriter:
             return
         try:
             self._draw(prediction, self.targets[number])
-        except OSError as error:
-            self.failures[self.targets[number]] = str(error)
+        except Exception as error:  # of any type: the visualizer is matplotlib's
+            reason = str(error) if type(error) is IsADirectoryError else explain_failure(error)
+            self.failures[self.targets[number]] = reason
 
     def _draw(self, prediction: Prediction, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,9 @@ class PictureWriter:
         sample = DataSample().set_pred_label(torch.tensor(labels)).set_pred_score(scores)
         # Of ImageNet's long lists of synonyms the first one is shown. A name that is an index is shown already.
         names = {c.label: c.name.split(',')[0] for c in prediction.classes if c.name != str(c.label)}
-        image = mmcv.imread(str(prediction.image), channel_order='rgb')
+        # it has been read before, so its size is allowed
+        read = LoadImageFromFile(max_pixels=sys.maxsize)
+        image = read(dict(img_path=str(prediction.image)))['img'][:, :, ::-1]  # RGB
         short, long = sorted(image.shape[:2])
         self._visualizer.visualize_cls(
             image,
@@ -86,3 +92,8 @@ class PictureWriter:
             text_cfg=dict(bbox=dict(facecolor='black', alpha=0.7, boxstyle='Round')),
             out_file=str(target),
         )
+
+
+def _resolve(path: Path) -> Path:
+    # `Path.resolve` raises an error for a link to itself
+    return Path(os.path.realpath(path))

@@ -1,5 +1,6 @@
 """Predict the best classes of images."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,12 @@ class Predictor:
         Returns:
             list[Prediction]: Prediction for each of ``paths``, in their order, also for images that can't be read. In
             several processes, the main one gets them, and the others get those of their own images.
+
+        Raises:
+            TypeError: If ``paths`` is one path.
         """
+        if isinstance(paths, str | os.PathLike):
+            raise TypeError(f'`paths` must be a list of image files, got {paths!r}')
         files = [Path(path) for path in paths]
         rank, num_processes = get_dist_info()
         own = range(rank, len(files), num_processes)
