@@ -11,7 +11,13 @@ from mmpretrain.models.heads import MultiLabelClsHead
 
 from mmrepvgg import CustomDataset as OwnDataset
 from mmrepvgg import ImageNet
-from mmrepvgg.data.classes import check_classes, check_training_classes, get_trained_classes, require_single_label
+from mmrepvgg.data.classes import (
+    check_classes,
+    check_training_classes,
+    get_trained_classes,
+    require_labels,
+    require_single_label,
+)
 from mmrepvgg.data.digits import prepare_digits
 from mmrepvgg.data.layout import DataError, check_data
 from mmrepvgg.data.wrappers import get_dataset, name_own_dataset
@@ -64,7 +70,10 @@ def test_data_that_is_not_there_is_reported(tmp_path, files, message):
 
 
 def test_labels_in_lists_and_other_data_sets_are_let_pass(tmp_path):
-    touch(tmp_path, 'train/1.png', 'val/2.png', 'meta/train.txt', 'meta/val.txt')
+    touch(tmp_path, 'train/1.png', 'val/2.png')
+    (tmp_path / 'meta').mkdir()
+    for split in ('train', 'val'):
+        (tmp_path / f'meta/{split}.txt').write_text('1.png 0\n')
     check_data(loaders(tmp_path), NAMES)
     check_data({'train_dataloader': dict(dataset=dict(type='CIFAR10', data_root='nowhere'))}, NAMES)
     check_data(loaders('s3://bucket/imagenet'), NAMES)
@@ -137,6 +146,22 @@ class TestFolders:
             OwnDataset(data_root=str(tmp_path), metainfo=dict(classes=['a']))
 
 
+def test_a_config_of_imagenet_with_the_type_of_other_folders(tmp_path):
+    touch(tmp_path, 'train/a/1.png', 'val/a/2.png')
+    assert OwnDataset(data_root=str(tmp_path), split='train').get_data_info(0)['img_path'].endswith('train/a/1.png')
+    assert OwnDataset(str(tmp_path), 'val', split='train').get_data_info(0)['img_path'].endswith('val/a/2.png')
+
+
+def test_images_without_labels_where_they_are_needed(tmp_path):
+    touch(tmp_path, 'a/1.png')
+    labelled, others = (OwnDataset(data_root=str(tmp_path), with_label=flag) for flag in (True, False))
+    require_labels(labelled, 'test')
+    with pytest.raises(DataError, match=r'^the test images need labels, .* none; `Predictor` predicts images without'):
+        require_labels(RepeatDataset(others, 2), 'test')
+    with pytest.raises(DataError, match=r'^the train images need labels, .* that they have none$'):
+        require_labels(others, 'train')
+
+
 def test_all_of_imagenet_has_its_names(tmp_path):
     touch(tmp_path, *(f'val/n{index:08d}/1.png' for index in range(1000)))
     dataset = ImageNet(data_root=str(tmp_path), split='val')
@@ -186,6 +211,7 @@ class TestLists:
             ('\ufeffa.png 0\n', 'line 1: the file begins with a byte-order mark'),
             ('a.png 3\n', 'line 1: the label is 3, and the model has the classes 0 to 2'),
             (f'a.png {"9" * 5000}\n', 'line 1: the label is 99999999999999999999, and'),
+            ('', r'list\.txt is empty; it must have "<image> <label>" in each line'),
             ('a.png -1\n', r"line 1: 'a\.png -1' has no label"),
         ],
     )

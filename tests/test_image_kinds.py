@@ -5,6 +5,7 @@ A run of each command on all whole kinds, and of each on one broken kind; ``make
 
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tool_runs import run_command
 
 from mmrepvgg import LoadImageFromFile, ResizeEdge, load_config
 from mmrepvgg.data.images import UnreadableImageError
+from mmrepvgg.data.samples import Samples
+from mmrepvgg.data.transparency import warn_of_transparency
 
 DIGITS = [str(digit) for digit in range(10)]
 _ONE_EPOCH = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=7',
@@ -70,11 +73,15 @@ def put_whole(data: Path) -> None:
 
 def check_whole(folder, args, results):
     done = run_command(*args, cwd=folder)
-    assert (done.returncode, done.stderr) == (0, '')
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r'(mmrepvgg [\w-]+: warning: \d+ of \d+ images [^\n]* transparent in places [^\n]+\n)*', done.stderr
+    )
     assert all((folder / name).exists() for name in results)
     return done
 
 
+@pytest.mark.filterwarnings('always:.* transparent in places')
 class TestWhole:
     @pytest.mark.parametrize('name', ['test', 'train', 'export-inputs'])
     def test_every_command_reads_all_kinds(self, folder, data, name):
@@ -248,6 +255,39 @@ class TestTransparency:
         assert np.array_equal(image[:15], np.asarray(PHOTO)[:15, :, ::-1])
         assert image.flags.c_contiguous
         assert torch.from_numpy(image).shape == (30, 40, 3)
+
+    def test_a_data_set_with_such_images_is_warned_of(self, folder, data, tmp_path):
+        cfg = load_config(folder / 'config.py')
+        cfg.test_dataloader.dataset.data_root = str(data)
+        for number in range(120):
+            shutil.copy(data / 'val/0/a.png', data / f'val/1/b{number}.png')
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            Samples(cfg, 'test')
+        for name in ('1/b0.png', '2/a.webp', '2/b.png', '2/c.png'):
+            (data / 'val' / name).write_bytes(WHOLE['alpha.webp' if name.endswith('webp') else 'palette_alpha.png'])
+        BROKEN['half a PNG'](data / 'val/2/d.png')
+        with pytest.warns(UserWarning, match=r'^[23] of 6\d images that were looked at are transparent in places \(/'):
+            Samples(cfg, 'test')
+        cfg.test_dataloader.dataset.pipeline[0] = dict(type='mmrepvgg.LoadImageFromFile', background=[0, 0, 0])
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            Samples(cfg, 'test')
+
+    @pytest.mark.parametrize('name', ['test', 'train'])
+    def test_every_command_warns(self, folder, data, name):
+        (data / 'val/0/a.png').write_bytes(WHOLE['alpha.png'])
+        (data / 'train/0/a.png').write_bytes(WHOLE['alpha.png'])
+        with pytest.warns(UserWarning, match=r'^1 of 10 images .* \(data/digits/(val|train)/0/a\.png\), and the model'):
+            run_command(*STOPPING[name][0], cwd=folder)
+        with pytest.warns(UserWarning, match='^1 of 10 images'):
+            run_command('predict', 'config.py', 'model.pth', 'data/digits/val', cwd=folder)
+
+    def test_opaque_images_with_an_alpha_channel_are_none(self, tmp_path):
+        PHOTO.convert('RGBA').save(tmp_path / 'x.png')
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            warn_of_transparency([str(tmp_path / 'x.png')], [])
 
     @pytest.mark.parametrize('name', ['colour.jpg', 'turned.jfif', 'deep_grey.png'])
     def test_other_images_stay(self, name, tmp_path):

@@ -46,10 +46,13 @@ def run(args: argparse.Namespace) -> None:
     from mmengine.dist import is_main_process
 
     from ..data.images import list_images
+    from ..data.transparency import warn_of_transparency
+    from ..data.wrappers import get_test_pipeline
     from ..prediction.predictor import Predictor
     from ..progress import track
 
     images = list_images(args.images, args.show_dir)
+    warn_of_transparency([str(image) for image, _ in images], get_test_pipeline(cfg))
     writer = None
     if args.show_dir is not None:
         from ..prediction.pictures import PictureWriter

@@ -53,7 +53,22 @@ class CustomDataset(FoundImages):
     Images are files with any suffix of an image, not only with the seven that mmpretrain knows, unless ``extensions``
     says which. Links that lead nowhere, and folders that are named like images, are images that can't be read. Folders
     whose names begin with a dot are no classes.
+
+    Args:
+        data_root: As mmpretrain's.
+        data_prefix: As mmpretrain's.
+        split: Subfolder, for configs of ``ImageNet``, if there is no ``data_prefix``.
+        extensions: Endings of the names of images.
+        **options: Other arguments of mmpretrain's class.
     """
 
-    def __init__(self, *args: Any, extensions: Sequence[str] = IMAGE_SUFFIXES, **options: Any):
-        super().__init__(*args, extensions=extensions, **options)
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        *,
+        split: str = '',
+        extensions: Sequence[str] = IMAGE_SUFFIXES,
+        **options: Any,
+    ):
+        super().__init__(data_root=data_root, data_prefix=data_prefix or split, extensions=extensions, **options)

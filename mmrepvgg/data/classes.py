@@ -109,6 +109,21 @@ def check_training_classes(dataset: Any, num_classes: int) -> None:
     print_log(message, 'current', level=logging.WARNING)
 
 
+def require_labels(dataset: Any, split: str) -> None:
+    """Refuse a data set that says that its images have no labels.
+
+    Raises:
+        DataError: If it has ``with_label=False``.
+    """
+    for part in iterate_parts(dataset):
+        if getattr(part, 'with_label', True) is False:
+            advice = '; `Predictor` predicts images without labels' if split == 'test' else ''
+            raise DataError(
+                f'the {split} images need labels, and with_label=False of the {split}_dataloader says that they have '
+                f'none{advice}'
+            )
+
+
 def _check_folders(dataset: Any) -> None:
     """Check that ``metainfo`` names folders in their order: folders 1, 10, 2 must not have the names 1, 2, 10."""
     for part in iterate_parts(dataset):

@@ -88,9 +88,12 @@ def _check_annotations(path: str, dataloader: str, has_labels: bool, num_classes
         raise DataError(f'{dataloader}: {path} does not exist; it is the `ann_file`, one {form} a line')
     try:
         with open(path, encoding='utf-8') as file:
+            number = 0
             for number, line in enumerate(file, 1):
                 if reason := _find_fault(line, has_labels, num_classes):
                     raise DataError(f'{dataloader}: {path}, line {number}: {reason}; it must be {form}')
+        if not number:
+            raise DataError(f'{dataloader}: {path} is empty; it must have {form} in each line')
     except UnicodeDecodeError as error:
         raise DataError(f'{dataloader}: {path} must be a text in UTF-8: {error}') from error
 

@@ -13,6 +13,7 @@ from .classes import check_config_classes
 from .file_names import show_name
 from .images import UnreadableImageError, explain_failure
 from .layout import SPLITS
+from .transparency import warn_of_transparent_data
 from .wrappers import get_dataset, get_test_pipeline, replace_pipeline
 
 
@@ -38,6 +39,7 @@ class Samples(Dataset):
             self._dataset: Any = DATASETS.build(settings)
         if not len(self._dataset):
             raise ValueError(f'the {split} data of the config holds no image')
+        warn_of_transparent_data(self._dataset, settings)
         if split == 'test':
             check_config_classes(cfg, self._dataset, trained)
 

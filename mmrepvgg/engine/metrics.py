@@ -38,14 +38,24 @@ def check_topk(cfg: Config, evaluator: str, num_classes: int) -> None:
     Raises:
         ValueError: If a k is larger than ``num_classes``.
     """
-    metrics = cfg.get(evaluator) or []
-    for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
+    for metric in _list_metrics(cfg, evaluator):
         topk = metric.get('topk', 1) if get_type_name(metric.get('type')) == 'Accuracy' else 1
         if max([topk] if isinstance(topk, int) else topk) > num_classes:
             raise ValueError(
                 f'topk of {evaluator} must be at most the number of classes, {num_classes}, got {topk}; set '
                 f'`{evaluator}.topk=1`'
             )
+
+
+def needs_labels(cfg: Config, evaluator: str) -> bool:
+    """Whether a metric of ``'val_evaluator'`` or ``'test_evaluator'`` is one that compares predictions with labels."""
+    known = {metric for metric, _ in METRICS.values()}
+    return any(get_type_name(metric.get('type')) in known for metric in _list_metrics(cfg, evaluator))
+
+
+def _list_metrics(cfg: Config, evaluator: str) -> Sequence[Mapping[str, Any]]:
+    metrics = cfg.get(evaluator) or []
+    return [metrics] if isinstance(metrics, Mapping) else metrics
 
 
 class PredictionRecord(BaseMetric):

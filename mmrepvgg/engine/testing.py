@@ -12,12 +12,13 @@ from torch import Tensor
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import replacing, require_writable
-from ..data.classes import check_classes, get_trained_classes, require_single_label
+from ..data.classes import check_classes, get_trained_classes, require_labels, require_single_label
 from ..data.faster_steps import use_own_reading
 from ..data.layout import get_num_classes
+from ..data.transparency import warn_of_transparent_data
 from ..models.config_types import get_type_name
 from .logs import closing_logs
-from .metrics import PredictionRecord, check_topk, make_evaluator
+from .metrics import PredictionRecord, check_topk, make_evaluator, needs_labels
 from .processes import prepare_test_processes
 from .runners import TestRunner
 
@@ -51,7 +52,7 @@ def evaluate(
     Raises:
         CheckpointError: If the checkpoint can't be read safely, or does not fit.
         CheckpointFormError: If the checkpoint is in the other form than the config.
-        DataError: If the data has other classes than the model.
+        DataError: If the data has other classes than the model, or no labels that the metrics need.
         ValueError: If ``metrics`` or ``out`` are given for a model that is no classifier, or that gives an image
             several labels; or if this process was not started as ``launcher`` says.
         OSError: If ``out`` can't be written.
@@ -85,9 +86,13 @@ def evaluate(
     # The Runner would load what fits, and only log what does not.
     if weights is not None:
         load_weights(model, weights)
+    dataset = runner.test_loop.dataloader.dataset
+    if needs_labels(cfg, 'test_evaluator'):
+        require_labels(dataset, 'test')
+    warn_of_transparent_data(dataset, cfg.test_dataloader.dataset)
     if num_classes is not None:
         meta = weights.meta if weights is not None else dict(dataset_meta=getattr(model, '_dataset_meta', None))
-        check_classes(runner.test_loop.dataloader.dataset, num_classes, get_trained_classes(meta))
+        check_classes(dataset, num_classes, get_trained_classes(meta))
     results = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in runner.test().items()}
     if out is not None and is_main_process():
         records = [m for m in runner.test_loop.evaluator.metrics if isinstance(m, PredictionRecord)]

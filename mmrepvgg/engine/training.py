@@ -9,10 +9,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..checkpoints.safe_globals import allow_runner_checkpoints
-from ..data.classes import check_training_classes
+from ..data.classes import check_training_classes, require_labels
 from ..data.damaged import skip_damaged_images
 from ..data.faster_steps import use_faster_steps, use_own_reading
 from ..data.layout import DataError, get_num_classes
+from ..data.transparency import warn_of_transparent_data
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
 from .locking import occupying
@@ -65,7 +66,7 @@ def train(
         CompilationError: If the backbone can't be compiled, or nothing can be on this machine.
         CheckpointError: If a checkpoint to start from can't be read safely, or lacks weights of the backbone.
         CheckpointFormError: If it is in another form than the model.
-        DataError: If the training data has more classes than the model, or fewer images than a batch.
+        DataError: If the training data has more classes than the model, fewer images than a batch, or no labels.
         OccupiedError: If another training writes into ``work_dir``.
         SavingError: If there is no space for a checkpoint or the log.
         TrainingStopped: If SIGTERM, SIGINT or SIGHUP came: after the iteration, with a checkpoint of it. It is a
@@ -160,12 +161,15 @@ def _check_epochs(cfg: Config) -> None:
 def _check_data(cfg: Config, runner: Runner) -> None:
     """Find data that would end the training after a while, or with which it would train nothing."""
     num_classes = get_num_classes(cfg)
+    dataset = runner.train_dataloader.dataset
+    warn_of_transparent_data(dataset, cfg.train_dataloader.dataset)
     if num_classes is not None:
         check_topk(cfg, 'val_evaluator', num_classes)
-        check_training_classes(runner.train_dataloader.dataset, num_classes)
+        require_labels(dataset, 'train')
+        check_training_classes(dataset, num_classes)
     if isinstance(runner.train_loop, EpochBasedTrainLoop) and not len(runner.train_dataloader):
         raise DataError(
-            f'the {len(runner.train_dataloader.dataset)} training images do not fill one batch, so nothing would be '
+            f'the {len(dataset)} training images do not fill one batch, so nothing would be '
             'trained; set a smaller train_dataloader.batch_size'
         )
 

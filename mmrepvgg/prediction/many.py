@@ -15,6 +15,8 @@ from mmengine.config import Config
 
 from ..checkpoints.writing import require_writable
 from ..data.images import list_images
+from ..data.transparency import warn_of_transparency
+from ..data.wrappers import get_test_pipeline
 from ..progress import track
 from ..runtimes.classifier import load_classifier
 from ..runtimes.quiet import quiet_stderr
@@ -109,6 +111,7 @@ def predict_many(
     files = [file for file, _ in list_images(images, without=folder)]
     # here, since what is wrong with it would come from a worker as a long tale
     load_classifier(cfg, weights)
+    warn_of_transparency([str(file) for file in files], get_test_pipeline(cfg))
     prepare_folder(folder, describe_settings(cfg, weights, files, **numbers))
 
     parts: list[dict[str, Any]] = [
