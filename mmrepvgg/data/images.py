@@ -61,7 +61,8 @@ def list_images(paths: Iterable[str | Path], without: str | Path | None = None) 
         if path.is_dir():
             if not (images := find_images(path, without=without)):
                 raise ValueError(f'{show_name(path)} holds no image ({", ".join(IMAGE_SUFFIXES)})')
-            found += [(path / image, Path(image)) for image in images]
+            start = os.path.join(path, '')  # faster than `path / image`
+            found += [(Path(start + image), Path(image)) for image in images]
         elif path.exists():
             found.append((path, Path(path.name)))
         else:

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from ..checkpoints.writing import replacing, require_writable
 from ..progress import track
 from .classes import get_folders, get_names, iterate_parts
-from .file_names import show_name
+from .file_names import list_relative, show_name
 from .layout import DataError
 from .shard_index import INDEX, Shard, ShardError, ShardIndex, read_index
 from .shard_scanning import scan_shard
@@ -173,9 +173,9 @@ def _list_sources(dataset: Any, split: str) -> list[_Source]:
     if not all('img_path' in info for info in infos) or not infos:
         raise DataError(f'the {split} data of the config has no image files')
     paths = [str(info['img_path']) for info in infos]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
     sources, faults = [], []
-    for path, info in track(list(zip(paths, infos, strict=True)), f'looking at {split}'):
+    found = list(zip(paths, list_relative(paths), infos, strict=True))
+    for path, shown_path, info in track(found, f'looking at {split}'):
         label = info.get('gt_label')
         try:
             status = os.stat(path)
@@ -190,7 +190,7 @@ def _list_sources(dataset: Any, split: str) -> list[_Source]:
         if fault:
             faults.append(f'{show_name(path)} ({fault})')
         else:
-            sources.append(_Source(path, os.path.relpath(path, root), label, size))
+            sources.append(_Source(path, shown_path, label, size))
     if faults:
         raise DataError(
             f'{len(faults)} of the {len(paths)} images of the {split} data can not be put into shards: '

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from ..data.file_names import list_relative
+
 LIST_NAME = 'list.csv'
 INFO_NAME = 'info.json'
 COLUMNS = ('name', 'file', 'row', 'label', 'image')
@@ -97,8 +99,7 @@ def make_names(paths: Sequence[str]) -> list[str]:
     Raises:
         ListError: If two paths are the same.
     """
-    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ''
-    relative = [PurePath(os.path.relpath(path, root or '.')) for path in paths]
+    relative = [PurePath(path) for path in list_relative(paths)]
     for names in (
         [path.stem for path in relative],
         ['__'.join(path.with_suffix('').parts) for path in relative],

@@ -1,9 +1,10 @@
 """Write pictures with their predictions on them."""
 
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ class PictureWriter:
         require_writable(Path(folder, 'picture.png'))
         self.targets: list[Path] = []
         self.failures: dict[Path, str] = {}
+        resolve_folder = functools.cache(lambda path: Path(os.path.realpath(path)))
         sources = set()
         taken = set()
         for image, relative in images:
@@ -48,12 +50,14 @@ class PictureWriter:
             while target in taken:
                 target, number = Path(folder, relative).with_name(f'{relative.stem}_{number}.png'), number + 1
             taken.add(target)
-            sources.add(_resolve(image))
+            sources.add(_resolve(image, resolve_folder))
             self.targets.append(target)
+        folders = {source.parent for source in sources}
         for target in self.targets:
-            if _resolve(target) in sources:
+            resolved = _resolve(target, resolve_folder)
+            if resolved in sources:
                 raise ValueError(f'{target} is one of the images and would be replaced; name another folder')
-            if target.exists() and _resolve(target).parent in {source.parent for source in sources}:
+            if resolved.parent in folders and target.exists():
                 raise ValueError(f'{target} lies beside the images and would be replaced; name another folder')
         with warnings.catch_warnings():
             # it needs no folder of its own: each picture gets its own path
@@ -94,6 +98,6 @@ class PictureWriter:
         )
 
 
-def _resolve(path: Path) -> Path:
-    # `Path.resolve` raises an error for a link to itself
-    return Path(os.path.realpath(path))
+def _resolve(path: Path, folders: Callable[[Path], Path]) -> Path:
+    """The file behind a path. `Path.resolve` looks at each folder for each file, and refuses a link to itself."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else folders(path.parent) / path.name
