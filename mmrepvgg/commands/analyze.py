@@ -13,6 +13,9 @@ from .errors import translate
 from .file_options import add_ema
 from .files import require_file
 
+# what to lower where there is not enough memory
+MEMORY = '`num_samples` or `num_calibration`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, train or deploy')

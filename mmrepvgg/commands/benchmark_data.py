@@ -14,6 +14,9 @@ from .arguments import add_output, positive_float, positive_int
 from .config_options import add_config, get_config
 from .errors import translate
 
+# what to lower where there is not enough memory
+MEMORY = '`batch_size`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model and its training data')

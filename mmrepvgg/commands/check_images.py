@@ -12,6 +12,9 @@ import os
 from .arguments import positive_int
 from .config_options import add_config, get_config
 
+# what to lower where there is not enough memory
+MEMORY = '`workers`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the data')

@@ -11,6 +11,9 @@ from ..tables import format_table
 from .config_options import add_config, get_config
 from .files import require_file
 
+# what to lower where there is not enough memory
+MEMORY = '`test_dataloader.batch_size=N`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config with which the checkpoint was trained')

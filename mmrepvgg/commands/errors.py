@@ -13,6 +13,15 @@ from .table import COMMANDS
 # Before the message in a traceback.
 _OWN_TYPE = re.compile(r'^mmrepvgg[\w.]*: ')
 
+# How PyTorch, ONNX Runtime, OpenVINO, OpenCV, NumPy and the system say it; the last line is of the processes that read.
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|out of memory|(?:failed|unable) to allocate|bad[_ ]alloc"
+    r'|insufficient memory|not enough memory'
+    r'|killed by signal: (?:Killed|Bus error)',
+    re.IGNORECASE,
+)
+_ASKED = re.compile(r'(?:allocate|of size) (?P<amount>\d{4,}|[\d.]+ [KMGTPE]iB)')
+
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
@@ -29,14 +38,17 @@ def checking_usage() -> Iterator[None]:
         raise UsageError(str(error)) from None
 
 
-def describe(error: Exception, add_arguments: AddArguments) -> str:
+def describe(error: Exception, add_arguments: AddArguments, memory: str = '') -> str:
     """Describe an error in one line.
 
     Args:
         error: The error.
         add_arguments: Function of the command that adds its arguments.
+        memory: The settings that need less memory if they are lower, in backticks.
     """
     text = str(error)
+    if is_out_of_memory(error):
+        return translate(_describe_memory(text, memory), add_arguments)
     if 'Original Traceback' in text:  # a data loader's worker puts the whole traceback into the message
         return translate(_OWN_TYPE.sub('', text.strip().splitlines()[-1]), add_arguments)
     text = translate(' '.join(text.split()), add_arguments)
@@ -45,6 +57,21 @@ def describe(error: Exception, add_arguments: AddArguments) -> str:
     if type(error).__module__.startswith('mmrepvgg') or (type(error) in own and not getattr(error, 'errno', None)):
         return text
     return f'{type(error).__name__}: {text}'
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the memory, of the machine or of the GPU, was too small for what was asked of it."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def _describe_memory(text: str, memory: str) -> str:
+    asked = _ASKED.search(text)
+    amount = ''
+    if asked:
+        size = asked['amount']
+        amount = f' for {int(size) / 1e9:.2f} GB more' if size.isdecimal() else f' for {size} more'
+    advice = f'lower {memory}' if memory else 'give smaller images or a smaller model, or take a machine with more'
+    return f'there is not enough memory{amount}; {advice}'
 
 
 def translate(text: str, add_arguments: AddArguments) -> str:

@@ -15,6 +15,9 @@ from ..handoff.listing import DTYPES, FORMATS
 from .arguments import positive_int
 from .config_options import add_config, get_config
 
+# what to lower where there is not enough memory
+MEMORY = '`batch_size`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model and its data')

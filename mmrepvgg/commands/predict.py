@@ -21,6 +21,9 @@ from .arguments import add_output, list_endings, positive_int
 from .config_options import add_config, add_launcher, get_config
 from .files import require_path, require_weights
 
+# what to lower where there is not enough memory
+MEMORY = '`batch_size`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, whose test pipeline reads the images')

@@ -20,6 +20,9 @@ from .errors import checking_usage
 from .file_options import add_file_options, add_out, get_file_options
 from .files import require_file
 
+# what to lower where there is not enough memory
+MEMORY = '`num_samples` or `eval_samples`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, train or deploy')

@@ -19,7 +19,8 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     """Parse arguments, run a command, and exit.
 
     Args:
-        command: Module with ``add_arguments(parser)``, ``run(args)``, and a docstring, which is the help.
+        command: Module with ``add_arguments(parser)``, ``run(args)``, and a docstring, which is the help. ``MEMORY``, if
+            it has that, names the settings to lower where there is not enough memory.
         prog: Name of the command in messages. Default: name of the script.
         argv: Arguments of the command. Default: arguments of the script.
     """
@@ -41,7 +42,8 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        print(f'{parser.prog}: error: {describe(error, command.add_arguments)}', file=sys.stderr)
+        line = describe(error, command.add_arguments, getattr(command, 'MEMORY', ''))
+        print(f'{parser.prog}: error: {line}', file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

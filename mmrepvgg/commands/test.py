@@ -14,6 +14,9 @@ from .arguments import add_output, list_endings
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
 from .files import require_weights
 
+# what to lower where there is not enough memory
+MEMORY = '`test_dataloader.batch_size=N`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model and its data')

@@ -14,6 +14,9 @@ from .config_options import add_config, add_launcher, add_work_dir, get_config, 
 from .errors import translate
 from .files import require_file
 
+# what to lower where there is not enough memory
+MEMORY = '`train_dataloader.batch_size=N` or `val_dataloader.batch_size=N`'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config of the model, its data and its schedule')
