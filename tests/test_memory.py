@@ -81,9 +81,8 @@ def test_a_batch_that_does_not_fit(randomise, tmp_path):
     [
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 540000000 bytes."), '0.54 GB'),
         (torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...'), '2.00 GiB'),
-        (RuntimeError('[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 1440000000'),
-         '1.44 GB'),
-        (RuntimeError("[CPU] Check 'ptr' failed at x.cpp:257: Failed to allocate 1440000000 bytes of memory"), '1.44 GB'),
+        (RuntimeError('Failed to allocate memory for requested buffer of size 1440000000'), '1.44 GB'),
+        (RuntimeError("[CPU] Check 'ptr' failed at x.cpp:2: Failed to allocate 1440000000 bytes of memory"), '1.44 GB'),
         (RuntimeError('Exception from x.cpp:224: std::bad_alloc'), ''),
         (MemoryError(), ''),
         (OSError(12, 'Cannot allocate memory'), ''),

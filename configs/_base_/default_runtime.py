@@ -19,6 +19,9 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 
+# draws predictions, which VisualizationHook and mmpretrain's browse_dataset ask for
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -19,8 +19,8 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     """Parse arguments, run a command, and exit.
 
     Args:
-        command: Module with ``add_arguments(parser)``, ``run(args)``, and a docstring, which is the help. ``MEMORY``, if
-            it has that, names the settings to lower where there is not enough memory.
+        command: Module with ``add_arguments(parser)``, ``run(args)``, and a docstring, which is the help. ``MEMORY``,
+            if it has that, names the settings to lower where there is not enough memory.
         prog: Name of the command in messages. Default: name of the script.
         argv: Arguments of the command. Default: arguments of the script.
     """

@@ -12,6 +12,8 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
+from ..models.config_types import get_type_name
+
 # long lists, and what mmengine says about itself
 _FOR_THE_FILE = ('paramwise_options', '"FileClient"', '"HardDiskBackend"', 'Distributed training is not used')
 
@@ -81,6 +83,6 @@ def add_tensorboard(cfg: Config) -> None:
         raise ModuleNotFoundError('`tensorboard` needs a package of this name: pip install "mmrepvgg[tensorboard]"')
     visualizer = cfg.get('visualizer') or dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
     backends: Sequence[Any] = visualizer.get('vis_backends') or []
-    if not any(backend['type'] == 'TensorboardVisBackend' for backend in backends):
+    if not any(get_type_name(backend['type']) == 'TensorboardVisBackend' for backend in backends):
         visualizer['vis_backends'] = [*backends, dict(type='TensorboardVisBackend')]
     cfg.visualizer = visualizer
