@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from tool_runs import run_command, run_tool, succeed_here
 from mmrepvgg import load_config, progress
 from mmrepvgg.data.images import ImageReader, UnreadableImageError, iterate_batches, list_images
 from mmrepvgg.prediction.files import write_predictions
+from mmrepvgg.prediction.fonts import find_fonts
 from mmrepvgg.prediction.pictures import PictureWriter
 from mmrepvgg.prediction.predictor import Prediction, Predictor, RankedClass, get_class_names
 from mmrepvgg.runtimes.classifier import load_classifier
@@ -261,6 +263,23 @@ class TestPictures:
             writer.write(number, Prediction(digits[number], RESULTS[0].classes))
         assert writer.failures == {tmp_path / 'x.png': 'there is a folder of this name'}
         assert (tmp_path / 'y.png').is_file()
+
+    def test_names_in_all_scripts(self, tmp_path, digits):
+        writer = PictureWriter(tmp_path, [(digits[0], Path('x.png'))])
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')  # matplotlib warns of each character that it lacks
+            assert find_fonts('crème 8')[0] == ('DejaVu Sans Mono',)
+            fonts, missing = find_fonts('\N{COMBINING ENCLOSING SQUARE}')  # not in the usual font
+            assert (len(fonts), missing) == (2, '')
+            writer.write(0, Prediction(digits[0], (RankedClass(0, '\N{COMBINING ENCLOSING SQUARE}', 0.75),)))
+        assert (tmp_path / 'x.png').is_file()
+        assert not writer.failures
+        other = Prediction(digits[0], (RankedClass(0, chr(0xF1234), 0.75),))
+        with pytest.warns(UserWarning, match='no font of this machine has the characters .* install one'):
+            writer.write(0, other)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            writer.write(0, other)
 
     def test_no_picture_of_a_broken_image(self, tmp_path):
         PictureWriter(tmp_path / 'out', [(Path('b.png'), Path('b.png'))]).write(0, RESULTS[1])

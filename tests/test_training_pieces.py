@@ -324,7 +324,9 @@ def test_tensorboard_has_the_same(plain, cfg, tmp_path):
 
 def test_pictures_of_the_validation_and_another_backend(cfg, tmp_path):
     cfg.merge_from_dict({'visualizer.vis_backends.0.type': 'TensorboardVisBackend'})
-    cfg.default_hooks.visualization = dict(type='VisualizationHook', enable=True, interval=1, out_dir=str(tmp_path / 'pictures'))
+    cfg.default_hooks.visualization = dict(
+        type='VisualizationHook', enable=True, interval=1, out_dir=str(tmp_path / 'pictures')
+    )
     cfg.experiment_name = f'pieces_{next(COUNT)}'
     train(cfg, str(tmp_path))
     assert len(list(tmp_path.glob('*/vis_data/events.out.tfevents.*'))) == 1

@@ -483,6 +483,17 @@ class TestTexts:
         assert "top.txt:5: must be an image and its classes, best first, got 'e four 1'" in reasons['e']
         assert result.num_scored == 1
 
+    @pytest.mark.parametrize('separator', [' ', '\t', ','])
+    def test_names_with_blanks(self, tmp_path, separator):
+        names = ['my cat', 'my cat 7', 'a  b', '3 5']
+        images = [ListedImage(name, f'inputs/{name}.npz', 0, label) for label, name in enumerate(names)]
+        answers = {'val/my cat.jpg': (0, 1), 'my cat 7': (1, 3), 'a  b': (2, 0), '3 5': (3, 1)}
+        lines = [separator.join([name, *map(str, labels)]) for name, labels in answers.items()]
+        (tmp_path / 'top.txt').write_text('\n'.join(lines))
+        result = score(InputList(images, 8), tmp_path / 'top.txt')
+        assert not result.problems
+        assert result.num_correct[1] == 4
+
     def test_scores_must_be_numbers_and_fall(self, listing, tmp_path):
         (tmp_path / 'top.txt').write_text(
             'a 0:0.9 1:0.1\nb 1:nan 0:0.1\nc 2:x 0:0.1\nd 0:0.1 3:0.9\n'

@@ -92,12 +92,26 @@ def _parse_line(line: str, listing: InputList) -> tuple[str, list[_Class]]:
         if name and _LABEL.fullmatch(first) and listing.find_image(parts[0]) is None:
             parts[:1] = [name.strip(), first]
     else:
-        parts = line.split()
+        parts = _split_at_blanks(line, listing)
     while len(parts) > 1 and not parts[-1]:  # a separator at the end
         parts.pop()
     matches = [_LABEL.fullmatch(part) for part in parts[1:]]
     classes = [(int(match['label']), match['score']) for match in matches if match]
     return parts[0], classes if len(classes) == len(matches) else []
+
+
+def _split_at_blanks(line: str, listing: InputList) -> list[str]:
+    """The image's name, which may have blanks if an image is listed so, and its classes, from the right."""
+    words = line.split()
+    first = len(words)
+    while first > 1 and _LABEL.fullmatch(words[first - 1]):
+        first -= 1
+    # 'my cat 7 3 5' may be the image 'my cat 7'; the longest name that is listed counts
+    for end in range(min(first + 4, len(words) - 1), first - 1, -1):  # few, as a line may be long
+        name = line.rsplit(None, len(words) - end)[0].strip()
+        if end > 1 and listing.find_image(name) is not None:
+            return [name, *words[end:]]
+    return words
 
 
 def _order_ranks(pairs: Sequence[tuple[int, _Class]], first: int) -> list[list[_Class]]:

@@ -14,6 +14,7 @@ from mmpretrain.visualization import UniversalVisualizer
 from ..checkpoints.writing import require_writable
 from ..data.images import explain_failure
 from ..data.reading import LoadImageFromFile
+from .fonts import find_fonts
 from .predictor import Prediction
 
 # Edges of a picture in pixels. Small images are enlarged, so that the text has room; large ones would only cost time.
@@ -42,6 +43,7 @@ class PictureWriter:
         require_writable(Path(folder, 'picture.png'))
         self.targets: list[Path] = []
         self.failures: dict[Path, str] = {}
+        self._has_warned = False
         resolve_folder = functools.cache(lambda path: Path(os.path.realpath(path)))
         sources = set()
         taken = set()
@@ -86,16 +88,31 @@ class PictureWriter:
         names = {c.label: c.name.split(',')[0] for c in prediction.classes if c.name != str(c.label)}
         # it has been read before, so its size is allowed
         read = LoadImageFromFile(max_pixels=sys.maxsize)
+        fonts = self._find_fonts(''.join(names.values()))
         image = read(dict(img_path=str(prediction.image)))['img'][:, :, ::-1]  # RGB
         short, long = sorted(image.shape[:2])
-        self._visualizer.visualize_cls(
-            image,
-            sample,
-            classes=[names.get(label, '-') for label in range(len(scores))] if names else None,
-            resize=max(1, min(SHORT_EDGE, LONG_EDGE * short // long)),
-            text_cfg=dict(bbox=dict(facecolor='black', alpha=0.7, boxstyle='Round')),
-            out_file=str(target),
-        )
+        with warnings.catch_warnings():
+            if self._has_warned:
+                warnings.filterwarnings('ignore', 'Glyph .* missing from')
+            self._visualizer.visualize_cls(
+                image,
+                sample,
+                classes=[names.get(label, '-') for label in range(len(scores))] if names else None,
+                resize=max(1, min(SHORT_EDGE, LONG_EDGE * short // long)),
+                text_cfg=dict(bbox=dict(facecolor='black', alpha=0.7, boxstyle='Round'), family=list(fonts)),
+                out_file=str(target),
+            )
+
+    def _find_fonts(self, text: str) -> tuple[str, ...]:
+        fonts, missing = find_fonts(text)
+        if missing and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f'no font of this machine has the characters {missing[:20]} of the names of classes, and the pictures '
+                'have boxes in their place; install one that has them',
+                stacklevel=2,
+            )
+        return fonts
 
 
 def _resolve(path: Path, folders: Callable[[Path], Path]) -> Path:
