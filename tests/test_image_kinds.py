@@ -205,6 +205,14 @@ class TestLimits:
             LoadImageFromFile()(dict(img_path=str(tmp_path / 'x.png')))
         assert read_peak() - before < 50
 
+    def test_an_option_of_the_command_line(self, folder, data):
+        (data / 'x.jpg').write_bytes(WHOLE['colour.jpg'])
+        args = ['predict', 'config.py', 'model.pth', 'data/digits/x.jpg', '--cfg-options']
+        setting = 'test_dataloader.dataset.pipeline.0.max_pixels'
+        assert run_command(*args, f'{setting}=1200', cwd=folder).returncode == 0
+        done = run_command(*args, f'{setting}=1199', cwd=folder)
+        assert '  data/digits/x.jpg: it has 40 x 30 pixels, and `max_pixels` of the step' in done.stderr
+
     @pytest.mark.parametrize('name', ['colour.jpg', 'colour.tga'])  # of OpenCV, and of Pillow
     def test_the_limit_is_not_pillows(self, name, tmp_path, monkeypatch):
         monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
