@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.datasets import load_sample_images
 from tool_runs import run_command, run_tool, succeed_here
 
 from mmrepvgg import load_config, progress
+from mmrepvgg.commands import predict
 from mmrepvgg.data.images import ImageReader, UnreadableImageError, iterate_batches, list_images
 from mmrepvgg.prediction.files import write_predictions
 from mmrepvgg.prediction.fonts import find_fonts
@@ -335,6 +337,14 @@ class TestTool:
         name, _, classes = output.strip().partition(': ')
         assert name == 'photos/china.jpg'
         assert all(part.split()[0] in CLASSES for part in classes.split('; '))
+
+    def test_names_reach_the_terminal_as_one_line(self, capsys):
+        found = [Prediction(Path('a\n.png'), (RankedClass(0, '\x1b[31mred', 0.5), RankedClass(1, 'crème', 0.25)))]
+        found.append(Prediction(Path('b\r.png'), error='the file is empty'))
+        predict.report(SimpleNamespace(out=None, show_dir=None), found, {})
+        out, err = capsys.readouterr()
+        assert out == 'a\\n.png: \\x1b[31mred 0.5000; crème 0.2500\n'
+        assert err.splitlines()[1:] == ['  b\\r.png: the file is empty']
 
     @pytest.mark.parametrize(
         ('args', 'status', 'message'),

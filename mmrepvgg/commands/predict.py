@@ -85,7 +85,7 @@ def report(args: argparse.Namespace, predictions: Sequence[Any], unwritten: dict
             if not prediction.error:
                 print(
                     f'{show_name(prediction.image)}: '
-                    + '; '.join(f'{c.name} {c.score:.4f}' for c in prediction.classes)
+                    + '; '.join(f'{show_name(c.name)} {c.score:.4f}' for c in prediction.classes)
                 )
     if args.show_dir is not None and num_read > len(unwritten):
         print(f'{args.show_dir}: {num_read - len(unwritten)} annotated pictures')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def show_name(path: str | Path) -> str:
-    """A path in one line. What no terminal should print (line breaks, control characters) is written as in Python."""
+    """A path, or another name, in one line. Line breaks and control characters are written as in Python."""
     text = str(path)
     if text.isprintable():
         return text

@@ -38,6 +38,8 @@ def warn_of_transparency(paths: Sequence[str], pipeline: Sequence[Mapping[str, A
 
 def warn_of_transparent_data(dataset: Any, settings: Mapping[str, Any]) -> None:
     """As :func:`warn_of_transparency`, for a data set that was built from ``settings``. One without files passes."""
+    if not hasattr(dataset, 'get_data_info'):  # one that is not mmengine's
+        return
     step = max(1, len(dataset) // _NUM_LOOKED_AT)
     infos = [dataset.get_data_info(index) for index in range(0, len(dataset), step)]
     pipeline = next(iterate_datasets(settings)).get('pipeline') or []
