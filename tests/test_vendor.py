@@ -229,6 +229,7 @@ class TestNames:
             ('v1.5', 2),
             ('out/v1.5.npy', 2),
             ('dog/1.png', 1),
+            ('dog/1.jfif', 1),
             ('2', None),
             ('v1', None),
         ],

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..data.file_names import list_relative
+from ..data.folders import IMAGE_SUFFIXES
 
 LIST_NAME = 'list.csv'
 INFO_NAME = 'info.json'
@@ -20,7 +21,7 @@ FORMATS = ('npz', 'npy')
 DTYPES = ('float32', 'float16', 'uint8')
 
 # The suffixes that a returned name may have. Any other text behind a dot is a part of the name.
-_SUFFIXES = ('.npz', '.npy', '.txt', '.bin', '.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+_SUFFIXES = ('.npz', '.npy', '.txt', '.bin', *IMAGE_SUFFIXES)
 
 
 class ListError(ValueError):
