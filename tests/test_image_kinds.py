@@ -3,6 +3,7 @@
 A run of each command on all whole kinds, and of each on one broken kind; ``make test-deep`` has all pairs of them.
 """
 
+import os
 import re
 import shutil
 import warnings
@@ -182,6 +183,14 @@ class TestBroken:
         assert done.returncode == 1
         assert 'data/digits/bad.png: OSError: image file is truncated' in done.stderr
         assert done.stderr.endswith('error: none of the 1 images could be read\n')
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read every file')
+def test_a_file_that_the_user_must_not_read(tmp_path):
+    (tmp_path / 'x.png').write_bytes(WHOLE['grey.png'])
+    (tmp_path / 'x.png').chmod(0)
+    with pytest.raises(UnreadableImageError, match=r'x\.png can not be read: Permission denied; repair'):
+        LoadImageFromFile()(dict(img_path=str(tmp_path / 'x.png')))
 
 
 def reset_peak() -> int:
