@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from mmrepvgg import CustomDataset
-from mmrepvgg.data.file_names import list_relative
 from mmrepvgg.data.images import list_images
+from mmrepvgg.data.relative_paths import list_relative
 from mmrepvgg.handoff.listing import make_names
 from mmrepvgg.prediction.pictures import PictureWriter
 

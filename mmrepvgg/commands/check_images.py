@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> None:
     cfg = get_config(args, 'train_dataloader', 'val_dataloader', 'test_dataloader')
 
     from ..data.checking import ImageCheck
-    from ..data.file_names import show_name
     from ..data.images import UnreadableImageError
+    from ..printable import make_printable
     from ..progress import track
 
     check = ImageCheck(cfg, args.workers or os.cpu_count() or 1)
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     for damaged in track(check, 'reading images', len(check)):
         if damaged:
             num_damaged += 1
-            print(f'{show_name(damaged[0])}: {damaged[1]}', flush=True)
+            print(f'{make_printable(damaged[0])}: {damaged[1]}', flush=True)
     if num_damaged:
         raise UnreadableImageError(
             f'{num_damaged} of {len(check)} images can not be read; repair or remove them, or let `train` go on '

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.writing import require_writable
-from ..data.file_names import show_name
+from ..printable import make_printable
 from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings, positive_int
 from .config_options import add_config, add_launcher, get_config
@@ -83,18 +83,16 @@ def report(args: argparse.Namespace, predictions: Sequence[Any], unwritten: dict
     else:
         for prediction in predictions:
             if not prediction.error:
-                print(
-                    f'{show_name(prediction.image)}: '
-                    + '; '.join(f'{show_name(c.name)} {c.score:.4f}' for c in prediction.classes)
-                )
+                classes = '; '.join(f'{c.name} {c.score:.4f}' for c in prediction.classes)
+                print(make_printable(f'{prediction.image}: {classes}'))
     if args.show_dir is not None and num_read > len(unwritten):
         print(f'{args.show_dir}: {num_read - len(unwritten)} annotated pictures')
     for target, reason in unwritten.items():
-        print(f'warning: {show_name(target)} could not be written: {reason}', file=sys.stderr)
+        print(make_printable(f'warning: {target} could not be written: {reason}'), file=sys.stderr)
     if unreadable:
         print(f'warning: {len(unreadable)} of {len(predictions)} images could not be read:', file=sys.stderr)
         for prediction in unreadable:
-            print(f'  {show_name(prediction.image)}: {prediction.error}', file=sys.stderr)
+            print(make_printable(f'  {prediction.image}: {prediction.error}'), file=sys.stderr)
     if not num_read:
         raise ValueError(f'none of the {len(predictions)} images could be read')
     if unwritten:

@@ -8,7 +8,7 @@ from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
 from ..models.config_types import get_type_name
-from .file_names import show_name
+from ..printable import make_printable
 from .images import UnreadableImageError
 
 # Name in a sample's metainfo of the images whose place it took.
@@ -53,7 +53,7 @@ class SkipDamaged(Dataset):
             try:
                 sample = self.dataset[index]
             except UnreadableImageError as error:
-                skipped.append(f'{show_name(self.get_data_info(index)["img_path"])}: {error.reason}')
+                skipped.append(f'{make_printable(self.get_data_info(index)["img_path"])}: {error.reason}')
                 if len(skipped) == _MAX_SKIPPED:
                     raise UnreadableImageError(
                         f'{len(skipped)} images, drawn one after the other, can not be read, so most of the data must '

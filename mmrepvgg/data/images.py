@@ -12,7 +12,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
 from ..models.config_types import get_type_name
-from .file_names import show_name
+from ..printable import make_printable
 from .folders import IMAGE_SUFFIXES, find_images
 from .wrappers import get_test_pipeline
 
@@ -30,8 +30,8 @@ class UnreadableImageError(ValueError):
     def of(cls, path: str | Path, reason: str) -> 'UnreadableImageError':
         """The error of an image of a data set, with its name and advice."""
         error = cls(
-            f'{show_name(path)} can not be read: {reason}; repair or remove it. `train` goes on without such images '
-            'with `skip_damaged`'
+            f'{make_printable(str(path))} can not be read: {reason}; repair or remove it. `train` goes on without such '
+            'images with `skip_damaged`'
         )
         error.reason = reason
         return error
@@ -60,13 +60,13 @@ def list_images(paths: Iterable[str | Path], without: str | Path | None = None) 
     for path in map(Path, paths):
         if path.is_dir():
             if not (images := find_images(path, without=without)):
-                raise ValueError(f'{show_name(path)} holds no image ({", ".join(IMAGE_SUFFIXES)})')
+                raise ValueError(f'{make_printable(str(path))} holds no image ({", ".join(IMAGE_SUFFIXES)})')
             start = os.path.join(path, '')  # faster than `path / image`
             found += [(Path(start + image), Path(image)) for image in images]
         elif path.exists():
             found.append((path, Path(path.name)))
         else:
-            raise FileNotFoundError(f'{show_name(path)} does not exist')
+            raise FileNotFoundError(f'{make_printable(str(path))} does not exist')
     return found
 
 
@@ -133,7 +133,7 @@ def iterate_images(
             try:
                 samples.append(read(file))
             except UnreadableImageError as error:
-                raise UnreadableImageError(f'{show_name(file)} can not be read: {error}') from error
+                raise UnreadableImageError(f'{make_printable(str(file))} can not be read: {error}') from error
         yield preprocessor(pseudo_collate(samples))['inputs']
 
 

@@ -9,8 +9,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..printable import make_printable
 from .classes import check_config_classes
-from .file_names import show_name
 from .images import UnreadableImageError, explain_failure
 from .layout import SPLITS
 from .transparency import warn_of_transparent_data
@@ -56,10 +56,10 @@ class Samples(Dataset):
         try:
             sample = self._dataset[index]
         except Exception as error:
-            raise UnreadableImageError(f'{show_name(path)} can not be read: {explain_failure(error)}') from error
+            raise UnreadableImageError(f'{make_printable(path)} can not be read: {explain_failure(error)}') from error
         # a data set may put another image in the place of one that it can't read
         if sample['data_samples'].get('img_path', path) != path:
-            raise UnreadableImageError(f'{show_name(path)} can not be read')
+            raise UnreadableImageError(f'{make_printable(path)} can not be read')
         return sample
 
     def get_info(self, index: int) -> dict[str, Any]:

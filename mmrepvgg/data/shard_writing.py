@@ -14,10 +14,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..checkpoints.writing import replacing, require_writable
+from ..printable import make_printable
 from ..progress import track
 from .classes import get_folders, get_names, iterate_parts
-from .file_names import list_relative, show_name
 from .layout import DataError
+from .relative_paths import list_relative
 from .shard_index import INDEX, Shard, ShardError, ShardIndex, read_index
 from .shard_scanning import scan_shard
 from .wrappers import get_dataset, replace_pipeline
@@ -188,7 +189,7 @@ def _list_sources(dataset: Any, split: str) -> list[_Source]:
             else:
                 fault = 'the file is empty' if not size else '' if isinstance(label, int) else 'it has no single label'
         if fault:
-            faults.append(f'{show_name(path)} ({fault})')
+            faults.append(f'{make_printable(path)} ({fault})')
         else:
             sources.append(_Source(path, shown_path, label, size))
     if faults:
@@ -217,7 +218,9 @@ def _write_shard(path: Path, sources: Sequence[_Source], first_key: int) -> Iter
         for key, source in enumerate(sources, first_key):
             content = Path(source.path).read_bytes()
             if len(content) != source.size:
-                raise DataError(f'{show_name(source.path)} was changed while the shards were written; run this again')
+                raise DataError(
+                    f'{make_printable(source.path)} was changed while the shards were written; run this again'
+                )
             suffix = Path(source.path).suffix[1:].lower() or 'img'
             texts = dict(cls=b'%d' % source.label, json=json.dumps(dict(path=source.shown_path)).encode())
             writer.write({'__key__': f'{key:08d}', suffix: content, **texts})

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine import fileio
 from mmengine.dist import is_main_process
 
-from .file_names import show_name
+from ..printable import make_printable
 from .headers import MAX_PIXELS, open_header
 from .wrappers import iterate_datasets
 
@@ -29,7 +29,7 @@ def warn_of_transparency(paths: Sequence[str], pipeline: Sequence[Mapping[str, A
     if found:
         warnings.warn(
             f'{len(found)} of {len(looked_at)} images that were looked at are transparent in places ('
-            f'{show_name(found[0])}{", ..." if len(found) > 1 else ""}), and the model sees what colours lie there; '
+            f'{make_printable(found[0])}{", ..." if len(found) > 1 else ""}), and the model sees what lies there; '
             'to put such images on a colour, give it to the step that reads them: '
             "dict(type='mmrepvgg.LoadImageFromFile', background=[255, 255, 255])",
             stacklevel=2,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..data.file_names import list_relative
 from ..data.folders import IMAGE_SUFFIXES
+from ..data.relative_paths import list_relative
 
 LIST_NAME = 'list.csv'
 INFO_NAME = 'info.json'

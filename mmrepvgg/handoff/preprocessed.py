@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..checkpoints.writing import require_writable
-from ..data.file_names import show_name
 from ..data.images import UnreadableImageError
 from ..data.samples import Samples
+from ..printable import make_printable
 from ..progress import track
 from .listing import DTYPES, FORMATS, ListedImage, make_names, write_list
 
@@ -150,7 +150,7 @@ def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalis
         for image in batch['inputs']:
             shape = shape or image.shape
             if image.shape != shape:
-                name = show_name(samples.get_info(position)['img_path'])
+                name = make_printable(samples.get_info(position)['img_path'])
                 raise ValueError(
                     f'all inputs must have one size, got {tuple(image.shape)} for {name} after {tuple(shape)}; end the '
                     'test pipeline with a resize or crop to a fixed size'

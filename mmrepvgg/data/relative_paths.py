@@ -1,16 +1,7 @@
-"""Names of files: in messages, and relative to the folder of all. Imports no torch."""
+"""Paths of files, relative to the folder of all. Imports no torch."""
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-
-
-def show_name(path: str | Path) -> str:
-    """A path, or another name, in one line. Line breaks and control characters are written as in Python."""
-    text = str(path)
-    if text.isprintable():
-        return text
-    return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode() for char in text)
 
 
 def list_relative(paths: Sequence[str]) -> list[str]:
