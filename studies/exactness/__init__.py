@@ -1,0 +1,1 @@
+"""How exact the switch is, on random blocks and networks."""

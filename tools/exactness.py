@@ -1,0 +1,12 @@
+"""Measure how exact the switch is, on random blocks and networks."""
+
+import sys
+from pathlib import Path
+
+from mmrepvgg.commands.running import run
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # studies/ is part of the repository, not of the package
+from studies.exactness import report
+
+if __name__ == '__main__':
+    run(report)
