@@ -53,7 +53,7 @@ def check_network(case):
     network, x = make_network(case)
     with torch.no_grad():
         for expected, actual in zip(network(x), reparameterize(network)(x), strict=True):
-            assert expected.abs().max() > 0
+            hypothesis.assume(expected.abs().max() > 0)  # a narrow network may be dead
             assert (actual - expected).abs().max() <= NETWORK_TOLERANCE * expected.abs().max()
 
 

@@ -7,6 +7,7 @@ import torch
 
 from mmrepvgg.measures.accuracy import Tally, measure_percent
 from mmrepvgg.measures.difference import Difference
+from mmrepvgg.measures.finite import is_finite
 from mmrepvgg.tables import format_table
 
 SCORES = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.5, 0.5]])
@@ -49,6 +50,17 @@ class TestDifference:
         difference.add(good, good)
         assert math.isnan(difference.relative)
         assert difference.exceeds(1e9)
+
+    @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    def test_one_number_that_is_not_finite_is_found_wherever_it_is(self, dtype):
+        numbers = torch.linspace(-1, 1, 77, dtype=dtype)
+        assert is_finite(numbers)
+        assert is_finite(numbers[:0])
+        for place in range(77):
+            for value in (math.nan, math.inf, -math.inf):
+                numbers = torch.linspace(-1, 1, 77, dtype=dtype)
+                numbers[place] = value
+                assert not is_finite(numbers), (place, value)
 
     def test_outputs_of_zeros(self):
         difference = Difference()

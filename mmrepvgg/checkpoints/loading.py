@@ -2,23 +2,34 @@
 
 from torch import nn
 
+from ..measures.finite import is_finite
 from ..models.blocks import RepVGGBlock
 from ..models.forms import INPUT_QUANTIZER, CheckpointFormError, check_forms
 from ..models.heads import AuxiliaryClsHead
 from .reading import Checkpoint, CheckpointError
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+def load_weights(model: nn.Module, checkpoint: Checkpoint, *, assign: bool = False) -> None:
     """Load strictly, for inference. Nothing is loaded if anything does not fit.
 
     Training-only heads of which the checkpoint has nothing are dropped from the model: it is whole without them.
+
+    Args:
+        model: Model in the form of the checkpoint.
+        checkpoint: Weights for all of the model.
+        assign: The model takes the checkpoint's tensors themselves, not copies of them, where their type is the
+            model's. It is on their device then.
 
     Raises:
         CheckpointFormError, CheckpointError: From :func:`check_weights`.
     """
     for head in check_weights(model, checkpoint):
         head.switch_to_deploy()
-    model.load_state_dict(checkpoint.state_dict)
+    weights = checkpoint.state_dict
+    if assign:
+        dtypes = {key: value.dtype for key, value in model.state_dict().items()}
+        weights = {key: value.to(dtypes[key]) for key, value in weights.items()}
+    model.load_state_dict(weights, assign=assign)
 
 
 def check_weights(model: nn.Module, checkpoint: Checkpoint) -> list[AuxiliaryClsHead]:
@@ -73,7 +84,7 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint) -> list[AuxiliaryCls
         )
     for key, value in found.items():
         # a range that was not observed yet is infinite
-        if value.is_floating_point() and f'.{INPUT_QUANTIZER}.' not in f'.{key}' and not value.isfinite().all():
+        if value.is_floating_point() and f'.{INPUT_QUANTIZER}.' not in f'.{key}' and not is_finite(value):
             raise CheckpointError(
                 f'{checkpoint.path}: {key} has values that are NaN or infinite: the training has diverged, or the file '
                 'is damaged; take an earlier checkpoint'

@@ -1,5 +1,6 @@
 """The RepVGG block: three branches while training, one 3x3 convolution in deploy form."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
@@ -110,18 +111,21 @@ class RepVGGBlock(BaseModule):
         """
         switch_blocks([self])
 
-    @torch.no_grad()
-    def _fuse(self) -> nn.Conv2d:
-        """The convolution of the deploy form. The block itself does not change."""
-        kernel, bias = self.get_equivalent_kernel_bias()
-        check_half_range(kernel, bias)
+    def _make_conv(self) -> nn.Conv2d:
+        """The convolution of the deploy form, not filled yet."""
         old = self._get_conv()
-        if old.weight.is_contiguous(memory_format=torch.channels_last):
-            kernel = kernel.contiguous(memory_format=torch.channels_last)
+        is_last = old.weight.is_contiguous(memory_format=torch.channels_last)
+        conv: Any = make_deploy_conv(old, device='meta').to(old.weight.dtype).to_empty(device=old.weight.device)
+        conv.to(memory_format=torch.channels_last if is_last else torch.contiguous_format)
         trained = any(p.requires_grad for name, p in self.named_parameters() if name.startswith(self.train_parts))
-        conv = make_deploy_conv(old, device='meta')
-        conv.weight, conv.bias = (nn.Parameter(value, requires_grad=trained) for value in (kernel, bias))
-        return conv.train(self.training)
+        return conv.requires_grad_(trained).train(self.training)
+
+    @torch.no_grad()
+    def _fill_conv(self, conv: Any) -> None:
+        kernel, bias = self._sum_kernels()
+        conv.weight.copy_(kernel)
+        conv.bias.copy_(bias)
+        check_half_range(conv.weight, conv.bias)
 
     def _become(self, conv: nn.Conv2d) -> None:
         for name in self.train_parts:
@@ -151,11 +155,11 @@ class RepVGGBlock(BaseModule):
         kernel, bias = fuse_conv_norm(self.branch_3x3)
         kernel_1x1, bias_1x1 = fuse_conv_norm(self.branch_1x1)
         require_agreement(self.branch_3x3.conv, self.branch_1x1.conv, self.has_identity)
-        kernel, bias = kernel + pad_1x1_to_3x3(kernel_1x1), bias + bias_1x1
         if self.branch_norm is not None:
             kernel_identity, bias_identity = fuse_identity_norm(self.branch_norm, self.groups)
-            kernel, bias = kernel + kernel_identity, bias + bias_identity
-        return kernel, bias
+            kernel_1x1, bias_1x1 = kernel_1x1 + kernel_identity, bias_1x1 + bias_identity
+        kernel += pad_1x1_to_3x3(kernel_1x1)  # into itself: it may be the largest tensor of all
+        return kernel, bias + bias_1x1
 
     def _get_conv(self) -> Any:
         return self.branch_reparam if self.deploy else self.branch_3x3.conv
@@ -199,6 +203,29 @@ class RepVGGBlock(BaseModule):
 
 def switch_blocks(blocks: Iterable[RepVGGBlock]) -> None:
     """Switch all of ``blocks``, or none: every convolution is computed before the first block changes."""
-    convs = {block: block._fuse() for block in blocks if not block.deploy}
-    for block, conv in convs.items():
+    for block, conv in _fuse_blocks(blocks).items():
         block._become(conv)
+
+
+def copy_switched(blocks: Iterable[RepVGGBlock]) -> list[RepVGGBlock]:
+    """Copies of ``blocks`` in deploy form. What the switch replaces is not copied: it would take memory for nothing."""
+    blocks = list(blocks)
+    convs = _fuse_blocks(blocks)
+    copies = []
+    for block in blocks:
+        parts = [] if block.deploy else [getattr(block, part, None) for part in block.train_parts]
+        copied = copy.deepcopy(block, {id(part): None for part in parts})
+        if not block.deploy:
+            copied._become(convs.pop(block))
+        copies.append(copied)
+    return copies
+
+
+def _fuse_blocks(blocks: Iterable[RepVGGBlock]) -> dict[RepVGGBlock, nn.Conv2d]:
+    """The convolutions that replace the branches of ``blocks``. The blocks themselves do not change."""
+    # All get their addresses before the first kernel in float64: between them such kernels would leave holes that took
+    # as much memory as the model itself. The last ones are the largest, and are filled while most memory is free.
+    convs = {block: block._make_conv() for block in blocks if not block.deploy}
+    for block, conv in reversed(convs.items()):
+        block._fill_conv(conv)
+    return convs

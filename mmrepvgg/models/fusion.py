@@ -111,15 +111,15 @@ def fuse_conv_norm(branch: nn.Sequential) -> tuple[Tensor, Tensor]:
 
 
 def fuse_identity_norm(norm: nn.Module, groups: int) -> tuple[Tensor, Tensor]:
-    """Write a bare ``norm`` as a 3x3 convolution: kernel ``(C, C // groups, 3, 3)`` and bias ``(C,)``."""
+    """Write a bare ``norm`` as a 1x1 convolution: kernel ``(C, C // groups, 1, 1)`` and bias ``(C,)``."""
     scale, shift = get_norm_scale_shift(norm)
     channels = scale.numel()
-    identity = make_identity_kernel(scale.new_empty(channels, channels // groups, 3, 3), groups)
+    identity = make_identity_kernel(scale.new_empty(channels, channels // groups, 1, 1), groups)
     return identity * scale.reshape(-1, 1, 1, 1), shift
 
 
 def make_identity_kernel(like: Tensor, groups: int) -> Tensor:
-    """The kernel of the identity function, with the shape ``(C, C // groups, 3, 3)``, dtype and device of ``like``."""
+    """The kernel of the identity function, with the shape ``(C, C // groups, k, k)``, dtype and device of ``like``."""
     return nn.init.dirac_(torch.zeros_like(like, requires_grad=False), groups)
 
 

@@ -38,8 +38,8 @@ class QARepVGGBlock(RepVGGBlock):
         kernel, bias = fuse_conv_norm(self.branch_3x3)
         kernel_1x1 = get_conv_weight(self.branch_1x1.conv)
         require_agreement(self.branch_3x3.conv, self.branch_1x1.conv, self.has_identity)
-        kernel = kernel + pad_1x1_to_3x3(kernel_1x1)
         if self.has_identity:
-            kernel = kernel + make_identity_kernel(kernel, self.groups)
+            kernel_1x1 = kernel_1x1 + make_identity_kernel(kernel_1x1, self.groups)
+        kernel += pad_1x1_to_3x3(kernel_1x1)
         scale, shift = get_norm_scale_shift(self.norm)
         return kernel * scale.reshape(-1, 1, 1, 1), bias * scale + shift

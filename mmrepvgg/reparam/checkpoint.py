@@ -19,8 +19,9 @@ from ..data.noise import make_noise
 from ..equalization.equalize import equalize as equalize_model
 from ..equalization.equalize import require_float_training
 from ..measures.difference import Difference, join_outputs
+from ..measures.finite import is_finite
 from ..models.blocks import RepVGGBlock
-from ..models.building import build_model
+from ..models.building import NoRandomWeights, build_model
 from ..models.complexity import count_params
 from ..models.fake_quant import find_quantizers
 from .switch import reparameterize
@@ -96,12 +97,12 @@ def reparameterize_checkpoint(
             f'{source} is in deploy form already (it has branch_reparam weights): there is nothing to convert; '
             'test it with the deploy config, or rescale it for int8 with `equalize=True`'
         )
-    model: Any = build_model(cfg, deploy=checkpoint.is_deploy_form)
+    with NoRandomWeights():
+        model: Any = build_model(cfg, deploy=checkpoint.is_deploy_form)
     is_whole, prefix = _find_part(model, checkpoint)
     trained = model if is_whole else model.backbone
-    load_weights(trained, _without_prefix(checkpoint, prefix))
+    load_weights(trained, _without_prefix(checkpoint, prefix), assign=True)
     dropped_heads = _find_aux_heads(checkpoint)
-    # the weights are the model's now, and need not be in memory twice
     checkpoint = replace(checkpoint, state_dict={})
     deployed, equalization = reparameterize(trained), None
     if equalize:
@@ -109,7 +110,7 @@ def reparameterize_checkpoint(
         images = None if data is None else _make_inputs(cfg, model, data)
         equalization = equalize_model(deployed, images, inplace=True)
     weights = {prefix + key: value.contiguous() for key, value in deployed.state_dict().items()}
-    if not all(value.isfinite().all() for value in weights.values()):
+    if not all(is_finite(value) for value in weights.values()):
         raise CheckpointError(
             f'the kernels of {source} exceed the range of {torch.get_default_dtype()} when they are fused; nothing was '
             'written. Gains or weights that are far too large cause that'

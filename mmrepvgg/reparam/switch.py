@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..models.backbone import RepVGG
-from ..models.blocks import RepVGGBlock, switch_blocks
+from ..models.blocks import RepVGGBlock, copy_switched, switch_blocks
 from ..models.heads import AuxiliaryClsHead
 
 M = TypeVar('M', bound=nn.Module)
@@ -39,8 +39,8 @@ def reparameterize(model: M, inplace: bool = False) -> M:
     if inplace:
         switch_blocks(blocks)
     else:
-        # One block is copied at a time. The last ones are the largest: they come first, while most memory is free.
-        model = copy.deepcopy(model, {id(block): _copy_switched(block) for block in reversed(blocks)})
+        copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
+        model = copy.deepcopy(model, copies)
     for module in model.modules():
         if isinstance(module, RepVGG):
             module.deploy = True
@@ -50,9 +50,3 @@ def reparameterize(model: M, inplace: bool = False) -> M:
             # DDP would broadcast the batch norms' statistics before each forward pass, and fail without them.
             module.broadcast_buffers = False
     return model
-
-
-def _copy_switched(block: RepVGGBlock) -> RepVGGBlock:
-    copied = copy.deepcopy(block)
-    copied.switch_to_deploy()
-    return copied

@@ -1,0 +1,50 @@
+"""The memory that the switch of a large checkpoint takes. On Linux, which tells a process its own peak."""
+
+import sys
+
+import pytest
+import torch
+from tool_runs import run_python
+
+from mmrepvgg import load_config
+from mmrepvgg.models.building import build_model
+
+# Runs code, and prints the largest memory in bytes that the process has had.
+_PEAK = """
+import sys
+from contextlib import suppress
+with suppress(SystemExit):
+    exec(sys.argv[1])
+line = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))
+print(int(line.split()[1]) * 1024)
+"""
+_IMPORTS = """
+import torch
+from mmrepvgg import load_config, reparameterize_checkpoint
+from mmrepvgg.models.building import build_model
+with torch.device('meta'):
+    build_model(load_config(sys.argv[2]), deploy=False)
+"""
+_SWITCH = """
+from mmrepvgg.commands.main import main
+main(['reparameterize', *sys.argv[2:]])
+"""
+
+
+def measure_peak(code, *args):
+    done = run_python('-c', _PEAK, code, *args)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells the peak')
+@pytest.mark.parametrize('name', ['repvgg-b3_8xb32', 'repvgg-d2se_8xb32', 'repvgg-l2pse_8xb32'])
+def test_above_the_imports_the_switch_takes_little_more_than_two_files(name, tmp_path):
+    source, destination = tmp_path / 'train.pth', tmp_path / 'deploy.pth'
+    torch.save(build_model(load_config(name), deploy=False).state_dict(), source)
+    used = measure_peak(_SWITCH, name, source, destination) - measure_peak(_IMPORTS, name)
+    assert destination.exists()
+    share = used / source.stat().st_size
+    print(f'{name}: {share:.2f} times the file')
+    assert share <= 2.2
