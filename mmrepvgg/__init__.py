@@ -22,6 +22,7 @@ _PUBLIC = {
     'reparameterize': 'reparam.switch',
     'reparameterize_checkpoint': 'reparam.checkpoint',
     'compare_forms': 'reparam.comparison',
+    'compare_layers': 'runtimes.layers',
     'equalize': 'equalization.equalize',
     'convert_checkpoint': 'checkpoints.convert',
     'clip_norm_scales': 'models.norm_scales',
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from .runtimes.classifier import ExportedClassifier as ExportedClassifier
     from .runtimes.classifier import load_classifier as load_classifier
     from .runtimes.export import export_model as export_model
+    from .runtimes.layers import compare_layers as compare_layers
     from .runtimes.loading import load_exported as load_exported
     from .zoo.configs import load_config as load_config
     from .zoo.hub import register_models as register_models

@@ -11,6 +11,7 @@ import torch
 from int8_source import CONVS, LAYERS, NUM_TEST, NUM_TRAIN, make_config, spoil
 from tool_runs import CONFIGS, ROOT, fail_here, run_tool, succeed
 
+from mmrepvgg import compare_layers
 from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.data.samples import iterate_samples
 from mmrepvgg.quantization.fallback import AccuracyError
@@ -58,6 +59,10 @@ def test_int8_files_of_both_formats(source, tmp_path, name, granularity):
     assert result.accuracy_reference == 100
     assert result.accuracy == result.agreement > 85
     assert result.accuracy_all_int8 is None
+    layers = compare_layers(*source, path)
+    assert (layers.shows_layers, layers.tolerance, layers.first) == (True, None, None)
+    assert set(layers.differences) | {'head.fc'} == {*LAYERS, 'scores'}
+    assert all(1e-4 < found.relative < 1 for found in layers.differences.values())
     assert 2.5 < result.size_ratio < 4
     files = [path] if name == 'net.onnx' else [path.with_suffix('.bin'), path]
     assert sorted(tmp_path.iterdir()) == files

@@ -1,15 +1,21 @@
 """Compare a trained checkpoint with its deploy form on the test set: size, cost, accuracy, speed, agreement.
+With --layers: compare a checkpoint with its deploy form or exported file, and find the first layer that departs.
 
 example: mmrepvgg compare repvgg-a0_digits epoch_20.pth deploy.pth
+         mmrepvgg compare repvgg-a0_digits epoch_20.pth repvgg-a0.onnx --layers --data data/digits/val
 """
 
 import argparse
 import platform
 from typing import Any
 
+from ..runtimes.table import find_format, is_exported, list_suffixes
 from ..tables import format_table
+from .arguments import list_endings
 from .config_options import add_config, get_config
-from .files import require_file
+from .errors import UsageError
+from .file_options import add_comparison
+from .files import require_file, require_path, require_weights
 
 # what to lower where there is not enough memory
 MEMORY = '`test_dataloader.batch_size=N`'
@@ -17,13 +23,32 @@ MEMORY = '`test_dataloader.batch_size=N`'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, 'config with which the checkpoint was trained')
-    parser.add_argument('train_checkpoint', help='checkpoint in train form')
-    parser.add_argument('deploy_checkpoint', help='checkpoint in deploy form')
+    parser.add_argument('train_checkpoint', help='checkpoint in train form; with --layers in either form')
+    parser.add_argument(
+        'deploy_checkpoint',
+        help='checkpoint in deploy form; with --layers in either form, or an exported file '
+        f'({list_endings(list_suffixes())})',
+    )
+    parser.add_argument('--layers', action='store_true', help='compare the outputs of all layers, not the accuracy')
+    add_comparison(
+        parser,
+        'with --layers: largest allowed difference, relative to the largest output of the layer (default: 1e-4; fp16 '
+        '1e-2; bf16 5e-2)',
+    )
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.layers:
+        if args.data or args.tolerance:
+            raise UsageError('--data and --tolerance go with --layers; without it the test set is compared')
+        if is_exported(args.deploy_checkpoint):
+            raise UsageError(f'{args.deploy_checkpoint} is an exported file, which is compared with --layers')
     require_file(args.train_checkpoint)
-    require_file(args.deploy_checkpoint)
+    require_weights(args.deploy_checkpoint)
+    require_path(args.data)
+    if args.layers:
+        _run_layers(args)
+        return
     cfg = get_config(args, 'test_dataloader')
 
     from ..reparam.comparison import compare_forms
@@ -34,6 +59,32 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f'the two forms predict different classes for {result.num_different} of {result.num_images} images; '
             'the deploy checkpoint was not made from this train checkpoint, or the weights are degenerate'
+        )
+
+
+def _run_layers(args: argparse.Namespace) -> None:
+    cfg = get_config(args)
+
+    from ..runtimes.layers import compare_layers
+
+    result = compare_layers(
+        cfg, args.train_checkpoint, args.deploy_checkpoint, data=args.data, tolerance=args.tolerance
+    )
+    rows = [
+        [name, f'{found.largest:.1e}', f'{found.largest_output:.1e}', f'{found.relative:.1e}']
+        for name, found in result.differences.items()
+    ]
+    print(format_table(['layer', 'largest difference', 'largest output', 'relative'], rows))
+    if not result.shows_layers:
+        name = find_format(args.deploy_checkpoint).name
+        print(f'{name} files do not show their layers: only the scores were compared')
+    elif result.tolerance is None:
+        print('int8 rounds, and no tolerance fits all models: nothing was judged; set --tolerance')
+    if result.first is not None:
+        raise ValueError(
+            f'{result.first} is the first layer whose difference, {result.differences[result.first].relative:.1e} of '
+            f'its largest output, exceeds the tolerance of {result.tolerance:.0e}: {args.deploy_checkpoint} was not '
+            'made from this checkpoint, or its weights there are damaged'
         )
 
 

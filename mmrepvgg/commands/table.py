@@ -40,7 +40,12 @@ COMMANDS = {
             'reparameterize_checkpoint',
             'TRAIN_CONFIG SRC DST',
         ),
-        Command('compare', 'compare the two forms of a model', 'compare_forms', 'TRAIN_CONFIG CHECKPOINT DEPLOYED'),
+        Command(
+            'compare',
+            'compare the two forms of a model, or each layer',
+            'compare_forms',
+            'TRAIN_CONFIG CHECKPOINT DEPLOYED',
+        ),
         Command('convert', 'convert weights from and to other systems', 'convert_checkpoint', 'SRC DST'),
         Command('export', 'write a file for a runtime', 'export_model', 'CONFIG CHECKPOINT OUT'),
         Command('analyze', 'predict what int8 will cost a model', 'analyze', 'CONFIG CHECKPOINT'),

@@ -133,20 +133,21 @@ def export_model(
         ema=ema,
     )
     model, deployed, metadata = prepared.model, prepared.deployed, prepared.metadata
+    shape = (metadata.channels, *metadata.input_size)
     equalization = None
     if equalize:
         require_float_training(model)
-        images = (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data))
+        images = (normalise(model, x) for x in iterate_inputs(cfg, shape, data))
         equalization = equalize_model(deployed, None if data is None else images)
         deployed = equalization.model
     max_activation = None
     if precision == 'fp16':
-        max_activation = check_half_range(deployed, (normalise(model, x) for x in _iterate_inputs(cfg, metadata, data)))
+        max_activation = check_half_range(deployed, (normalise(model, x) for x in iterate_inputs(cfg, shape, data)))
 
     with row.replacing(out) as temporary:
         row.write(deployed, temporary, metadata, model_cfg=cfg.model.to_dict(), opset=opset)
         exported = row.load_to_check(temporary)
-        inputs = chain(_iterate_inputs(cfg, metadata, data), _iterate_other_sizes(metadata))
+        inputs = chain(iterate_inputs(cfg, shape, data), _iterate_other_sizes(metadata))
         difference = _compare(model, exported, inputs)
         if difference.exceeds(allowed):
             raise ExportError(
@@ -181,9 +182,17 @@ def _compare(model: Any, exported: ExportedModel, batches: Iterable[Tensor]) -> 
     return difference
 
 
-def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | None) -> Iterator[Tensor]:
-    """Images ``(N, C, H, W)`` before normalisation, uint8, in batches of several sizes."""
-    shape = (metadata.channels, *metadata.input_size)
+def iterate_inputs(cfg: Config, shape: Sequence[int], data: str | Path | None) -> Iterator[Tensor]:
+    """Images ``(N, C, H, W)`` before normalisation, uint8, in batches of several sizes.
+
+    Args:
+        cfg: The config, whose test pipeline reads images.
+        shape: ``(C, H, W)``.
+        data: Image or folder of images; None for seeded noise.
+
+    Raises:
+        ExportError: If the pipeline gives images of another shape.
+    """
     noise = _make_noise(3, shape)
     if data is None:
         yield from noise.split([2, 1])
@@ -192,7 +201,7 @@ def _iterate_inputs(cfg: Config, metadata: ExportMetadata, data: str | Path | No
         if images.shape[1:] != noise.shape[1:]:
             raise ExportError(
                 f"the config's test pipeline gives images of the shape {tuple(images.shape[1:])}, but the file takes "
-                f'{shape}; leave out `data` (seeded noise is used then) or `input_size`'
+                f'{tuple(shape)}; leave out `data` (seeded noise is used then) or `input_size`'
             )
         yield images
 

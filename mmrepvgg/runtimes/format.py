@@ -1,7 +1,7 @@
 """The interface of a format of exported files. Imports no torch: commands answer at once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,6 +130,19 @@ class Format(ABC):
         A format whose runtime does not run on this machine computes what is in the file by other means.
         """
         return self.load(path, None)
+
+    def load_layers(self, path: Path) -> 'Callable[[Tensor], dict[str, Tensor]] | None':
+        """Read a file so that it shows what its layers give.
+
+        Returns:
+            A function from images that the file takes to the outputs of its convolutions and linear layers, by their
+            names in the classifier; None if files of this format do not show them.
+
+        Raises:
+            MissingPackageError: If a package that this needs is not installed.
+            CheckpointError, ValueError: As :meth:`load`, which also checks the file.
+        """
+        return None
 
     def list_files(self, path: Path) -> tuple[Path, ...]:
         """All files that belong to ``path``, itself first."""

@@ -1,10 +1,11 @@
 """ONNX files, run by ONNX Runtime."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .cpu import has_vnni
-from .format import ENTRY, GraphFormat
+from .format import ENTRY, GraphFormat, require_packages
 from .onnx_int8 import OnnxRuntimeQuantizer
 
 if TYPE_CHECKING:
@@ -80,12 +81,45 @@ class OnnxFormat(GraphFormat):
         program.save(path, external_data=False)
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
-        import onnxruntime
         import torch
 
-        from ..checkpoints.reading import CheckpointError
         from .exported_model import ExportedModel
         from .metadata import ExportMetadata
+
+        session = self._open(path, path, num_threads)
+        metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(ENTRY), path)
+        name = session.get_inputs()[0].name
+
+        def run(x: 'Tensor') -> 'Tensor':
+            return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
+
+        return ExportedModel(path, run, metadata)
+
+    def load_layers(self, path: Path) -> 'Callable[[Tensor], dict[str, Tensor]]':
+        require_packages(f'the layers of {self.name} files', ('onnx',), self.extra)
+        import onnx
+        import torch
+
+        from .onnx_int8 import find_outputs
+
+        model = onnx.load(path)
+        outputs = find_outputs(model.graph)
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in outputs.values())
+        session = self._open(model.SerializeToString(), path)
+        name = session.get_inputs()[0].name
+
+        def run(x: 'Tensor') -> 'dict[str, Tensor]':
+            values = session.run(list(outputs.values()), {name: x.cpu().numpy()})
+            return {layer: torch.from_numpy(value) for layer, value in zip(outputs, values, strict=True)}
+
+        return run
+
+    @staticmethod
+    def _open(model: 'Path | bytes', path: Path, num_threads: int | None = None) -> Any:
+        import onnxruntime
+
+        from ..checkpoints.reading import CheckpointError
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors are raised, too
@@ -95,16 +129,9 @@ class OnnxFormat(GraphFormat):
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+            return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise CheckpointError(f'ONNX Runtime can not load {path}: {error}') from error
-        metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(ENTRY), path)
-        name = session.get_inputs()[0].name
-
-        def run(x: 'Tensor') -> 'Tensor':
-            return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
-
-        return ExportedModel(path, run, metadata)
 
 
 ONNX = OnnxFormat()

@@ -166,3 +166,12 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
             if following.name in owners:
                 nodes[owners[following.name]].append(node.name)
     return nodes
+
+
+def find_outputs(graph: Any) -> dict[str, str]:
+    """The tensor that a layer gives, by the name of the layer. Weights may be int8."""
+    # QDQ: a weight in int8 is rescaled by a node between it and its layer
+    rescaled = {node.output[0]: node.input[0] for node in graph.node if node.op_type == 'DequantizeLinear'}
+    layers = [node for node in graph.node if node.op_type in _LAYERS]
+    weights = [rescaled.get(node.input[1], node.input[1]).removesuffix('_quantized') for node in layers]
+    return {find_layer(weight): node.output[0] for weight, node in zip(weights, layers, strict=True)}

@@ -1,6 +1,7 @@
 """OpenVINO's files: an .xml and the .bin with its weights."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,39 +54,12 @@ class OpenvinoFormat(GraphFormat):
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         import torch
 
-        from ..checkpoints.reading import CheckpointError, hash_file
         from .exported_model import ExportedModel
-        from .metadata import ExportMetadata
-        from .openvino_core import get_core, import_openvino
+        from .openvino_core import import_openvino
 
-        openvino = import_openvino()
-        weights = path.with_suffix('.bin')
-        if not weights.is_file():
-            raise FileNotFoundError(
-                f'{weights} does not exist; an OpenVINO model is two files, {path.name} and {weights.name}'
-            )
-        # checked before OpenVINO reads the model, because its messages do not explain a wrong .bin
-        if (match := _WEIGHTS.search(path.read_bytes())) and match[1].decode() != hash_file(weights):
-            raise CheckpointError(f'{weights} is not the file that was written with {path}; export again')
-        core = get_core()
-        try:
-            model = core.read_model(path)
-        except RuntimeError as error:
-            raise CheckpointError(f'OpenVINO can not load {path}: {error}') from error
-        has_record = model.has_rt_info([ENTRY, 'metadata'])
-        record = model.get_rt_info([ENTRY, 'metadata']).astype(str) if has_record else None
-        metadata = ExportMetadata.from_json(record, path)
-        if match is None:
-            raise CheckpointError(f'{path} does not name the SHA-256 of its .bin; export again')
-        # without this hint OpenVINO computes every model in bfloat16 on CPUs that have it
-        hints: dict[str, Any] = {
-            'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
-            'PERFORMANCE_HINT': 'LATENCY',
-        }
-        if num_threads is not None:
-            hints['INFERENCE_NUM_THREADS'] = num_threads
-        compiled = core.compile_model(model, 'CPU', hints)
-        is_bf16 = compiled.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.bf16
+        model, metadata = self._read(path)
+        compiled = self._compile(model, metadata, num_threads)
+        is_bf16 = compiled.get_property('INFERENCE_PRECISION_HINT') == import_openvino().Type.bf16
         request = compiled.create_infer_request()
 
         def run(x: 'Tensor') -> 'Tensor':
@@ -95,6 +69,64 @@ class OpenvinoFormat(GraphFormat):
 
         computes_in = 'int8' if metadata.precision == 'int8' else 'bf16' if is_bf16 else 'fp32'
         return ExportedModel(path, run, metadata, computes_in=computes_in)
+
+    def load_layers(self, path: Path) -> 'Callable[[Tensor], dict[str, Tensor]]':
+        import torch
+
+        from .openvino_int8 import find_output, iterate_layers
+
+        model, metadata = self._read(path)
+        # without the last one, if it gives the scores
+        given = {result.input_value(0) for result in model.get_results()}
+        outputs = {name: output for name, op in iterate_layers(model) if (output := find_output(op)) not in given}
+        for name, output in outputs.items():
+            output.tensor.add_names({name})
+        model.add_outputs(list(outputs.values()))
+        request = self._compile(model, metadata, None).create_infer_request()
+
+        def run(x: 'Tensor') -> 'dict[str, Tensor]':
+            results = request.infer({0: x.cpu().contiguous().numpy()})
+            return {name: torch.from_numpy(results[name].copy()) for name in outputs}
+
+        return run
+
+    @staticmethod
+    def _read(path: Path) -> 'tuple[Any, ExportMetadata]':
+        from ..checkpoints.reading import CheckpointError, hash_file
+        from .metadata import ExportMetadata
+        from .openvino_core import get_core
+
+        weights = path.with_suffix('.bin')
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f'{weights} does not exist; an OpenVINO model is two files, {path.name} and {weights.name}'
+            )
+        # checked before OpenVINO reads the model, because its messages do not explain a wrong .bin
+        if (match := _WEIGHTS.search(path.read_bytes())) and match[1].decode() != hash_file(weights):
+            raise CheckpointError(f'{weights} is not the file that was written with {path}; export again')
+        try:
+            model = get_core().read_model(path)
+        except RuntimeError as error:
+            raise CheckpointError(f'OpenVINO can not load {path}: {error}') from error
+        has_record = model.has_rt_info([ENTRY, 'metadata'])
+        record = model.get_rt_info([ENTRY, 'metadata']).astype(str) if has_record else None
+        metadata = ExportMetadata.from_json(record, path)
+        if match is None:
+            raise CheckpointError(f'{path} does not name the SHA-256 of its .bin; export again')
+        return model, metadata
+
+    @staticmethod
+    def _compile(model: Any, metadata: 'ExportMetadata', num_threads: int | None) -> Any:
+        from .openvino_core import get_core
+
+        # without this hint OpenVINO computes every model in bfloat16 on CPUs that have it
+        hints: dict[str, Any] = {
+            'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
+            'PERFORMANCE_HINT': 'LATENCY',
+        }
+        if num_threads is not None:
+            hints['INFERENCE_NUM_THREADS'] = num_threads
+        return get_core().compile_model(model, 'CPU', hints)
 
 
 OPENVINO = OpenvinoFormat()

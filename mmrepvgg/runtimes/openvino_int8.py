@@ -80,7 +80,7 @@ class NncfQuantizer(Quantizer):
                 subset_size=len(images),
                 advanced_parameters=parameters,
             )
-        return NncfModel({name: _has_int8_weight(op) for name, op in _iterate_layers(model)}, model, original)
+        return NncfModel({name: _has_int8_weight(op) for name, op in iterate_layers(model)}, model, original)
 
 
 class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
@@ -99,7 +99,7 @@ class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
 def _restore(model: Any, original: Any, float_layers: Collection[str]) -> None:
     """Give ``float_layers`` of an int8 model the weights, biases and inputs that they have in ``original``."""
     originals = {op.get_friendly_name(): op for op in original.get_ops()}
-    for name, layer in _iterate_layers(model):
+    for name, layer in iterate_layers(model):
         if name not in float_layers:
             continue
         additions = [target.get_node() for target in layer.output(0).get_target_inputs()]
@@ -126,12 +126,29 @@ def _list_takers(output: Any) -> list[Any]:
     return [node for node in nodes if node.get_type_name() != _ROUNDING or _list_takers(node.output(0))]
 
 
-def _iterate_layers(model: Any) -> Iterator[tuple[str, Any]]:
+def iterate_layers(model: Any) -> Iterator[tuple[str, Any]]:
     """The layers of an ``openvino.Model`` that was made from PyTorch, with their names in the classifier."""
     for op in model.get_ordered_ops():
         if op.get_type_name() in _LAYERS:
             # '__module.model.head.fc/aten::linear/MatMul'
             yield find_layer(op.get_friendly_name().removeprefix('__module.').split('/')[0]), op
+
+
+def find_output(op: Any) -> Any:
+    """What a layer of an ``openvino.Model`` gives, with its bias, which is an operation of its own."""
+    output = op.output(0)
+    for target in output.get_target_inputs():
+        addition = target.get_node()
+        if addition.get_type_name() == 'Add' and _is_constant(addition.input_value(1 - target.get_index())):
+            return addition.output(0)
+    return output
+
+
+def _is_constant(output: Any) -> bool:
+    node = output.get_node()
+    return node.get_type_name() == 'Constant' or (
+        node.get_type_name() == 'Convert' and _is_constant(node.input_value(0))
+    )
 
 
 def _has_int8_weight(op: Any) -> bool:

@@ -2,14 +2,14 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY, Format
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from .exported_model import ExportedModel
     from .metadata import ExportMetadata
@@ -56,16 +56,28 @@ class SafetensorsFormat(Format):
         write_safetensors(weights, path, {ENTRY: metadata.to_json(), _MODEL: json.dumps(slim)})
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        from .exported_model import ExportedModel, set_torch_threads
+
+        set_torch_threads(num_threads)
+        network, metadata = self._read(path)
+        return ExportedModel(path, network, metadata)
+
+    def load_layers(self, path: Path) -> 'Callable[[Tensor], dict[str, Tensor]]':
+        from ..reparam.layers import record_layers
+
+        network: Any = self._read(path)[0]
+        return lambda x: record_layers(network.model, x.to(network.dtype))[1]
+
+    @staticmethod
+    def _read(path: Path) -> 'tuple[nn.Module, ExportMetadata]':
         from mmengine.config import Config
 
         from ..checkpoints.reading import CheckpointError
         from ..checkpoints.safetensors_files import read_safetensors
         from ..models.building import build_model
-        from .exported_model import ExportedModel, set_torch_threads
         from .metadata import ExportMetadata
         from .network import DeployedNetwork
 
-        set_torch_threads(num_threads)
         weights, record = read_safetensors(path)
         metadata = ExportMetadata.from_json(record.get(ENTRY), path)
         model_cfg = json.loads(record.get(_MODEL, '{}'))
@@ -78,7 +90,7 @@ class SafetensorsFormat(Format):
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(f'the weights in {path} do not fit the model that it describes: {error}') from error
-        return ExportedModel(path, DeployedNetwork(model, metadata.precision).eval(), metadata)
+        return DeployedNetwork(model, metadata.precision).eval(), metadata
 
 
 SAFETENSORS = SafetensorsFormat()

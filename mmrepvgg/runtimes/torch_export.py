@@ -1,7 +1,8 @@
 """Files of ``torch.export.save``, run by PyTorch."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .format import ENTRY, GraphFormat
 
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 
     from .exported_model import ExportedModel
     from .metadata import ExportMetadata
+
+# Operators with weights.
+_LAYERS = ('aten.conv2d.default', 'aten.conv2d.padding', 'aten.linear.default')
 
 
 class TorchExportFormat(GraphFormat):
@@ -39,15 +43,45 @@ class TorchExportFormat(GraphFormat):
             torch.export.save(program, path, extra_files={f'{ENTRY}.json': metadata.to_json()})
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
+        from .exported_model import ExportedModel, set_torch_threads
+
+        set_torch_threads(num_threads)
+        program, metadata = self._read(path)
+        return ExportedModel(path, program.module(), metadata)
+
+    def load_layers(self, path: Path) -> 'Callable[[Tensor], dict[str, Tensor]]':
+        import torch
+
+        from .quantizer import find_layer
+
+        program = self._read(path)[0].module()
+
+        def run(x: 'Tensor') -> 'dict[str, Tensor]':
+            outputs: dict[str, Tensor] = {}
+
+            class Recorder(torch.fx.Interpreter):
+                def run_node(self, node: torch.fx.Node) -> Any:
+                    output = super().run_node(node)
+                    if str(node.target) in _LAYERS:
+                        weight = str(node.all_input_nodes[1].target)
+                        outputs[find_layer(weight)] = output.clone()
+                    return output
+
+            with torch.no_grad():
+                Recorder(program).run(x)
+            return outputs
+
+        return run
+
+    @staticmethod
+    def _read(path: Path) -> 'tuple[Any, ExportMetadata]':
         import torch
 
         from ..checkpoints.reading import CheckpointError
         from ..checkpoints.torch_export_files import read_torch_export
-        from .exported_model import ExportedModel, set_torch_threads
         from .metadata import ExportMetadata
         from .quiet import quiet
 
-        set_torch_threads(num_threads)
         checked = read_torch_export(path)
         extra = {f'{ENTRY}.json': ''}
         try:
@@ -55,7 +89,7 @@ class TorchExportFormat(GraphFormat):
                 program = torch.export.load(checked, extra_files=extra)
         except Exception as error:  # torch raises many kinds of error here
             raise CheckpointError(f'{path} is damaged, or another version of torch wrote it: {error}') from error
-        return ExportedModel(path, program.module(), ExportMetadata.from_json(extra[f'{ENTRY}.json'], path))
+        return program, ExportMetadata.from_json(extra[f'{ENTRY}.json'], path)
 
 
 TORCH_EXPORT = TorchExportFormat()
