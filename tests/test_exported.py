@@ -12,6 +12,7 @@ from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from tool_runs import run_tool, succeed
 
+from mmrepvgg.checkpoints.reading import CheckpointError
 from mmrepvgg.engine.testing import evaluate
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
 from mmrepvgg.runtimes.classifier import (
@@ -21,6 +22,8 @@ from mmrepvgg.runtimes.classifier import (
     make_exported_config,
 )
 from mmrepvgg.runtimes.loading import load_exported
+from mmrepvgg.runtimes.prepared import prepare_model
+from mmrepvgg.runtimes.table import find_format
 
 
 def make_batch(num=3):
@@ -167,3 +170,23 @@ def test_what_does_not_fit(runner_cfg, export_once, tmp_path):
         load_exported(path, num_threads=0)
     with pytest.raises(ValueError, match='has 10 classes, and the config has 5'):
         ExportedClassifier(path, num_classes=5)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2', '.ts', '.safetensors'])
+def test_a_file_with_weights_that_are_not_finite_is_not_tested(runner_cfg, small_source, tmp_path, suffix, value):
+    row, path = find_format(f'net{suffix}'), tmp_path / f'net{suffix}'
+    options = dict(precision='fp32', with_preprocess=False, softmax=False, ema=False)
+    prepared = prepare_model(
+        runner_cfg, small_source, input_size=(32, 32), batch_size=None, dynamic_size=row.any_size, **options
+    )
+    prepared.deployed.backbone.stage_2[0].branch_reparam.weight.data.view(-1)[5] = value
+    # as the export does, but for its checks
+    row.write(prepared.deployed, path, prepared.metadata, model_cfg=runner_cfg.model.to_dict())
+    with pytest.raises(CheckpointError, match=rf'net\{suffix}.* NaN or infinite.*; export again'):
+        evaluate(runner_cfg, make_exported_config(runner_cfg, path), str(tmp_path / 'work'))
+    if suffix != '.xml':
+        batch = make_batch()
+        model = load_classifier(runner_cfg, path)
+        with pytest.raises(CheckpointError, match='gives scores that are NaN or infinite'):
+            model(model.data_preprocessor(batch)['inputs'])

@@ -12,10 +12,11 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.reading import CheckpointError, read_checkpoint
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..engine.launchers import share_cores
+from ..measures.finite import is_finite
 from ..models.building import build_model
 from ..models.config_types import get_type_name
 from ..models.fake_quant import set_fake_quantization
@@ -120,10 +121,11 @@ class ExportedClassifier(BaseClassifier):
 
         Raises:
             ValueError: If the mode is another, or if the file does not take images of this shape.
+        CheckpointError: If a score is not finite.
         """
         if mode not in ('tensor', 'predict'):
             raise ValueError(f"`mode` must be 'tensor' or 'predict', since the file can't be trained, got {mode!r}")
-        return self.exported(inputs) if mode == 'tensor' else self.predict(inputs, data_samples)
+        return self._score(inputs) if mode == 'tensor' else self.predict(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None) -> list[DataSample]:
         """Predict images, as mmpretrain's classifiers do.
@@ -135,7 +137,7 @@ class ExportedClassifier(BaseClassifier):
         Returns:
             list[DataSample]: For each image the probabilities ``(classes,)`` and the label ``(1,)``.
         """
-        scores = self.exported(inputs)
+        scores = self._score(inputs)
         if not self.exported.metadata.softmax:
             scores = scores.softmax(1)
         labels = scores.argmax(1, keepdim=True)
@@ -144,6 +146,15 @@ class ExportedClassifier(BaseClassifier):
             sample.set_pred_score(score).set_pred_label(label)
             for sample, score, label in zip(samples, scores, labels, strict=True)
         ]
+
+    def _score(self, inputs: Tensor) -> Tensor:
+        scores = self.exported(inputs)
+        if not is_finite(scores):
+            raise CheckpointError(
+                f'{self.exported.path} gives scores that are NaN or infinite: its weights are so, or its precision '
+                f'({self.exported.computes_in}) has no number that large; export again, in fp32'
+            )
+        return scores
 
 
 def make_exported_config(cfg: Config, path: str | Path) -> dict[str, Any]:

@@ -92,6 +92,8 @@ class OpenvinoFormat(GraphFormat):
 
     @staticmethod
     def _read(path: Path) -> 'tuple[Any, ExportMetadata]':
+        import numpy as np
+
         from ..checkpoints.reading import CheckpointError, hash_file
         from .metadata import ExportMetadata
         from .openvino_core import get_core
@@ -113,6 +115,12 @@ class OpenvinoFormat(GraphFormat):
         metadata = ExportMetadata.from_json(record, path)
         if match is None:
             raise CheckpointError(f'{path} does not name the SHA-256 of its .bin; export again')
+        for op in model.get_ops():
+            # OpenVINO computes on: for its ReLU NaN is 0
+            is_number = op.get_type_name() == 'Constant' and op.get_element_type().is_real()
+            if is_number and not np.isfinite(op.data).all():
+                name = op.get_friendly_name()
+                raise CheckpointError(f'{path}: {name} has values that are NaN or infinite; export again')
         return model, metadata
 
     @staticmethod
