@@ -2,11 +2,14 @@
 
 import copy
 import hashlib
+import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from tool_runs import run_tool
 
 from mmrepvgg import build_classifier
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
@@ -233,3 +236,29 @@ def test_weights_written_by_mmengines_ema_hook_are_the_averaged_ones(cfg, model,
     for ema in (True, False):
         loaded = read_checkpoint(tmp_path / 'src.pth', ema=ema).state_dict
         torch.testing.assert_close(loaded, averaged, atol=0, rtol=0)
+
+
+def test_unusual_channels_are_named_with_what_to_do(cfg, model, randomise, tmp_path):
+    """Among them are nearly dead ones. The file is written all the same."""
+    stage = model.backbone.stage_2
+    for branch in (stage[1].branch_3x3.norm, stage[1].branch_1x1.norm, stage[1].branch_norm):
+        branch.weight.data[3] = 0
+    stage[0].branch_3x3.norm.running_var[:2] = 1e-12
+    stage[0].branch_3x3.norm.weight.data[0] = 1e6
+    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    save(tmp_path / 'src.pth', model.state_dict())
+    done = run_tool('reparameterize_model', 'config.py', 'src.pth', 'dst.pth', cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count('\n') == 1
+    start = 'reparameterize_model.py: warning: backbone.stage_2'
+    wide, dead, large = [line for line in done.stderr.splitlines() if 'warning' in line]
+    assert re.match(rf'{start}\.0 \(2\): 2 channels with weights more than 100 times .* up to \S+e\+\d+ times', wide)
+    assert 'rescale them with --equalize, and see by mmrepvgg analyze CONFIG CHECKPOINT what' in wide
+    assert dead.startswith(f'{start}.1 (1): 1 channel with weights of 0, or nearly so')
+    assert re.match(rf'{start}\.0 \(\d+\): \d+ numbers above 65504, the largest of fp16', large)
+    assert (tmp_path / 'dst.pth').exists()
+
+    save(tmp_path / 'usual.pth', randomise(model).state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        reparameterize_checkpoint(cfg, tmp_path / 'usual.pth', tmp_path / 'dst.pth')

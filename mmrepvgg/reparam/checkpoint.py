@@ -1,6 +1,7 @@
 """A train-form checkpoint file -> a deploy-form checkpoint file, verified."""
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..models.building import NoRandomWeights, build_model
 from ..models.complexity import count_params
 from ..models.fake_quant import find_quantizers
 from .switch import reparameterize
+from .unusual import describe_unusual
 
 DEFAULT_TOLERANCE = 1e-4
 
@@ -71,6 +73,8 @@ def reparameterize_checkpoint(
     The model is switched in eval mode; the kernels are computed in float64 and written as float32. Training-only
     heads (:class:`AuxiliaryClsHead`) are dropped. Both forms run in float32 on the same inputs. Of quantization-aware
     training the unrounded weights are compared and written.
+
+    Channels whose weights are unusual are named in warnings.
 
     Args:
         cfg: The config with which the source was trained, or its deploy twin.
@@ -144,6 +148,7 @@ def reparameterize_checkpoint(
         tolerance=tolerance,
         equalized=equalize,
     )
+    notes = list(describe_unusual(deployed))
     del model, trained, deployed, equalization
     with replacing(destination) as temporary:
         torch.save(dict(state_dict=weights, meta=checkpoint.meta | dict(mmrepvgg=record)), temporary)
@@ -151,6 +156,8 @@ def reparameterize_checkpoint(
         with torch.device('meta'):
             twin: Any = build_model(cfg, deploy=True)
         check_weights(twin if is_whole else twin.backbone, _without_prefix(written, prefix))
+    for note in notes:
+        warnings.warn(note, stacklevel=1)
     return conversion
 
 
