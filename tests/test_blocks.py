@@ -191,6 +191,16 @@ def test_a_kernel_beyond_float16_is_refused(randomise):
     assert not block.deploy
 
 
+def test_a_bias_beyond_float16_is_refused(randomise):
+    block = make_block(randomise, dtype=torch.float32)
+    block.branch_3x3.norm.running_mean.fill_(1e3)
+    block.branch_3x3.norm.running_var.fill_(1e-4)
+    block.half()
+    assert block.get_equivalent_kernel_bias()[0].isfinite().all()
+    with pytest.raises(OverflowError, match='exceeds the range of float16'):
+        block.switch_to_deploy()
+
+
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 def test_the_switch_keeps_mode_dtype_memory_format_and_random_state(randomise, dtype, training):
