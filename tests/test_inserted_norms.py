@@ -53,6 +53,13 @@ def test_insertion_changes_nothing(deployed):
         assert next(iter(model(make_batches()[0]))).abs().max() > 0.1
 
 
+def test_a_second_switch_changes_nothing(deployed):
+    switched = reparameterize(make_inserted(deployed))
+    again = reparameterize(switched)
+    torch.testing.assert_close(dict(again.state_dict()), dict(switched.state_dict()), atol=0, rtol=0)
+    assert_equal(again, switched, make_batches()[0], atol=0)
+
+
 def test_calibration_measures_the_input_and_changes_nothing(deployed):
     model, batches = make_inserted(deployed).train(), make_batches()
     before = copy.deepcopy(model).eval()
