@@ -439,6 +439,11 @@ class TestResults:
         (ratio,) = compute_ratios([ours, theirs, other_mode, failed])
         assert (ratio.row, ratio.other, ratio.speed) == (ours, theirs, Spread(2, 2, 2))
 
+    def test_without_a_common_round_the_ratio_is_that_of_the_medians(self):
+        ours, theirs = Row(make_case(), 1, (None, 2.0)), Row(make_case('timm'), 1, (8.0, None))
+        (ratio,) = compute_ratios([ours, theirs])
+        assert ratio.speed == Spread(4, 4, 4)
+
     def test_the_papers_headline_is_set_against_the_right_network(self):
         rows = [
             Row(make_case(arch='A2'), 1, (1.0,)),
