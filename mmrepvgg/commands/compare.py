@@ -81,10 +81,11 @@ def _run_layers(args: argparse.Namespace) -> None:
     elif result.tolerance is None:
         print('int8 rounds, and no tolerance fits all models: nothing was judged; set --tolerance')
     if result.first is not None:
+        found = result.differences[result.first].relative
+        allowed = '' if result.tolerance is None else f', with a tolerance of {result.tolerance:.0e}'
         raise ValueError(
-            f'{result.first} is the first layer whose difference, {result.differences[result.first].relative:.1e} of '
-            f'its largest output, exceeds the tolerance of {result.tolerance:.0e}: {args.deploy_checkpoint} was not '
-            'made from this checkpoint, or its weights there are damaged'
+            f'{result.first} is the first layer that departs, by {found:.1e} of its largest output{allowed}: '
+            f'{args.deploy_checkpoint} was not made from this checkpoint, or its weights there are damaged'
         )
 
 

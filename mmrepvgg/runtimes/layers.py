@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.reading import list_keys, read_checkpoint
 from ..data.images import find_input_size
 from ..measures.difference import Difference
 from ..models.blocks import RepVGGBlock
@@ -48,7 +48,7 @@ class LayerComparison:
 
     @property
     def first(self) -> str | None:
-        """The first layer whose difference exceeds the tolerance."""
+        """The first layer whose difference exceeds the tolerance, or is NaN."""
         tolerance = float('inf') if self.tolerance is None else self.tolerance
         return next((name for name, found in self.differences.items() if found.exceeds(tolerance)), None)
 
@@ -76,7 +76,7 @@ def compare_layers(
 
     Raises:
         CheckpointError: If a file can't be read, or does not fit.
-        ValueError: If the images do not fit the file.
+        ValueError: If the images do not fit the file, or the two are of different models.
     """
     model = _load_model(cfg, checkpoint)
     compute, metadata, shows_layers = _open(cfg, other)
@@ -92,9 +92,15 @@ def compare_layers(
         if metadata is not None and metadata.softmax:
             expected[OUTPUT] = expected[OUTPUT].softmax(1)
         actual = compute(images if metadata is not None and metadata.with_preprocess else normalised)
-        for name in expected:
-            if name in actual:
-                differences.setdefault(name, Difference()).add(expected[name], actual[name].float())
+        if shows_layers and (missing := expected.keys() - actual.keys()):
+            raise ValueError(f'{other} must have the layers of {checkpoint}, but lacks {list_keys(sorted(missing), 3)}')
+        for name in [name for name in expected if name in actual]:
+            if expected[name].shape != actual[name].shape:
+                raise ValueError(
+                    f'{name} of {other} must be as large as in {checkpoint}, {tuple(expected[name].shape)}, got '
+                    f'{tuple(actual[name].shape)}: it was made from another model'
+                )
+            differences.setdefault(name, Difference()).add(expected[name], actual[name].float())
     allowed = DEFAULT_TOLERANCES.get(precision) if tolerance is None else tolerance
     return LayerComparison(differences, allowed, shows_layers)
 

@@ -76,17 +76,18 @@ class OpenvinoFormat(GraphFormat):
         from .openvino_int8 import find_output, iterate_layers
 
         model, metadata = self._read(path)
-        # without the last one, if it gives the scores
-        given = {result.input_value(0) for result in model.get_results()}
-        outputs = {name: output for name, op in iterate_layers(model) if (output := find_output(op)) not in given}
-        for name, output in outputs.items():
+        outputs = {name: find_output(op) for name, op in iterate_layers(model)}
+        # the last one may give the scores
+        (scores,) = (result.input_value(0) for result in model.get_results())
+        names = {layer: 'scores' if output == scores else layer for layer, output in outputs.items()}
+        for name, output in zip(names.values(), outputs.values(), strict=True):
             output.tensor.add_names({name})
-        model.add_outputs(list(outputs.values()))
+        model.add_outputs([output for output in outputs.values() if output != scores])
         request = self._compile(model, metadata, None).create_infer_request()
 
         def run(x: 'Tensor') -> 'dict[str, Tensor]':
             results = request.infer({0: x.cpu().contiguous().numpy()})
-            return {name: torch.from_numpy(results[name].copy()) for name in outputs}
+            return {layer: torch.from_numpy(results[name].copy()) for layer, name in names.items()}
 
         return run
 
