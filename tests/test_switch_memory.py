@@ -7,7 +7,7 @@ import torch
 from tool_runs import run_python
 
 from mmrepvgg import load_config
-from mmrepvgg.models.building import build_model
+from mmrepvgg.models.building import NoRandomWeights, build_model
 
 # Runs code, and prints the largest memory in bytes that the process has had.
 _PEAK = """
@@ -35,6 +35,17 @@ def measure_peak(code, *args):
     done = run_python('-c', _PEAK, code, *args)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])
+
+
+def test_a_network_is_built_without_random_numbers():
+    cfg = load_config('repvgg-a0_digits')
+    state = torch.get_rng_state()
+    with NoRandomWeights():
+        model = build_model(cfg, deploy=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (model.backbone.stem.branch_3x3.norm.weight == 1).all()
+    build_model(cfg, deploy=False)
+    assert not torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.deep
