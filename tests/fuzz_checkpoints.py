@@ -1,6 +1,6 @@
-"""Read 2,000 mutated checkpoints, in a process of its own that may crash: python fuzz_checkpoints.py FOLDER.
+"""Read mutated checkpoints, in a process of its own that may crash: python fuzz_checkpoints.py FOLDER [SECONDS].
 
-FOLDER/last tells which mutation was the last.
+Without SECONDS it is some 2,000 pickles and 300 state dicts. FOLDER/last tells which mutation was the last.
 """
 
 import collections
@@ -9,21 +9,30 @@ import pickle
 import pickletools
 import random
 import resource
+import signal
 import sys
+import time
 import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from fuzz_keys import FIXTURES, check_message, make_state_dicts, mutate_state_dict, translate_all
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
+from mmrepvgg.checkpoints.convert import read_translated
 from mmrepvgg.checkpoints.paddle import read_paddle
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.checkpoints.safe_globals import allow_runner_checkpoints
+from mmrepvgg.checkpoints.safetensors_files import write_safetensors
 
-MUTATIONS = 2000
+ROUNDS = 2000
+# Of so many rounds one has another state dict, and one another whole file.
+SHARE = 7
+# A mutation that takes longer ends the process by a signal.
+MAX_SECONDS = 60
 NAMES = [
     'numpy ndarray',
     'numpy dtype',
@@ -149,27 +158,79 @@ def read_all(folder, pickled):
     return True
 
 
-def main(folder):
+def make_files(folder):
+    """Whole files of every format, as bytes."""
+    weights = read_translated(FIXTURES / 'mindcv_train.ckpt').weights
+    content = dict(state_dict=weights, meta=dict(epoch=3, dataset_meta=dict(classes=list('abc'))))
+    torch.save(content, folder / 'new.pth')
+    torch.save(content, folder / 'old.pth', _use_new_zipfile_serialization=False)
+    write_safetensors(weights, folder / 'x.safetensors', {})
+    return [path.read_bytes() for path in (*folder.iterdir(), *FIXTURES.glob('*_train.*'))]
+
+
+def damage(content):
+    """Some bits flipped, a part lost, doubled or zeroed, or the end lost."""
+    damaged = bytearray(content)
+    start = GENERATOR.choice((0, GENERATOR.randrange(len(damaged)), max(0, len(damaged) - 600)))
+    for _ in range(GENERATOR.choice((0, 1, 1, 2, 8))):
+        # the headers are where the formats say what follows
+        place = min(len(damaged) - 1, start + GENERATOR.randrange(600))
+        damaged[place] ^= 1 << GENERATOR.randrange(8)
+    kind, length = GENERATOR.randrange(6), GENERATOR.randrange(1, 100)
+    if kind == 0:
+        del damaged[start : start + length]
+    elif kind == 1:
+        damaged[start:start] = damaged[start : start + length]
+    elif kind == 2:
+        damaged[start : start + length] = GENERATOR.choice((b'\0', b'\xff')) * len(damaged[start : start + length])
+    elif kind == 3:
+        del damaged[GENERATOR.randrange(len(damaged)) :]
+    return bytes(damaged)
+
+
+def read_whole(folder, content):
+    (folder / 'damaged').write_bytes(content)
+    for read in (read_translated, read_checkpoint):
+        try:
+            touch(read(folder / 'damaged').meta)
+        except CheckpointError as error:
+            check_message(error)
+
+
+def main(folder, seconds):
     warnings.simplefilter('ignore')
     allow_runner_checkpoints()
     samples = [split(sample) for sample in make_samples()]
     assert all(read_all(folder, b''.join(sample)) for sample in samples)
+    state_dicts = make_state_dicts()
+    (folder / 'whole').mkdir()
+    files = make_files(folder / 'whole')
     size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 29), resource.RLIM_INFINITY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read = 0
+    counts = collections.Counter()
+    end = time.monotonic() + seconds if seconds else None
     with (folder / 'last').open('w') as last:
-        for number in range(MUTATIONS):
+        while time.monotonic() < end if end else counts['rounds'] < ROUNDS:
             last.seek(0)
-            last.write(f'{number}')
+            last.write(f'{counts["rounds"]}')
             last.flush()
-            read += read_all(folder, mutate(samples))
+            signal.alarm(MAX_SECONDS)
+            counts['rounds'] += 1
+            counts['read'] += read_all(folder, mutate(samples))
+            if counts['rounds'] % SHARE == 0:
+                counts['state dicts'] += 1
+                counts['understood'] += translate_all(folder, mutate_state_dict(state_dicts, GENERATOR), GENERATOR)
+                counts['files'] += 1
+                read_whole(folder, damage(GENERATOR.choice(files)))
+    signal.alarm(0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
-    assert grown < 64, f'grew by {grown} MB'
     # else the mutations are too wild to say anything
-    assert read > MUTATIONS // 10, f'only {read} were read'
-    print(f'{read} of {MUTATIONS} could still be read by torch, grown by {grown} MB')
+    assert counts['read'] > counts['rounds'] // 10, counts
+    assert counts['understood'] > counts['state dicts'] // 20, counts
+    print(f'{dict(counts)}, grown by {grown} MB')
+    assert grown < 64, f'grew by {grown} MB'
 
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 0)

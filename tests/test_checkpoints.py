@@ -13,6 +13,7 @@ from torch import nn
 from mmrepvgg import RepVGG
 from mmrepvgg.checkpoints.loading import load_weights
 from mmrepvgg.checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
+from mmrepvgg.checkpoints.runner_files import load_from_local
 from mmrepvgg.checkpoints.safe_globals import allow_runner_checkpoints
 from mmrepvgg.checkpoints.writing import replacing, require_writable
 from mmrepvgg.models.forms import CheckpointFormError
@@ -151,9 +152,6 @@ def test_a_malicious_file_is_refused_and_runs_nothing(tmp_path):
     RunsCommand(proof).__reduce__()  # the object itself is harmless until it is unpickled
     for name, content in {
         'zip': {'state_dict': WEIGHTS, 'meta': RunsCommand(proof)},
-        'getattr': {'state_dict': WEIGHTS, 'meta': ReachesOut(HistoryBuffer, '__init__')},
-        'getattr2': {'state_dict': WEIGHTS, 'meta': ReachesOut('text', 'format')},
-        'getattr3': {'state_dict': WEIGHTS, 'meta': ReachesOut(OneCycleParamScheduler, '__init__')},
         'object': np.array([RunsCommand(proof)], dtype=object),
     }.items():
         for zipped in (True, False):
@@ -164,6 +162,12 @@ def test_a_malicious_file_is_refused_and_runs_nothing(tmp_path):
             assert '\n' not in str(error.value)
             assert 'weights_only' not in str(error.value)
             assert not proof.exists()
+    for owner, name in ((HistoryBuffer, '__init__'), ('text', 'format'), (OneCycleParamScheduler, '__init__')):
+        content = dict(state_dict=WEIGHTS, meta=dict(epoch=1, method=ReachesOut(owner, name)))
+        torch.save(content, tmp_path / 'getattr.pth')
+        assert read_checkpoint(tmp_path / 'getattr.pth').meta == dict(epoch=1)
+        with pytest.raises(CheckpointError, match='may refer to the functions min, max, mean'):
+            load_from_local(str(tmp_path / 'getattr.pth'))
     plain = tmp_path / 'plain.pth'
     plain.write_bytes(pickle.dumps(RunsCommand(proof)))
     with pytest.raises(CheckpointError, match=r'plain\.pth (was refused|is)'):

@@ -191,6 +191,8 @@ class TestErrors:
 
     def test_one_line_with_the_type_where_the_error_is_not_ours(self):
         assert describe(ValueError('two\n lines'), train.add_arguments) == 'two lines'
+        # a terminal would obey what a file's names have in them
+        assert describe(ValueError('caf\xe9 \x1b[2J\u202egnp'), train.add_arguments) == 'caf\xe9 \\x1b[2J\\u202egnp'
         assert describe(KeyError('x'), train.add_arguments) == "KeyError: 'x'"
         assert describe(FileNotFoundError(2, 'No such file', 'x'), train.add_arguments).startswith(
             'FileNotFoundError: '

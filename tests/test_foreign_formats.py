@@ -148,7 +148,7 @@ def test_nothing_in_a_file_is_run(name, tmp_path):
 def test_only_arrays_may_be_named(reference, tmp_path):
     module, _, name = reference.rpartition('.')
     (tmp_path / 'x.pdparams').write_bytes(b'\x80\x02c' + f'{module}\n{name}\n.'.encode())
-    with pytest.raises(CheckpointError, match=rf'it refers to {reference}'):
+    with pytest.raises(CheckpointError, match=rf'(it refers to|holds an object of) {reference}'):
         read_paddle(tmp_path / 'x.pdparams')
 
 
@@ -173,8 +173,7 @@ def test_crafted_pickles(case, tmp_path):
 def test_arrays_that_lie(tmp_path):
     honest = pickle.dumps({'a': np.zeros(3, 'f4')}, 2)
     (tmp_path / 'object.pdparams').write_bytes(pickle.dumps({'a': np.array([None])}, 2))
-    with pytest.raises(CheckpointError, match=r'arrays must be of one of the types .*O8'):
-        read_paddle(tmp_path / 'object.pdparams')
+    assert read_paddle(tmp_path / 'object.pdparams')['a'].is_inert
     (tmp_path / 'big.pdparams').write_bytes(pickle.dumps({'a': np.zeros(3, '>f4')}, 2))
     with pytest.raises(CheckpointError, match=r"little-endian numbers, got a dtype with the state '>'"):
         read_paddle(tmp_path / 'big.pdparams')

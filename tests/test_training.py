@@ -1,5 +1,6 @@
 """Trainings of a very small network on a few digits: where they start, what they refuse, what they answer."""
 
+import argparse
 import copy
 import functools
 import http.server
@@ -198,12 +199,27 @@ class TestStart:
         with pytest.raises(CheckpointError, match=r'must be a file or an address with http://.*got s3://bucket'):
             train(cfg, tmp_path / 'work')
 
-    def test_weights_that_the_runner_would_not_find(self, cfg, tmp_path):
-        weights = build_model(cfg, deploy=False).state_dict()
-        torch.save(dict(model=weights), tmp_path / 'model.pth')
+    @pytest.mark.parametrize(
+        ('entry', 'prefix'), [('model', ''), ('net', '_orig_mod.module.'), (None, 'model.'), ('state_dict', 'module.')]
+    )
+    def test_weights_that_mmengine_would_not_find(self, cfg, tmp_path, entry, prefix):
+        weights = {f'{prefix}{key}': value for key, value in build_model(cfg, deploy=False).state_dict().items()}
+        content = dict(args=argparse.Namespace(lr=0.1), **(weights if entry is None else {entry: weights}))
+        torch.save(content, tmp_path / 'model.pth')
         cfg.load_from = str(tmp_path / 'model.pth')
-        with pytest.raises(CheckpointError, match='has its weights in model, where'):
-            train(cfg, tmp_path / 'work')
+        written = train(cfg, tmp_path / 'work')
+        assert torch.equal(read_kernel(written), weights[f'{prefix}{KERNEL}'])
+
+    def test_objects_that_torch_refuses_are_left_out_on_resuming(self, cfg, tmp_path):
+        content = torch.load(train(cfg, tmp_path / 'work'), weights_only=True)
+        content['meta']['args'] = argparse.Namespace(lr=0.1)
+        content['message_hub']['runtime_info']['folder'] = Path('a')
+        torch.save(content, tmp_path / 'objects.pth')
+        cfg.train_cfg.max_epochs = 2
+        written = train(cfg, tmp_path / 'other', resume=str(tmp_path / 'objects.pth'))
+        assert Path(written).name == 'epoch_2.pth'
+        # and are not written again
+        assert 'folder' not in torch.load(written, weights_only=True)['message_hub']['runtime_info']
 
 
 class TestScheduleOfAResumedTraining:

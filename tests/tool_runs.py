@@ -33,11 +33,11 @@ def run_tool(
     return run_python(*(['-c', _WITHOUT, ' '.join(without)] if without else []), *command, cwd=cwd, **env)
 
 
-def run_python(*args: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+def run_python(*args: object, cwd: Path = ROOT, timeout: int = 600, **env: str) -> subprocess.CompletedProcess:
     """Run Python, with the package of this tree."""
     command = [sys.executable, *map(str, args)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **env}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
     # the onedl forks of the stack say this on stdout when they are imported
     done.stdout = done.stdout.removeprefix('Could not import OneDL\n')
     return done

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from .entries import find_weights
+from .errors import CheckpointError
 from .formats import detect_format, load_any
 from .keymaps import SYSTEMS, TARGETS
-from .reading import CheckpointError, find_weights, hash_file
+from .reading import hash_file
 from .safetensors_files import write_safetensors
 from .structure import Structure, infer_structure
 from .translate import Recognition, from_ours, recognise, to_ours

@@ -32,6 +32,22 @@ def is_shape(value: Any) -> bool:
     )
 
 
+class Inert:
+    """Stands in for a class or a function, and for what it makes. It takes everything, and keeps nothing but the name.
+
+    Attributes:
+        name: Name of the class or function, which is a text out of the file.
+    """
+
+    __slots__ = ('name',)
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 class PlainDtype:
     """Stands in for ``numpy.dtype``: the code of a plain number."""
 
@@ -58,7 +74,13 @@ class PlainDtype:
 
 
 class PlainArray(np.ndarray):
-    """Stands in for ``numpy.ndarray``. It is pickled as numpy's own class, so that other programs can read it."""
+    """Stands in for ``numpy.ndarray``. It is pickled as numpy's own class, so that other programs can read it.
+
+    Attributes:
+        is_inert: Whether it has no numbers, but objects, texts or times, and was left empty.
+    """
+
+    is_inert = False
 
     def __new__(cls, *arguments: Any) -> 'PlainArray':
         if arguments:
@@ -68,6 +90,9 @@ class PlainArray(np.ndarray):
     def __setstate__(self, state: Any) -> None:
         if self.shape != (0,):
             raise StandInError('an array takes its contents once')  # something may look at its memory already
+        if isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], Inert):
+            self.is_inert = True
+            return
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], PlainDtype):
             raise StandInError('an array must have a version, a shape, a type, an order and its bytes')
         _, shape, plain_dtype, is_fortran, data = state
@@ -96,6 +121,12 @@ def _make_scalar(dtype: Any, data: Any) -> np.generic:
     if not isinstance(dtype, PlainDtype) or not isinstance(data, bytes) or len(data) != dtype.to_numpy().itemsize:
         raise StandInError('a numpy scalar must be a plain number with the bytes that it needs')
     return np.frombuffer(data, dtype.to_numpy())[0]
+
+
+def make_dtype(code: Any, *flags: Any) -> PlainDtype | Inert:
+    """Stands in for ``numpy.dtype`` where arrays of objects, texts and times may stand beside the weights."""
+    is_other = isinstance(code, str) and code[:1] in ('O', 'U', 'S', 'M', 'm', 'V')
+    return Inert('an array without numbers') if is_other else PlainDtype(code)
 
 
 def _describe(value: Any) -> str:

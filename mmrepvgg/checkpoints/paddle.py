@@ -23,7 +23,10 @@ def read_paddle(path: Path) -> dict[Any, Any]:
     with path.open('rb') as file, as_checkpoint_errors(path):
         content = PlainUnpickler({}, path.stat().st_size).load(file)
         require_dict(path, content)
-        return {key: _to_tensor(value) if isinstance(value, PlainArray) else value for key, value in content.items()}
+        return {
+            key: _to_tensor(value) if isinstance(value, PlainArray) and not value.is_inert else value
+            for key, value in content.items()
+        }
 
 
 def _to_tensor(array: PlainArray) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from .numpy_stand_ins import PlainArray
+
 # Characters and values. The names of 20,000 classes and the text of a config take less than a quarter.
 _MAX_SIZE = 1 << 22
 _MAX_DEPTH = 16
@@ -31,6 +33,8 @@ class _Copier:
     def copy(self, value: Any, depth: int) -> Any:
         self._size_left -= len(value) if isinstance(value, str) else 1
         if self._size_left < 0 or depth > _MAX_DEPTH:
+            raise _NotPlainError
+        if isinstance(value, PlainArray) and value.is_inert:
             raise _NotPlainError
         if isinstance(value, np.ndarray | np.generic) and value.size <= _MAX_NUMBERS and value.dtype.kind in 'biuf':
             return value.tolist()

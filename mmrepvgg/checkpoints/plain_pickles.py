@@ -1,41 +1,44 @@
-"""Reading a pickle as data. No object of the file's choice is made, and nothing that it names is imported or called."""
+"""Reading a pickle as data. No object of the file's choice is made, and nothing that it names is imported or called.
 
+What is unknown becomes an :class:`Inert`, which keeps nothing: many files have objects of their program beside the
+weights. A file that names what only an attack needs is refused as a whole. That is a notice, and no protection: nothing
+would have been called.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pickletools import genops
 from typing import Any, BinaryIO
 
-from .numpy_stand_ins import NUMPY_STAND_INS, PlainArray, PlainDtype, StandInError
+from .numpy_stand_ins import NUMPY_STAND_INS, Inert, PlainArray, PlainDtype, StandInError, make_dtype
 
 # Each makes at most one object. A checkpoint with the state of an optimizer takes some 100,000.
 _MAX_OPCODES = 2_000_000
 _MAX_ARGUMENTS = 16
+_MAX_NAME = 80
 _MAX_KEY = 1 << 60  # below it, no two whole numbers have the same hash
 _LITERALS = {
     *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'),
     *('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8', 'STRING', 'BINSTRING', 'SHORT_BINSTRING'),
-    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'),
+    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'),
 }
 _NEW: dict[str, Callable[[], Any]] = {
     **dict(NONE=lambda: None, NEWTRUE=lambda: True, NEWFALSE=lambda: False),
-    **dict(EMPTY_DICT=dict, EMPTY_LIST=list, EMPTY_TUPLE=tuple),
+    **dict(EMPTY_DICT=dict, EMPTY_LIST=list, EMPTY_TUPLE=tuple, EMPTY_SET=lambda: Inert('builtins.set')),
 }
-
-
-class Inert:
-    """Stands in for what nobody reads: it takes everything and keeps nothing."""
-
-    def __init__(self, *arguments: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+# Functions that start programs, run code or reach files.
+_ATTACKS = re.compile(
+    r'(os|posix|nt|subprocess|_posixsubprocess|pty|runpy|importlib|ctypes|socket|shutil|sys|webbrowser|code)\.\w.*'
+    r'|builtins\.(exec|eval|compile|open|__import__|input|breakpoint|execfile|apply)'
+    r'|(torch|pickle|_pickle|marshal|numpy|joblib)\.((\w+\.)*loads?|(hub|jit|package|utils\.cpp_extension)\..+)'
+)
 
 
 class PlainUnpickler:
     """Interprets the pickles of one file. What they name is looked up in a table, and nothing else is ever called.
 
     Args:
-        stand_ins: What pickles may name beside numpy's types and functions, and what they get for it.
+        stand_ins: What pickles get for a name, beside numpy's types and functions. Any other name is inert.
         size: Of the file in bytes. Texts are not turned into more bytes than that.
         load_storage: Gives what a persistent id stands for. Without it a pickle can have none.
     """
@@ -44,11 +47,13 @@ class PlainUnpickler:
         self._budget = _Budget(size)
         self._stand_ins = {
             **NUMPY_STAND_INS,
+            'numpy.dtype': make_dtype,
             'collections.OrderedDict': self._budget.make_dict,
             '_codecs.encode': self._budget.encode,  # by which protocol 2 stores bytes
             **stand_ins,
         }
         self._callables = {id(value) for value in self._stand_ins.values() if callable(value)}
+        self._types = {value for value in self._stand_ins.values() if isinstance(value, type)}
         self._load_storage = load_storage
 
     def load(self, file: BinaryIO) -> Any:
@@ -85,10 +90,18 @@ class PlainUnpickler:
                     stack.append(tuple(pop(int(name[5:]) if name[5:] else None)))
                 case 'APPEND' | 'APPENDS' as name:
                     items = pop(1 if name == 'APPEND' else None)
-                    _require(stack[-1], list).extend(items)
+                    if type(stack[-1]) is not Inert:
+                        _require(stack[-1], list).extend(items)
                 case 'SETITEM' | 'SETITEMS' as name:
                     items = pop(2 if name == 'SETITEM' else None)
-                    _fill(stack[-1], zip(items[::2], items[1::2], strict=True))
+                    if type(stack[-1]) is not Inert:
+                        _fill(stack[-1], zip(items[::2], items[1::2], strict=True))
+                case 'ADDITEMS':
+                    pop()
+                    _require(stack[-1], Inert)
+                case 'FROZENSET':
+                    pop()
+                    stack.append(Inert('builtins.frozenset'))
                 case 'BINPUT' | 'LONG_BINPUT' | 'PUT':
                     memo[argument] = stack[-1]
                 case 'MEMOIZE':
@@ -101,10 +114,12 @@ class PlainUnpickler:
                     stack.append(self._find(*(_require(text, str) for text in pop(2))))
                 case 'REDUCE' | 'NEWOBJ':
                     stack.append(self._call(*pop(2)))
+                case 'NEWOBJ_EX':
+                    stack.append(_require(pop(3)[0], Inert))
                 case 'BUILD':
                     state = stack.pop()
                     if type(stack[-1]) is not dict:  # attributes of an OrderedDict, which nobody reads
-                        _require(stack[-1], PlainArray, PlainDtype, Inert).__setstate__(state)
+                        _require(stack[-1], *self._types, PlainArray, PlainDtype, Inert).__setstate__(state)
                 case 'BINPERSID' if self._load_storage is not None:
                     stack.append(self._load_storage(stack.pop()))
                 case 'STOP':
@@ -115,14 +130,18 @@ class PlainUnpickler:
 
     def _find(self, module: str, name: str) -> Any:
         full_name = f'{module.replace("__builtin__", "builtins")}.{name}'  # Python 2's name
-        if full_name not in self._stand_ins:
-            raise StandInError(f'it refers to {full_name[:80]}, which is neither a tensor nor plain data')
-        return self._stand_ins[full_name]
+        if _ATTACKS.fullmatch(full_name):
+            raise StandInError(f'it refers to {full_name[:80]}, by which a file can run programs')
+        return self._stand_ins[full_name] if full_name in self._stand_ins else Inert(full_name[:_MAX_NAME])
 
     def _call(self, function: Any, arguments: Any) -> Any:
+        if type(function) is Inert:
+            return function
         if id(function) not in self._callables or len(_require(arguments, tuple)) > _MAX_ARGUMENTS:
             raise StandInError(f'it calls an object of the type {type(function).__name__}')
-        return function(*arguments)
+        # what needs something unknown is unknown
+        inert = next((argument for argument in arguments if type(argument) is Inert), None)
+        return function(*arguments) if inert is None else inert
 
 
 class _Budget:
@@ -158,6 +177,8 @@ class _Budget:
 def _fill(target: Any, items: Iterable[Any]) -> None:
     _require(target, dict)
     for key, value in items:
+        if type(key) is Inert:
+            continue
         # other keys take endless time to hash, crash Python, or have all the same hash
         for part in key if type(key) is tuple else (key,):
             _require(part, str, bytes, int, float, bool, type(None))

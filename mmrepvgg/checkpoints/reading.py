@@ -1,7 +1,7 @@
 """The one place that opens checkpoint files. Nothing in a file is ever executed."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,21 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .numpy_stand_ins import StandInError
-from .plain_meta import keep_plain
+from .entries import AVERAGING_COUNTERS, WHOLE_FILE, find_weights
+from .errors import CheckpointError
+from .numpy_stand_ins import Inert, StandInError
 from .torch_files import LEGACY_START, ZIP_START, read_torch
-
-# Where files keep their weights, in the order of preference.
-_WEIGHT_ENTRIES = ('state_dict', 'model')
-# What averaging adds to the weights.
-AVERAGING_COUNTERS = ('steps', 'n_averaged')
-# What DDP and torch.compile put in front of every weight's name.
-_WRAPPER_PREFIXES = ('module.', '_orig_mod.')
-_EMA_ENTRIES = ('ema_state_dict', 'state_dict_ema', 'model_ema', 'ema')
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that can't be used: says which file, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +29,7 @@ class Checkpoint:
     path: Path
     state_dict: dict[str, Tensor]
     meta: dict[str, Any] = field(default_factory=dict)
-    entry: str = 'the file itself'
+    entry: str = WHOLE_FILE
 
     @property
     def is_deploy_form(self) -> bool:
@@ -58,7 +47,7 @@ def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is damaged, holds anything but tensors and plain data, or has no (EMA) weights.
+        CheckpointError: If it is damaged, asks for what it can't have, or has no (EMA) weights.
     """
     path = Path(path)
     entry, weights, meta = find_weights(path, load_file(path), ema)
@@ -70,24 +59,16 @@ def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:
     return Checkpoint(path, tensors, meta, entry)
 
 
-def find_weights(path: Path, content: Mapping[Any, Any], ema: bool) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Find the (EMA) weights in a file's content.
+def load_file(path: Path, stand_ins: Mapping[str, Any] | None = None) -> dict[Any, Any]:
+    """Load a file written by ``torch.save`` onto the CPU: tensors, plain data, and inert objects in place of others.
 
-    Returns:
-        Where they are; what is there, without a wrapper's prefix; and the plain data in the file's ``meta``.
-    """
-    meta = keep_plain(content['meta']) if isinstance(content.get('meta'), Mapping) else {}
-    entry, weights = _select_ema(path, content, meta) if ema else _select_weights(path, content)
-    require_dict(path, weights)
-    return entry, _strip_wrappers({str(key): value for key, value in weights.items()}), meta
-
-
-def load_file(path: Path) -> dict[Any, Any]:
-    """Load a file written by ``torch.save`` onto the CPU: tensors and plain data only.
+    Args:
+        path: The file.
+        stand_ins: See :func:`~mmrepvgg.checkpoints.torch_files.read_torch`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is no such file, is damaged, or holds anything else.
+        CheckpointError: If it is no such file, is damaged, or asks for what it can't have.
     """
     require_file(path)
     with path.open('rb') as file:
@@ -99,7 +80,7 @@ def load_file(path: Path) -> dict[Any, Any]:
     if not start.startswith((ZIP_START, LEGACY_START)):
         raise CheckpointError(f'{path} is no file written by torch.save (it starts with {start[:8]!r})')
     with as_checkpoint_errors(path):
-        content = read_torch(path)
+        content = read_torch(path, stand_ins)
         require_dict(path, content)
         return content
 
@@ -113,6 +94,11 @@ def require_file(path: Path) -> None:
 
 
 def require_dict(path: Path, content: Any) -> None:
+    if isinstance(content, Inert):
+        raise CheckpointError(
+            f'{path} holds an object of {content.name}, which is not made here, and must hold a dict of weights; where '
+            'it was made, save the state_dict() of the model'
+        )
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} must hold a dict of weights, got {type(content).__name__}')
 
@@ -137,13 +123,6 @@ def as_checkpoint_errors(path: Path) -> Iterator[None]:
         raise CheckpointError(f'{path} is damaged or incomplete: {reason or type(error).__name__}') from error
 
 
-def list_keys(keys: Iterable[Any], limit: int = 20) -> str:
-    """Some keys for a message, and how many more there are."""
-    texts = [str(key) for key in keys]
-    shown = [text[:200] if text.isprintable() else ascii(text[:200]) for text in texts[:limit]]
-    return ', '.join(shown) + (f' and {len(texts) - limit} more' if len(texts) > limit else '')
-
-
 def hash_file(path: str | Path) -> str:
     """The file's SHA-256 as a hexadecimal string."""
     digest = hashlib.sha256()
@@ -151,41 +130,3 @@ def hash_file(path: str | Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _strip_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
-    # one may be in the other, either way
-    for prefix in _WRAPPER_PREFIXES * 2:
-        tensors = [key for key, value in weights.items() if isinstance(value, Tensor)]
-        if all(key.startswith(prefix) or key in AVERAGING_COUNTERS for key in tensors):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
-
-
-def _select_weights(path: Path, content: Mapping[Any, Any]) -> tuple[str, Mapping[Any, Any]]:
-    for entry in _WEIGHT_ENTRIES:
-        if isinstance(content.get(entry), Mapping):
-            return entry, content[entry]
-    if any(isinstance(value, Tensor) for value in content.values()):
-        return 'the file itself', content
-    # a file that has only the average
-    for entry in _EMA_ENTRIES:
-        if isinstance(content.get(entry), Mapping):
-            return entry, content[entry]
-    raise CheckpointError(
-        f'{path} holds no weights: expected tensors, or an entry {" or ".join(_WEIGHT_ENTRIES)}, '
-        f'got {list_keys(content) or "nothing"}'
-    )
-
-
-def _select_ema(path: Path, content: Mapping[str, Any], meta: Mapping[Any, Any]) -> tuple[str, Mapping[Any, Any]]:
-    # mmengine's EMAHook saves the average as state_dict and the last iterate as ema_state_dict: they are swapped.
-    if {'ema_state_dict', 'state_dict'} <= content.keys() and 'mmengine_version' in meta:
-        return 'state_dict', content['state_dict']
-    for entry in _EMA_ENTRIES:
-        if isinstance(content.get(entry), Mapping):
-            return entry, content[entry]
-    raise CheckpointError(
-        f'{path} holds no EMA weights: expected an entry {" or ".join(_EMA_ENTRIES)}, '
-        f'got {list_keys(content)}; read it without `ema`'
-    )

@@ -1,8 +1,8 @@
-"""What mmengine's Runner may load with ``torch.load(..., weights_only=True)`` besides tensors.
+"""What a Runner's checkpoint has besides tensors and plain data, read without trust.
 
-That refuses mmengine's ``HistoryBuffer`` and numpy's arrays, which are in every checkpoint that a Runner writes, and
-the functions of the one-cycle schedule. Stand-ins take their place. They check all that a file gives them, and leave
-mmengine's and numpy's own objects behind, so that a resumed training writes checkpoints that any program can read.
+mmengine's ``HistoryBuffer`` and numpy's arrays are in every checkpoint that a Runner writes, and the functions of the
+one-cycle schedule in some. Stand-ins take their place. They check all that a file gives them, and leave mmengine's and
+numpy's own objects behind, so that a resumed training writes checkpoints that any program can read.
 """
 
 from typing import Any
@@ -12,8 +12,10 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-from .numpy_stand_ins import NUMPY_STAND_INS, PlainArray, StandInError
-from .torch_files import RUNNER_METHODS
+from .numpy_stand_ins import NUMPY_STAND_INS, Inert, PlainArray, StandInError
+
+_HISTORY_METHODS = ('min', 'max', 'mean', 'current')
+_ANNEALING = ('_annealing_cos', '_annealing_linear')
 
 
 class _History(HistoryBuffer):
@@ -43,12 +45,13 @@ class _OneCycle:
 
 def _get_function(owner: Any, name: Any) -> Any:
     """Stands in for ``getattr``, which would reach anything."""
-    history_methods, annealing = RUNNER_METHODS.values()
-    if owner is _History and name in history_methods:
+    if owner is _History and name in _HISTORY_METHODS:
         return name  # not used: see _History
-    if owner is _OneCycle and name in annealing:
+    if owner is _OneCycle and name in _ANNEALING:
         return getattr(OneCycleParamScheduler, name)
-    raise StandInError(f'a checkpoint may refer to the functions {", ".join(history_methods + annealing)} only')
+    if isinstance(owner, Inert):
+        return owner
+    raise StandInError(f'a checkpoint may refer to the functions {", ".join(_HISTORY_METHODS + _ANNEALING)} only')
 
 
 def _require_row(array: Any) -> np.ndarray:
@@ -57,11 +60,18 @@ def _require_row(array: Any) -> np.ndarray:
     return np.array(array)  # of numpy's own class
 
 
+# Names in pickles -> what they get.
+RUNNER_STAND_INS: dict[str, Any] = {
+    'mmengine.logging.history_buffer.HistoryBuffer': _History,
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _OneCycle,
+    'builtins.getattr': _get_function,
+}
+
+
 def allow_runner_checkpoints() -> None:
-    """Let ``torch.load(..., weights_only=True)`` read a Runner's checkpoints, for the rest of the process."""
-    stand_ins = {
-        **NUMPY_STAND_INS,
-        **dict(zip(RUNNER_METHODS, (_History, _OneCycle), strict=True)),
-        'builtins.getattr': _get_function,
-    }
+    """Let ``torch.load(..., weights_only=True)`` read a Runner's checkpoints, for the rest of the process.
+
+    This project has a reader of its own. It is for mmpretrain's tools.
+    """
+    stand_ins = NUMPY_STAND_INS | RUNNER_STAND_INS
     torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()])

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..models.archs import ARCHS, Arch
+from .errors import CheckpointError, list_keys
 from .keymaps import BLOCK_MODULES, NUM_AUX_HEADS, OTHER_MODULES
-from .reading import CheckpointError, list_keys
 
 BASE_CHANNELS = 64
 

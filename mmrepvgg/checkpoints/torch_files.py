@@ -6,33 +6,21 @@ that no file has filled. Here a tensor is a view of a storage that stands in the
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .numpy_stand_ins import StandInError, is_shape
-from .plain_pickles import Inert, PlainUnpickler
+from .numpy_stand_ins import Inert, StandInError, is_shape
+from .plain_pickles import PlainUnpickler
 from .zips import open_zip
 
 ZIP_START = b'PK\x03\x04'
 # Before torch 1.6: a pickled number, then more pickles, then the storages.
 LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
-# The classes of mmengine that a Runner's checkpoint names, and which of their methods it refers to.
-RUNNER_METHODS = {
-    'mmengine.logging.history_buffer.HistoryBuffer': ('min', 'max', 'mean', 'current'),
-    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': ('_annealing_cos', '_annealing_linear'),
-}
-# What stands beside the weights in many files, and nobody reads.
-_IGNORED = (
-    *('argparse.Namespace', 'collections.Counter', 'decimal.Decimal', 'torch.Size', 'torch.device'),
-    *(f'builtins.{name}' for name in ('complex', 'dict', 'float', 'int', 'list', 'set')),
-    *(f'datetime.{name}' for name in ('date', 'datetime', 'timedelta', 'timezone')),
-    *(f'pathlib.{name}' for name in ('PosixPath', 'PurePosixPath', 'WindowsPath')),
-)
 _STORAGES = {
     **dict(FloatStorage=torch.float32, DoubleStorage=torch.float64, HalfStorage=torch.float16),
     **dict(LongStorage=torch.int64, IntStorage=torch.int32, ShortStorage=torch.int16, CharStorage=torch.int8),
@@ -45,21 +33,25 @@ _MAX_SHARE = 5
 _CHUNK = 1 << 20
 
 
-def read_torch(path: Path) -> Any:
-    """Read what ``torch.save`` wrote.
+def read_torch(path: Path, stand_ins: Mapping[str, Any] | None = None) -> Any:
+    """Read what ``torch.save`` wrote. What is neither a dense tensor nor plain data becomes an ``Inert``.
+
+    Args:
+        path: The file.
+        stand_ins: See :class:`PlainUnpickler`; for names that a certain reader needs.
 
     Raises:
-        StandInError: If it holds anything but dense tensors and plain data.
+        StandInError: If it asks for what it can't have.
         Exception: Of any class, if the file is damaged.
     """
     with path.open('rb') as file:
         is_zip = file.read(4) == ZIP_START
         size = file.seek(0, 2)
         file.seek(0)
-        return _read_zip(file, size) if is_zip else _read_legacy(file, size)
+        return (_read_zip if is_zip else _read_legacy)(file, size, stand_ins or {})
 
 
-def _read_zip(file: BinaryIO, size: int) -> Any:
+def _read_zip(file: BinaryIO, size: int, stand_ins: Mapping[str, Any]) -> Any:
     with open_zip(file) as archive:
         folder = archive.namelist()[0].partition('/')[0]
         if f'{folder}/constants.pkl' in archive.namelist():
@@ -75,10 +67,10 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
                 return _read_exactly(stream, bytearray(member.file_size))
 
         pickled = archive.read(f'{folder}/data.pkl')
-        return _unpickler(_TensorMaker(read, size), len(pickled)).load(io.BytesIO(pickled))
+        return _unpickler(_TensorMaker(read, size), len(pickled), stand_ins).load(io.BytesIO(pickled))
 
 
-def _read_legacy(file: BinaryIO, size: int) -> Any:
+def _read_legacy(file: BinaryIO, size: int, stand_ins: Mapping[str, Any]) -> Any:
     if file.read(len(LEGACY_START)) != LEGACY_START:
         raise ValueError('it does not start as files of torch.save do')
     storages: dict[str, tuple[int, bytearray]] = {}
@@ -87,7 +79,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         storages[key] = num_elements, bytearray(num_elements * item_size)
         return storages[key][1]
 
-    unpickler = _unpickler(_TensorMaker(allocate, size), size)
+    unpickler = _unpickler(_TensorMaker(allocate, size), size, stand_ins)
     for _ in ('protocol', 'system'):
         unpickler.load(file)
     content = unpickler.load(file)
@@ -111,30 +103,21 @@ def _read_exactly(stream: Any, data: bytearray) -> bytearray:
     return data
 
 
-def _unpickler(maker: '_TensorMaker', size: int) -> PlainUnpickler:
+def _unpickler(maker: '_TensorMaker', size: int, others: Mapping[str, Any]) -> PlainUnpickler:
     stand_ins = {
         **_DTYPES,
         **{f'torch.{name}': dtype for name, dtype in _STORAGES.items()},
         'torch.storage.UntypedStorage': torch.uint8,
-        **dict.fromkeys((*_IGNORED, *RUNNER_METHODS), Inert),
         'collections.defaultdict': _make_empty_dict,
-        'builtins.getattr': _refer_to_method,
         **{f'torch._utils._rebuild_tensor{version}': maker.make for version in ('', '_v2', '_v3')},
         **{f'torch._utils._rebuild_parameter{kind}': maker.take_data for kind in ('', '_with_state')},
+        **others,
     }
     return PlainUnpickler(stand_ins, size, maker.load_storage)
 
 
 def _make_empty_dict(*factory: Any) -> dict[Any, Any]:
     return {}
-
-
-def _refer_to_method(owner: Any, name: Any) -> Inert:
-    """Stands in for ``getattr``, by which the methods of mmengine's classes are pickled."""
-    methods = [method for names in RUNNER_METHODS.values() for method in names]
-    if owner is not Inert or name not in methods:
-        raise StandInError(f'it refers to a method other than {", ".join(methods)}')
-    return Inert()
 
 
 class _Storage(NamedTuple):
@@ -155,8 +138,10 @@ class _TensorMaker:
         self._storages: dict[str, _Storage] = {}
         self._bytes_left = _MAX_SHARE * size
 
-    def load_storage(self, identifier: Any) -> _Storage:
+    def load_storage(self, identifier: Any) -> _Storage | Inert:
         kind, dtype, key, _, num_elements, *view = identifier
+        if isinstance(dtype, Inert):  # of numbers that only quantized tensors have
+            return dtype
         if kind != 'storage' or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise StandInError('it refers to something other than a storage')
         if any(each is not None for each in view) or not is_shape((num_elements,)):

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .entries import AVERAGING_COUNTERS
+from .errors import CheckpointError, list_keys
 from .keymaps import BLOCK_MODULES, OTHER_MODULES, SYSTEMS, UNSERVED, DropRule, Place, System
-from .reading import AVERAGING_COUNTERS, CheckpointError, list_keys
 
 NOT_A_TENSOR = 'no tensor'
 COUNTERS = DropRule('counters of an averaged model', AVERAGING_COUNTERS)
@@ -91,7 +92,9 @@ def recognise(keys: Iterable[str], file_format: str) -> Recognition:
     best = max(map(len, known.values()))
     for pattern, title in UNSERVED.items():
         if found := [key for key in keys if re.search(pattern, key)]:
-            raise CheckpointError(f'the weights are of {title} (they have {found[0]}), which is not supported here')
+            raise CheckpointError(
+                f'the weights are of {title} (they have {found[0][:200]}), which is not supported here'
+            )
     if best == 0:
         raise CheckpointError(
             f'no system is known with such keys: {list_keys(keys)}; expected the weights of a RepVGG from one of '

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoints.keymaps import SYSTEMS, TARGETS
 from ..checkpoints.writing import WRITABLE_SUFFIXES, require_writable
+from ..printable import make_printable
 from .arguments import add_output
 from .file_options import add_ema
 from .files import require_source
@@ -47,12 +48,12 @@ def run(args: argparse.Namespace) -> None:
 def print_result(args: argparse.Namespace, result: Any) -> None:
     structure = result.structure
     classes = f'{structure.num_classes} classes' if structure.num_classes else 'no head'
-    print(
-        f'source: {result.recognition.system} ({result.recognition.reason}); {result.file_format} file, {result.entry}'
-    )
+    reason = make_printable(result.recognition.reason)
+    print(f'source: {result.recognition.system} ({reason}); {result.file_format} file, {result.entry}')
     print(f'network: {structure.arch}, {structure.form} form, {classes}')
     for rule, keys in result.dropped.items():
-        print(f'dropped: {len(keys)} ({rule}): {", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""}')
+        names = ', '.join(key[:200] for key in keys[:3])
+        print(make_printable(f'dropped: {len(keys)} ({rule}): {names}{", ..." if len(keys) > 3 else ""}'))
     if result.note:
         print(f'note: {result.note}')
     print(f'{args.destination}: {len(result.weights)} tensors for {args.target}')

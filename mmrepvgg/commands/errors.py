@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..printable import make_printable
 from .table import COMMANDS
 
 # Before the message in a traceback.
@@ -50,8 +51,8 @@ def describe(error: Exception, add_arguments: AddArguments, memory: str = '') ->
     if is_out_of_memory(error):
         return translate(_describe_memory(text, memory), add_arguments)
     if 'Original Traceback' in text:  # a data loader's worker puts the whole traceback into the message
-        return translate(_OWN_TYPE.sub('', text.strip().splitlines()[-1]), add_arguments)
-    text = translate(' '.join(text.split()), add_arguments)
+        return translate(make_printable(_OWN_TYPE.sub('', text.strip().splitlines()[-1])), add_arguments)
+    text = translate(make_printable(' '.join(text.split())), add_arguments)
     # other libraries' errors are hard to understand without their type
     own = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)
     if type(error).__module__.startswith('mmrepvgg') or (type(error) in own and not getattr(error, 'errno', None)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from ..printable import make_printable
 from .errors import UsageError, describe, translate
 
 
@@ -70,7 +71,7 @@ def _translate_warnings(prog: str, command: ModuleType) -> None:
 
     def format_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
         if Path(filename).is_relative_to(Path(__file__).parents[1]):
-            return f'{prog}: warning: {translate(str(message), command.add_arguments)}\n'
+            return f'{prog}: warning: {make_printable(translate(str(message), command.add_arguments))}\n'
         return plain(message, category, filename, lineno, line)
 
     warnings.formatwarning = format_warning

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..checkpoints.writing import replacing, require_writable
 from ..handoff.listing import read_list
+from ..printable import make_printable
 from .arguments import add_output
 
 NUM_SHOWN = 10
@@ -66,7 +67,7 @@ def print_problems(kind: str, problems: Sequence[Any]) -> None:
     if problems:
         print(f'{kind}: {len(problems)}')
     for problem in problems[:NUM_SHOWN]:
-        print(f'  {problem.name}{f" ({problem.reason})" if problem.reason else ""}')
+        print(make_printable(f'  {problem.name}{f" ({problem.reason})" if problem.reason else ""}'))
     if len(problems) > NUM_SHOWN:
         print(f'  ... and {len(problems) - NUM_SHOWN} more; --out FILE.json lists all')
 

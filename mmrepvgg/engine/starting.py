@@ -54,16 +54,8 @@ def choose_start(cfg: Config, work_dir: str, resume: bool | str) -> Start:
         resume: A checkpoint to go on from, or True for the latest whole one in ``work_dir``.
 
     Raises:
-        CheckpointError: If it can't be read, has its weights where mmengine does not look for them, or is to be resumed
-            and holds no state of a training.
+        CheckpointError: If it can't be read, or is to be resumed and holds no state of a training.
     """
-    start = _choose(cfg, work_dir, resume)
-    if start.checkpoint is not None:
-        _check_entry(start.checkpoint)
-    return start
-
-
-def _choose(cfg: Config, work_dir: str, resume: bool | str) -> Start:
     if isinstance(resume, str):
         return Start(read_state(resume), True, f'resuming from {resume}')
     given, goes_on = cfg.get('load_from'), bool(cfg.get('resume'))
@@ -109,15 +101,13 @@ def read_pretrained(model_cfg: Mapping[str, Any]) -> list[tuple[Checkpoint, str]
         list[tuple[Checkpoint, str]]: Each file, and the prefix of the backbone's keys in it.
 
     Raises:
-        CheckpointError: If a file can't be read, or has its weights where mmengine does not look for them.
+        CheckpointError: If a file can't be read.
     """
     found = []
     for part, inner in ((model_cfg, 'backbone.'), (model_cfg.get('backbone') or {}, '')):
         for path, prefix in _iterate_pretrained(part):
             if '://' not in path:
-                checkpoint = read_checkpoint(path)
-                _check_entry(checkpoint)
-                found.append((checkpoint, prefix + inner))
+                found.append((read_checkpoint(path), prefix + inner))
     return found
 
 
@@ -130,14 +120,6 @@ def _iterate_pretrained(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if get_type_name(init_cfg.get('type')) in ('Pretrained', 'PretrainedInit'):
             prefix = init_cfg.get('prefix') or ''
             yield init_cfg['checkpoint'], f'{prefix.rstrip(".")}.' if prefix else ''
-
-
-def _check_entry(checkpoint: Checkpoint) -> None:
-    if checkpoint.entry not in ('state_dict', 'the file itself'):
-        raise CheckpointError(
-            f'{checkpoint.path} has its weights in {checkpoint.entry}, where mmengine does not look for them; convert '
-            'it with `convert_checkpoint` and start with the result'
-        )
 
 
 def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'backbone.') -> None:

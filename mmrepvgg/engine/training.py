@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..checkpoints.safe_globals import allow_runner_checkpoints
+from ..checkpoints.runner_files import reading_safely
 from ..data.classes import check_training_classes, require_labels
 from ..data.damaged import skip_damaged_images
 from ..data.faster_steps import use_faster_steps, use_own_reading
@@ -96,7 +96,6 @@ def train(
         skip_damaged_images(cfg)
     prepare_processes(cfg, launcher)
 
-    allow_runner_checkpoints()
     with ExitStack() as stack:
         stack.enter_context(explaining_full_disk(work_dir))
         # the other processes of a run write nothing; where it is refused, their launcher ends them
@@ -111,7 +110,7 @@ def train(
         del start  # and the weights in it
         stop = StopHook()
         runner.register_hook(stop)
-        with explaining_compilation(), stopping_at_signals(stop):
+        with explaining_compilation(), reading_safely(), stopping_at_signals(stop):
             runner.train()
     written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
     return written[-1] if written else resumed
