@@ -25,6 +25,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmrepvgg.checkpoints.convert import read_translated
 from mmrepvgg.checkpoints.paddle import read_paddle
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
+from mmrepvgg.checkpoints.runner_files import load_from_local
 from mmrepvgg.checkpoints.safe_globals import allow_runner_checkpoints
 from mmrepvgg.checkpoints.safetensors_files import write_safetensors
 
@@ -144,6 +145,7 @@ def read_all(folder, pickled):
     for read in (
         lambda: read_checkpoint(path).meta,
         lambda: read_checkpoint(path, ema=True),
+        lambda: load_from_local(str(path)),
         lambda: read_paddle(paddle),
     ):
         try:

@@ -332,6 +332,8 @@ class TestClasses:
     def test_names_in_a_checkpoint(self, meta):
         assert get_trained_classes(meta) == (('a', '1') if meta else ())
         assert get_trained_classes(dict(dataset_meta=None)) == ()
+        assert get_trained_classes(dict(dataset_meta='abc')) == ()
+        assert get_trained_classes(dict(dataset_meta=dict(classes='abc'))) == ()
 
     @pytest.mark.parametrize('head_type', ['MultiLabelLinearClsHead', 'mmpretrain.CSRAClsHead', MultiLabelClsHead])
     def test_several_labels_an_image(self, head_type):

@@ -14,13 +14,13 @@ from tool_runs import run_python
 
 from mmrepvgg import build_classifier, reparameterize
 from mmrepvgg.checkpoints.reading import CheckpointError
+from mmrepvgg.checkpoints.seals import OPEN_SEAL, close_seal
 from mmrepvgg.runtimes.executorch import EXECUTORCH
 from mmrepvgg.runtimes.executorch_core import catching_log
 from mmrepvgg.runtimes.executorch_files import MAX_BATCH
 from mmrepvgg.runtimes.executorch_program import Threads
 from mmrepvgg.runtimes.format import MissingPackageError
 from mmrepvgg.runtimes.loading import load_exported
-from mmrepvgg.runtimes.seals import OPEN_SEAL, close_seal
 
 FP32 = replace(METADATA, precision='fp32')
 GROUPS = dict(num_blocks=[2, 1], width_factor=[1, 1], group_layer_map={2: 2})

@@ -16,6 +16,7 @@ from file_kinds import DYNAMIC_SIZES, GRAPHS, RUNNABLE, SUFFIXES, list_files, li
 from tool_runs import fail_here, run_tool, succeed
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
+from mmrepvgg.checkpoints.safetensors_files import write_safetensors
 from mmrepvgg.quantization.analysis.analyze import analyze
 from mmrepvgg.quantization.quantize import quantize_model
 from mmrepvgg.quantization.settings import QuantizationSettings
@@ -188,8 +189,27 @@ def test_a_safetensors_file_builds_known_parts_only(small_cfg, export_once, tmp_
         record = file.metadata()
     record['mmrepvgg_model'] = record['mmrepvgg_model'].replace('GlobalAveragePooling', 'os.system')
     save_file(load_file(path), tmp_path / 'net.safetensors', record)
-    with pytest.raises(CheckpointError, match=r'must describe a classifier of this project.*os\.system'):
+    with pytest.raises(
+        CheckpointError, match='is damaged, or was changed: its content does not have the SHA-256 in it'
+    ):
         load_exported(tmp_path / 'net.safetensors')
+    whole = record['mmrepvgg_model'].replace('os.system', 'GlobalAveragePooling')
+    for old, new, message in (
+        ('GlobalAveragePooling', 'os.system', r'must describe a classifier of this project, got os\.system'),
+        ('"arch"', '"_scope_": "os", "arch"', 'must describe a classifier of this project, got _scope_'),
+        ('[1, 1, 1, 1]', '[1, 1, 1, 99999999999]', 'describes more blocks than it has weights'),
+        ('[0.25', '[1e6', r'the weights in .*net\.safetensors do not fit the model'),
+        ('"arch"', '"other": 3, "arch"', "unexpected keyword argument 'other'"),
+        (whole, '[' * 100_000, 'is damaged or incomplete: '),
+        (whole, '{}', 'must describe a classifier of this project, got none'),
+        (whole, '{"type": "ImageClassifier"}', 'is damaged or incomplete: '),
+    ):
+        assert old in whole
+        # with the hash that anybody can write
+        content = record | dict(mmrepvgg_model=whole.replace(old, new, 1))
+        write_safetensors(load_file(path), tmp_path / 'net.safetensors', content)
+        with pytest.raises(CheckpointError, match=message):
+            load_exported(tmp_path / 'net.safetensors')
 
 
 @pytest.mark.parametrize(

@@ -56,13 +56,20 @@ class Translation:
 
 
 def read_translated(
-    path: str | Path, system: str = 'auto', *, ema: bool = False, drop_aux_heads: bool = False
+    path: str | Path,
+    system: str = 'auto',
+    *,
+    part: str | None = None,
+    ema: bool = False,
+    drop_aux_heads: bool = False,
 ) -> Translation:
     """Read the weights of any known system under this project's keys. Nothing in the file is run.
 
     Args:
         path: A file of ``torch.save``, safetensors, MindSpore or Paddle.
         system: A name in ``SYSTEMS``, or ``'auto'`` to recognise it by the keys.
+        part: One network of several in the file: the entry with its weights, or what their names begin with, such as
+            ``'Student'``.
         ema: Take the averaged weights.
         drop_aux_heads: Leave out RepVGGplus' training-only heads.
 
@@ -76,7 +83,7 @@ def read_translated(
         raise ValueError(f'`system` must be auto or one of {", ".join(SYSTEMS)}, got {system!r}')
     file_format = detect_format(path)
     content = load_any(path, file_format)
-    entry, found, meta = find_weights(path, content, ema)
+    entry, found, meta = find_weights(path, content, ema, part)
     keys = [key for key, value in found.items() if isinstance(value, Tensor)]
     try:
         recognition = recognise(keys, file_format) if system == 'auto' else Recognition(system, 'as given')
@@ -96,13 +103,14 @@ def convert_checkpoint(
     *,
     system: str = 'auto',
     target: str = 'mmrepvgg',
+    part: str | None = None,
     ema: bool = False,
     drop_aux_heads: bool = False,
 ) -> Translation:
     """Convert a file; every tensor keeps its values and its dtype.
 
     Args:
-        source: See :func:`read_translated`, as for ``system``, ``ema`` and ``drop_aux_heads``.
+        source: See :func:`read_translated`, as for ``system``, ``part``, ``ema`` and ``drop_aux_heads``.
         destination: File to write, ``.pth``, ``.pt`` or ``.safetensors``. It is replaced only by a whole file. One
             for this project holds ``state_dict`` and ``meta`` unless it is safetensors; the others are plain dicts.
         target: ``'mmrepvgg'`` (mmpretrain's keys), ``'official'`` or ``'timm'``.
@@ -118,7 +126,7 @@ def convert_checkpoint(
     if destination.suffix not in WRITABLE_SUFFIXES:
         raise ValueError(f'`destination` must end in one of {", ".join(WRITABLE_SUFFIXES)}, got {str(destination)!r}')
     require_writable(destination)
-    translation = read_translated(source, system, ema=ema, drop_aux_heads=drop_aux_heads)
+    translation = read_translated(source, system, part=part, ema=ema, drop_aux_heads=drop_aux_heads)
     try:
         weights = translate_to(translation, target)
     except CheckpointError as error:

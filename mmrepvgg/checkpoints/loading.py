@@ -7,6 +7,7 @@ from ..models.blocks import RepVGGBlock
 from ..models.forms import INPUT_QUANTIZER, CheckpointFormError, check_forms
 from ..models.heads import AuxiliaryClsHead
 from .reading import Checkpoint, CheckpointError
+from .translate import explain_keys
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, assign: bool = False) -> None:
@@ -77,11 +78,11 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint) -> list[AuxiliaryCls
             'was trained'
         )
     if any(problems.values()):
-        counts = ', '.join(f'{len(keys)} {kind} ({keys[0]}, ...)' for kind, keys in problems.items() if keys)
-        raise CheckpointError(
-            f'{checkpoint.path} does not fit the model of the config: {counts}; give the config with which it was '
-            'trained (same arch, same number of classes)'
+        counts = ', '.join(f'{len(keys)} {kind} ({keys[0][:200]}, ...)' for kind, keys in problems.items() if keys)
+        remedy = explain_keys(found) or (
+            '; give the config with which it was trained (same arch, same number of classes)'
         )
+        raise CheckpointError(f'{checkpoint.path} does not fit the model of the config: {counts}{remedy}')
     for key, value in found.items():
         # a range that was not observed yet is infinite
         if value.is_floating_point() and f'.{INPUT_QUANTIZER}.' not in f'.{key}' and not is_finite(value):

@@ -6,13 +6,13 @@ message TensorProto { repeated int64 dims = 1; required string tensor_type = 2; 
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .numpy_stand_ins import is_shape
+from .protobuf import iterate_fields, read_varints
 from .reading import as_checkpoint_errors
 
 _DTYPES = {
@@ -46,7 +46,7 @@ def read_mindspore(path: Path) -> dict[str, Tensor]:
         content = content[:-_CRC_SIZE]
     parts: dict[str, list[Fields]] = {}
     with as_checkpoint_errors(path):
-        for count, (_, value) in enumerate(_split(content)):
+        for count, (_, value) in enumerate(iterate_fields(content)):
             if count == _MAX_PARTS:
                 raise ValueError(f'it has more than {_MAX_PARTS:,} tensors')
             fields = _read_fields(value)
@@ -61,7 +61,7 @@ def _to_tensor(name: str, parts: list[Fields]) -> Tensor:
         raise ValueError(f'{name} must be of one of the types {", ".join(_DTYPES)}, got {kind[:40]}')
     shape: list[int] = []
     for value in parts[0].get(1, []):
-        shape += [value] if isinstance(value, int) else _read_varints(value[:_MAX_DIMS_SIZE])
+        shape += [value] if isinstance(value, int) else read_varints(value[:_MAX_DIMS_SIZE])
     if shape == [0]:  # so it writes scalars
         shape = []
     content = bytearray().join(_get_bytes(part, 3) for part in parts)
@@ -87,41 +87,8 @@ def _read_fields(message: int | memoryview) -> Fields:
     if isinstance(message, int):
         raise ValueError('it has a number in place of a tensor')
     fields: Fields = {}
-    for count, (number, value) in enumerate(_split(message)):
+    for count, (number, value) in enumerate(iterate_fields(message)):
         if count == _MAX_FIELDS:
             raise ValueError('it has a tensor of too many dimensions')
         fields.setdefault(number, []).append(value)
     return fields
-
-
-def _split(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message in protobuf's wire format."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        value, position = _read_varint(message, position)
-        if tag & 7 == 0:
-            yield tag >> 3, value
-        elif tag & 7 == 2 and value <= len(message) - position:
-            yield tag >> 3, message[position : position + value]
-            position += value
-        else:
-            raise ValueError(f'it is no message of MindSpore at byte {position}')
-
-
-def _read_varints(message: memoryview) -> Iterator[int]:
-    position = 0
-    while position < len(message):
-        value, position = _read_varint(message, position)
-        yield value
-
-
-def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-    raise ValueError('it has a number of more than ten bytes')

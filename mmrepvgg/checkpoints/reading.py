@@ -77,6 +77,9 @@ def load_file(path: Path, stand_ins: Mapping[str, Any] | None = None) -> dict[An
         raise CheckpointError(f'{path} is damaged or incomplete: it is empty')
     if start.startswith(b'version https://git-lfs'):
         raise CheckpointError(f'{path} is a Git LFS pointer, not the file; fetch it with: git lfs pull')
+    if start[8:9] == b'{' or start.startswith(b'\x80\x04'):
+        kind = 'a plain pickle, as Paddle writes it' if start.startswith(b'\x80') else 'a safetensors file'
+        raise CheckpointError(f'{path} is {kind}; `convert_checkpoint` makes a checkpoint of its weights')
     if not start.startswith((ZIP_START, LEGACY_START)):
         raise CheckpointError(f'{path} is no file written by torch.save (it starts with {start[:8]!r})')
     with as_checkpoint_errors(path):

@@ -6,11 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
+from .errors import CheckpointError
 from .reading import as_checkpoint_errors
+from .seals import OPEN_SEAL, SEAL_ENTRY, check_seal, close_seal
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The weights in a file, and its metadata.
+
+    The format has no checksum. A file that :func:`write_safetensors` wrote has the SHA-256 of itself among its
+    metadata, and is compared with it.
 
     Raises:
         ModuleNotFoundError: If safetensors is not installed.
@@ -18,7 +23,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     safetensors = _import_safetensors(path)
     with as_checkpoint_errors(path), safetensors.safe_open(path, 'pt') as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no mapping
+        metadata = file.metadata() or {}
+        if SEAL_ENTRY in metadata and not check_seal(path.read_bytes()):
+            raise CheckpointError(f'{path} is damaged, or was changed: its content does not have the SHA-256 in it')
+        return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118  # no mapping
 
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -28,7 +36,8 @@ def write_safetensors(weights: Mapping[str, Tensor], path: Path, metadata: Mappi
         ModuleNotFoundError: If safetensors is not installed.
     """
     # save_file makes files that nobody but their owner may read
-    path.write_bytes(_import_safetensors(path).torch.save(dict(weights), {'format': 'pt', **metadata}))
+    content = _import_safetensors(path).torch.save(dict(weights), {'format': 'pt', **metadata, SEAL_ENTRY: OPEN_SEAL})
+    path.write_bytes(close_seal(content))
 
 
 def _import_safetensors(path: Path) -> Any:

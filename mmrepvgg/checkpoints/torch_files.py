@@ -55,7 +55,7 @@ def _read_zip(file: BinaryIO, size: int, stand_ins: Mapping[str, Any]) -> Any:
     with open_zip(file) as archive:
         folder = archive.namelist()[0].partition('/')[0]
         if f'{folder}/constants.pkl' in archive.namelist():
-            raise StandInError('it is a program of TorchScript')
+            raise StandInError('it is a program of TorchScript, whose file must end in .ts')
         if f'{folder}/byteorder' in archive.namelist() and archive.read(f'{folder}/byteorder') != b'little':
             raise StandInError('it is of a machine with another byte order')
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .entries import AVERAGING_COUNTERS
+from .entries import AVERAGING_COUNTERS, explain_prefix
 from .errors import CheckpointError, list_keys
 from .keymaps import BLOCK_MODULES, OTHER_MODULES, SYSTEMS, UNSERVED, DropRule, Place, System
 
@@ -98,7 +98,7 @@ def recognise(keys: Iterable[str], file_format: str) -> Recognition:
     if best == 0:
         raise CheckpointError(
             f'no system is known with such keys: {list_keys(keys)}; expected the weights of a RepVGG from one of '
-            f'{", ".join(SYSTEMS)}'
+            f'{", ".join(SYSTEMS)}{explain_prefix(keys)}'
         )
     fitting = [name for name in known if len(known[name]) == best]
     native = [name for name in fitting if SYSTEMS[name].file_format == file_format]
@@ -109,6 +109,23 @@ def recognise(keys: Iterable[str], file_format: str) -> Recognition:
         preferred = f'a {file_format} file' if native else 'taken first'
         reason += f'; {", ".join(others)} would fit, too ({name}: {preferred})'
     return Recognition(name, reason)
+
+
+def explain_keys(keys: Iterable[str]) -> str:
+    """What the keys of a state dict are, for an error that says that they do not fit a model; empty if they are ours.
+
+    Args:
+        keys: Those of a state dict.
+    """
+    keys = list(keys)
+    for pattern, title in UNSERVED.items():
+        if any(re.search(pattern, key) for key in keys):
+            return f'; the weights are of {title}, which is not supported here'
+    counts = {name: len(_select_known(keys, system)) for name, system in SYSTEMS.items()}
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] > counts['mmrepvgg'] and counts[best] > len(keys) // 2:
+        return f'; its keys are as in {SYSTEMS[best].title}: `convert_checkpoint` makes a checkpoint of them'
+    return '' if counts['mmrepvgg'] else explain_prefix(keys)
 
 
 def to_ours(weights: Mapping[str, Any], system: str) -> tuple[dict[str, Tensor], dict[str, list[str]]]:

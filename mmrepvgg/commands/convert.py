@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--source', dest='system', choices=['auto', *SYSTEMS], default='auto', help='where src is from (default: auto)'
     )
     parser.add_argument('--target', choices=TARGETS, default='mmrepvgg', help='for which system (default: mmrepvgg)')
+    parser.add_argument('--part', metavar='NAME', help='one network of several in src, such as Student')
     add_ema(parser)
     parser.add_argument('--drop-aux-heads', action='store_true', help="leave out RepVGGplus' training-only heads")
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
         args.destination,
         system=args.system,
         target=args.target,
+        part=args.part,
         ema=args.ema,
         drop_aux_heads=args.drop_aux_heads,
     )

@@ -21,8 +21,10 @@ _NUMBERING = 'class folders are numbered in the order of their names, empty ones
 
 def get_trained_classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes in a checkpoint's ``meta``, or an empty tuple. mmcls 0.x wrote them as ``CLASSES``."""
-    names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or ()
-    return tuple(map(str, names))
+    dataset_meta = meta.get('dataset_meta')
+    names = (dataset_meta.get('classes') if isinstance(dataset_meta, Mapping) else None) or meta.get('CLASSES')
+    # a file may have anything there
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def require_single_label(cfg: Config) -> None:

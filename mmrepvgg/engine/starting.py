@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
+from ..checkpoints.translate import explain_keys
 from ..checkpoints.writing import replacing
 from ..models.blocks import RepVGGBlock
 from ..models.config_types import get_type_name
@@ -149,10 +150,13 @@ def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'ba
         wanted = {key: shape for key, shape in wanted.items() if '.deploy_norm.' not in key}
     found = checkpoint.state_dict
     if absent := [key for key, shape in wanted.items() if key not in found or found[key].shape != shape]:
+        remedy = explain_keys(found) or (
+            '. Give a checkpoint of the same arch and form; if `init_cfg` names it, give also the prefix of its '
+            "backbone (prefix='backbone')"
+        )
         raise CheckpointError(
             f'{checkpoint.path} lacks {len(absent)} of the {len(wanted)} tensors of the backbone, or has them in '
-            f'another shape ({absent[0]}, ...); they would keep random values. Give a checkpoint of the same arch and '
-            "form; if `init_cfg` names it, give also the prefix of its backbone (prefix='backbone')"
+            f'another shape ({absent[0]}, ...); they would keep random values{remedy}'
         )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.seals import OPEN_SEAL, SEAL_ENTRY, check_seal, close_seal
 from .format import ENTRY
-from .seals import OPEN_SEAL, check_seal, close_seal
 
 if TYPE_CHECKING:
     from .metadata import ExportMetadata
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 MODEL = 'Data/com.apple.CoreML/model.mlmodel'
 WEIGHTS = 'Data/com.apple.CoreML/weights/weight.bin'
 
-# The entry of the description with the SHA-256 of description and weights.
-_HASH_ENTRY = f'{ENTRY}_sha256'
 
 INPUT = 'images'
 OUTPUT = 'scores'
@@ -55,7 +53,7 @@ def seal_package(path: Path, metadata: 'ExportMetadata') -> None:
     spec = import_coremltools().utils.load_spec(str(path))
     entries = spec.description.metadata.userDefined
     entries[ENTRY] = metadata.to_json()
-    entries[_HASH_ENTRY] = OPEN_SEAL
+    entries[SEAL_ENTRY] = OPEN_SEAL
     (path / MODEL).write_bytes(close_seal(spec.SerializeToString(), (path / WEIGHTS).read_bytes()))
     shutil.copymode(path / WEIGHTS, path / MODEL)
     shutil.copymode(path / 'Data', (path / WEIGHTS).parent)

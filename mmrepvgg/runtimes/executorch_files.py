@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.seals import OPEN_SEAL, SEAL_ENTRY, check_seal, close_seal
 from .executorch_core import silencing
 from .format import ENTRY
 from .quiet import quiet
-from .seals import OPEN_SEAL, check_seal, close_seal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,6 @@ MAX_BATCH = 32
 MAX_BATCH_OF_FREE_SIZE = 4
 MAX_SIDE = 1024
 
-_HASH_ENTRY = f'{ENTRY}_sha256'
 # A program starts with the offset of its first table and the version of its layout.
 _MAGIC = re.compile(rb'.{4}ET\d\d', re.DOTALL)
 
@@ -53,7 +52,7 @@ def save_program(program: Any, path: Path, metadata: 'ExportMetadata') -> None:
         from executorch.exir.passes import MemoryPlanningPass
 
     config = ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
-    entries = {ENTRY: metadata.to_json(), _HASH_ENTRY: OPEN_SEAL}
+    entries = {ENTRY: metadata.to_json(), SEAL_ENTRY: OPEN_SEAL}
     with silencing(), _asking_no_backend(), _naming_flatc():
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=entries)
         content = lowered.to_executorch(config).buffer

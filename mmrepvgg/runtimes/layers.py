@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
+from ..checkpoints.errors import list_keys
 from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import list_keys, read_checkpoint
+from ..checkpoints.reading import read_checkpoint
 from ..data.images import find_input_size
 from ..measures.difference import Difference
 from ..models.blocks import RepVGGBlock

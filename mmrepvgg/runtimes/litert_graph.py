@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.seals import OPEN_SEAL, SEAL_ENTRY, check_seal, close_seal
 from .format import ENTRY
-from .seals import OPEN_SEAL, check_seal, close_seal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,6 @@ _MOVES = ('TRANSPOSE', 'RESHAPE', 'PAD')
 INPUT, OUTPUT = 'images', 'scores'
 _FLOAT32 = 0
 _IDENTIFIER = b'TFL3'
-# The runtime does not notice most damage, and some damage ends its process.
-_HASH_ENTRY = f'{ENTRY}_sha256'
 
 
 def parse_model(content: bytes | bytearray) -> Any:
@@ -43,7 +41,7 @@ def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
     from ai_edge_litert.tools import flatbuffer_utils
 
     _set_entry(model, ENTRY, metadata.to_json().encode())
-    _set_entry(model, _HASH_ENTRY, OPEN_SEAL.encode())
+    _set_entry(model, SEAL_ENTRY, OPEN_SEAL.encode())
     path.write_bytes(close_seal(flatbuffer_utils.convert_object_to_bytearray(model)))
 
 

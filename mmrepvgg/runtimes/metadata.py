@@ -1,6 +1,7 @@
 """The description that is stored in an exported file."""
 
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
@@ -66,10 +67,52 @@ class ExportMetadata:
                 for field in fields(cls)
                 if field.name in values or field.default is MISSING
             }
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f'{path} holds no metadata of mmrepvgg (input size, normalisation, classes), and nothing else says how '
                 'to run it; write it with `export_model` of this version'
             ) from None
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-        return cls(**known)
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
+        }
+        metadata = cls(**arguments)
+        for name, is_right in _list_checks(metadata).items():
+            if not is_right:
+                shown = repr(getattr(metadata, name))[:80]
+                raise ValueError(f'{path} has metadata that make no sense: {name} is {shown}; export again')
+        return metadata
+
+
+def _list_checks(metadata: ExportMetadata) -> dict[str, bool]:
+    """Whether the attributes have their types and can belong together: a file may say anything."""
+
+    def is_count(value: Any) -> bool:
+        return type(value) is int and 1 <= value < 1 << 24
+
+    def are_numbers(values: Any) -> bool:
+        return isinstance(values, tuple) and all(
+            type(value) in (int, float) and math.isfinite(value) for value in values
+        )
+
+    texts = {name: isinstance(getattr(metadata, name), str) for name in ('arch', 'source_sha256', 'version')}
+    flags = {
+        name: isinstance(getattr(metadata, name), bool)
+        for name in ('to_rgb', 'with_preprocess', 'softmax', 'dynamic_size')
+    }
+    counts = {name: is_count(getattr(metadata, name)) for name in ('num_classes', 'channels')}
+    has_counts = all(counts.values())
+    sizes, names, lengths = metadata.input_size, metadata.classes, (0, 1, metadata.channels)
+    return {
+        **texts,
+        **flags,
+        **counts,
+        'input_size': isinstance(sizes, tuple) and len(sizes) == 2 and all(map(is_count, sizes)),
+        'batch_size': metadata.batch_size is None or is_count(metadata.batch_size),
+        'precision': metadata.precision in ('fp32', 'fp16', 'bf16', 'int8'),
+        'classes': has_counts
+        and isinstance(names, tuple)
+        and len(names) in (0, metadata.num_classes)
+        and all(isinstance(name, str) for name in names),
+        'mean': are_numbers(metadata.mean) and len(metadata.mean) in lengths,
+        'std': are_numbers(metadata.std) and len(metadata.std) == len(metadata.mean) and all(metadata.std),
+    }

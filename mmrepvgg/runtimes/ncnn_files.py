@@ -92,7 +92,7 @@ def write_layers(layers: Iterable[Layer], path: Path, record: str) -> None:
             file.writelines(_iterate_bytes(layer))
     num_blobs = len({name for layer in layers for name in layer.outputs})
     graph = '\n'.join([_MAGIC, f'{len(layers)} {num_blobs}', *map(str, layers), ''])
-    seal = dict(graph_sha256=_hash(graph), weights_sha256=hash_file(weights_path), record=record)
+    seal = dict(graph_sha256=_hash(graph, record), weights_sha256=hash_file(weights_path), record=record)
     # ncnn reads as many lines as there are layers
     path.write_text(f'{graph}{ENTRY} {json.dumps(seal)}\n')
 
@@ -122,7 +122,7 @@ def read_record(path: Path) -> str | None:
         if not found:
             return None
         raise CheckpointError(f'{path} is damaged in its last line; export again') from None
-    if _hash(f'{graph}\n') != graph_hash:
+    if _hash(f'{graph}\n', record) != graph_hash:
         raise CheckpointError(f'{path} was changed after it was written, or is damaged; export again')
     if not weights_path.is_file():
         raise FileNotFoundError(
@@ -133,8 +133,8 @@ def read_record(path: Path) -> str | None:
     return record
 
 
-def _hash(graph: str) -> str:
-    return hashlib.sha256(graph.encode()).hexdigest()
+def _hash(graph: str, record: Any) -> str:
+    return hashlib.sha256(f'{graph}{record}'.encode()).hexdigest()
 
 
 def _parse(line: str) -> Layer:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cpu import has_vnni
 from .format import ENTRY, GraphFormat, require_packages
+from .onnx_files import check_onnx, save_proto
 from .onnx_int8 import OnnxRuntimeQuantizer
 
 if TYPE_CHECKING:
@@ -73,12 +74,10 @@ class OnnxFormat(GraphFormat):
             node.metadata_props.clear()  # they hold paths of this machine
         if opset is not None and opset < MIN_EXPORTED_OPSET:
             model = lower_opset(program.model_proto, opset)
-            model.metadata_props.add(key=ENTRY, value=metadata.to_json())
-            path.write_bytes(model.SerializeToString())
-            return
-        program.model.metadata_props[ENTRY] = metadata.to_json()
-        # no arch reaches protobuf's limit of 2 GB, so the weights can be in the same file
-        program.save(path, external_data=False)
+        else:
+            # no arch reaches protobuf's limit of 2 GB, so the weights can be in the same file
+            model = program.model_proto
+        save_proto(model, path, metadata)
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         import torch
@@ -86,6 +85,7 @@ class OnnxFormat(GraphFormat):
         from .exported_model import ExportedModel
         from .metadata import ExportMetadata
 
+        check_onnx(path)
         session = self._open(path, path, num_threads)
         metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(ENTRY), path)
         name = session.get_inputs()[0].name
@@ -102,6 +102,7 @@ class OnnxFormat(GraphFormat):
 
         from .onnx_int8 import find_outputs
 
+        check_onnx(path)
         model = onnx.load(path)
         outputs = find_outputs(model.graph)
         del model.graph.output[:]

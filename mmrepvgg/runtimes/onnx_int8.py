@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .format import ENTRY
+from .onnx_files import save_proto
 from .quantizer import Int8Model, Quantizer, Ranges, find_layer
 from .quiet import quiet
 from .ranges import assign_ranges
@@ -122,10 +122,7 @@ class OnnxRuntimeQuantizer(Quantizer):
             del model.graph.value_info[:]
             for value in (*model.graph.input, *model.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = metadata.batch_size
-        for entry in model.metadata_props:
-            if entry.key == ENTRY:
-                entry.value = metadata.to_json()
-        path.write_bytes(model.SerializeToString())
+        save_proto(model, path, metadata)
 
 
 def _assign_ranges(ranges: Ranges, nodes: Mapping[str, list[str]], model: Any) -> Any:

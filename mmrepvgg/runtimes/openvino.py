@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.seals import SEAL_ENTRY, check_seal
 from .format import ENTRY, GraphFormat
 from .openvino_int8 import NncfQuantizer, OnnxRuntimeForOpenvino
 
@@ -105,8 +106,11 @@ class OpenvinoFormat(GraphFormat):
                 f'{weights} does not exist; an OpenVINO model is two files, {path.name} and {weights.name}'
             )
         # checked before OpenVINO reads the model, because its messages do not explain a wrong .bin
-        if (match := _WEIGHTS.search(path.read_bytes())) and match[1].decode() != hash_file(weights):
+        content = path.read_bytes()
+        if (match := _WEIGHTS.search(content)) and match[1].decode() != hash_file(weights):
             raise CheckpointError(f'{weights} is not the file that was written with {path}; export again')
+        if SEAL_ENTRY.encode() in content and not check_seal(content):
+            raise CheckpointError(f'{path} is damaged, or was changed after it was written; export again')
         try:
             model = get_core().read_model(path)
         except RuntimeError as error:

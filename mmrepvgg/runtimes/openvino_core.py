@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.seals import OPEN_SEAL, SEAL_ENTRY, close_seal
 from .format import ENTRY
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def compiling_by_one_core() -> Iterator[None]:
 
 
 def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
-    """Write an ``openvino.Model`` as an .xml and a .bin, with its metadata and the hash of the .bin in the .xml."""
+    """Write an ``openvino.Model`` as an .xml and a .bin, with its metadata and the hashes of both in the .xml."""
     from ..checkpoints.reading import hash_file
 
     openvino = import_openvino()
@@ -66,4 +67,6 @@ def save_model(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
     model.set_rt_info(metadata.to_json(), [ENTRY, 'metadata'])
     openvino.save_model(model, path, compress_to_fp16=compress)
     model.set_rt_info(hash_file(path.with_suffix('.bin')), [ENTRY, 'weights_sha256'])
+    model.set_rt_info(OPEN_SEAL, [ENTRY, SEAL_ENTRY])
     openvino.save_model(model, path, compress_to_fp16=compress)
+    path.write_bytes(close_seal(path.read_bytes()))

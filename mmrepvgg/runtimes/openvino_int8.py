@@ -92,6 +92,7 @@ class OnnxRuntimeForOpenvino(OnnxRuntimeQuantizer):
     def save(model: Any, path: Path, metadata: 'ExportMetadata') -> None:
         with tempfile.TemporaryDirectory() as folder, quiet():
             onnx_path = Path(folder, 'int8.onnx')
+            del model.metadata_props[:]  # the file gets its own
             onnx_path.write_bytes(model.SerializeToString())
             save_model(import_openvino().convert_model(onnx_path), path, metadata)
 

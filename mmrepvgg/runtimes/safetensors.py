@@ -70,24 +70,36 @@ class SafetensorsFormat(Format):
 
     @staticmethod
     def _read(path: Path) -> 'tuple[nn.Module, ExportMetadata]':
+        import torch
         from mmengine.config import Config
 
-        from ..checkpoints.reading import CheckpointError
+        from ..checkpoints.reading import CheckpointError, as_checkpoint_errors
         from ..checkpoints.safetensors_files import read_safetensors
         from ..models.building import build_model
         from .metadata import ExportMetadata
         from .network import DeployedNetwork
 
         weights, record = read_safetensors(path)
+        if _MODEL not in record:
+            raise CheckpointError(
+                f'{path} holds weights without their network, as `export_model` writes it; `convert_checkpoint` makes '
+                'a checkpoint (.pth) of them'
+            )
         metadata = ExportMetadata.from_json(record.get(ENTRY), path)
-        model_cfg = json.loads(record.get(_MODEL, '{}'))
-        # A registry imports and builds every type that it is given, and anybody can write a type into a file.
-        if not model_cfg or (unknown := _find_unknown(model_cfg)):
-            found = ', '.join(unknown) if model_cfg else 'none'
-            raise CheckpointError(f'{path} must describe a classifier of this project, got {found}')
-        model = build_model(Config(dict(model=model_cfg, default_scope='mmrepvgg')), deploy=True)
+        with as_checkpoint_errors(path):
+            model_cfg = json.loads(record[_MODEL])
+            # A registry imports and builds every type that it is given, and anybody can write a type into a file.
+            if not model_cfg or (unknown := _find_unknown(model_cfg)):
+                found = ', '.join(unknown) if model_cfg else 'none'
+                raise CheckpointError(f'{path} must describe a classifier of this project, got {found}')
+            arch = model_cfg['backbone']['arch']
+            if isinstance(arch, dict) and sum(arch['num_blocks']) > len(weights):
+                raise CheckpointError(f'{path} describes more blocks than it has weights')
+            # without memory: a file may describe layers of any width
+            with torch.device('meta'):
+                model = build_model(Config(dict(model=model_cfg, default_scope='mmrepvgg')), deploy=True)
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise CheckpointError(f'the weights in {path} do not fit the model that it describes: {error}') from error
         return DeployedNetwork(model, metadata.precision).eval(), metadata

@@ -23,7 +23,7 @@ def list_suffixes() -> tuple[str, ...]:
 
 def is_exported(path: str | Path) -> bool:
     """Whether a file has the ending of an exported file."""
-    return Path(path).suffix in list_suffixes()
+    return Path(path).suffix.lower() in list_suffixes()
 
 
 def find_format(path: str | Path) -> Format:
@@ -33,7 +33,7 @@ def find_format(path: str | Path) -> Format:
         ValueError: If no format has this ending.
     """
     for row in FORMATS:
-        if Path(path).suffix in row.suffixes:
+        if Path(path).suffix.lower() in row.suffixes:
             return row
     raise ValueError(f'must end in {", ".join(list_suffixes())}, got {str(path)!r}')
 

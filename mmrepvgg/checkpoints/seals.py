@@ -7,6 +7,8 @@ the hash is computed. It finds damage. Who changes a file on purpose can write a
 import hashlib
 import re
 
+# The name of the entry with the seal, where entries have names.
+SEAL_ENTRY = 'mmrepvgg_sha256'
 _ZEROS = 64 * '0'
 OPEN_SEAL = f'SHA-256 {_ZEROS}'
 _SEAL = re.compile(rb'SHA-256 ([0-9a-f]{64})')
