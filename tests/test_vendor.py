@@ -352,6 +352,16 @@ class TestProblems:
         assert result.num_correct == {1: 1, 5: 5}
         assert result.num_tied == 6
 
+    def test_the_bits_of_bfloat16_are_no_scores(self, listing, tmp_path):
+        """All negative, as the logarithms of probabilities are, they would be in the opposite order."""
+        folder = write_answers(tmp_path / 'out')
+        for label, name in enumerate('abcdef'):
+            bits = (np.eye(6, dtype='f4')[label : label + 1] - 2).view(np.uint32) >> 16
+            np.savez(folder / f'{name}.npz', output=bits.astype(np.uint16))
+        result = score(listing, folder)
+        assert problems_of(result) == [('malformed', name) for name in 'abcdef']
+        assert 'may be the bits of bfloat16; save them as float32' in result.problems[0].reason
+
     def test_missing_paths(self, listing, tmp_path):
         with pytest.raises(FileNotFoundError, match='no does not exist'):
             score(listing, tmp_path / 'no')
@@ -572,6 +582,9 @@ class TestLists:
             ('{}', 'KeyError'),
             ('{"num_classes": "many", "batch_size": 1, "filled": false}', 'ValueError'),
             ('{"num_classes": 10, "batch_size": 0, "filled": false}', 'must be at least 1'),
+            ('{"num_classes": 1e999, "batch_size": 1, "filled": false}', 'OverflowError'),
+            (f'{{"num_classes": {10**30}, "batch_size": 1, "filled": false}}', 'and at most 16,777,216'),
+            ('[' * 100_000, 'RecursionError'),
         ],
     )
     def test_damaged_information(self, inputs, tmp_path, text, message):

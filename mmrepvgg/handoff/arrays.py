@@ -118,6 +118,8 @@ def _shape_table(array: np.ndarray, allowed_rows: list[int], num_classes: int) -
     """``array`` as ``(N, num_classes)``. It may have further axes of length 1 in any place."""
     if array.dtype.kind not in 'fiu':
         raise MalformedError(f'must hold numbers, got {array.dtype}')
+    if array.dtype == np.uint16:  # NumPy has no bfloat16, and as whole numbers negative scores are the largest
+        raise MalformedError('must hold scores, got uint16, which may be the bits of bfloat16; save them as float32')
     for num_rows in allowed_rows:
         wanted = (num_rows, num_classes)
         if [n for n in array.shape if n != 1] == [n for n in wanted if n != 1]:

@@ -23,6 +23,8 @@ DTYPES = ('float32', 'float16', 'uint8')
 # The suffixes that a returned name may have. Any other text behind a dot is a part of the name.
 _SUFFIXES = ('.npz', '.npy', '.txt', '.bin', *IMAGE_SUFFIXES)
 
+_MAX_COUNT = 1 << 24
+
 
 class ListError(ValueError):
     """A list that can't be used. The message names the file and the reason."""
@@ -153,9 +155,9 @@ def read_list(folder: str | Path) -> InputList:
     try:
         info = json.loads((folder / INFO_NAME).read_text())
         listing = InputList(images, int(info['num_classes']), int(info['batch_size']), bool(info['filled']))
-        if min(listing.num_classes, listing.batch_size) < 1:
-            raise ValueError('num_classes and batch_size must be at least 1')
-    except (ValueError, KeyError, TypeError) as error:
+        if not 1 <= listing.num_classes <= _MAX_COUNT or not 1 <= listing.batch_size <= _MAX_COUNT:
+            raise ValueError(f'num_classes and batch_size must be at least 1, and at most {_MAX_COUNT:,}')
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ListError(f'{folder / INFO_NAME} is damaged: {type(error).__name__}: {error}') from error
     if wrong := [image for image in images if not 0 <= image.label < listing.num_classes]:
         raise ListError(
