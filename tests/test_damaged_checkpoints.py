@@ -47,7 +47,7 @@ def check(path, content, expected, has_checksum):
         torch.equal(value, expected[key]) and value.dtype == expected[key].dtype for key, value in weights.items()
     )
     assert same or not has_checksum
-    return not same
+    return False
 
 
 def damage(whole, folder, number):

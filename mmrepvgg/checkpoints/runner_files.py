@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
 from .entries import find_weights
+from .errors import CheckpointError
 from .numpy_stand_ins import Inert, PlainArray, StandInError
 from .reading import as_checkpoint_errors, load_file
 from .safe_globals import RUNNER_STAND_INS
@@ -45,7 +47,9 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[Any, Any]:
         known: dict[Any, Any] = _drop_inert(content, {})
         meta = known.get('meta')
         if not (isinstance(meta, Mapping) and 'mmengine_version' in meta):
-            _, known['state_dict'], _ = find_weights(path, content, ema=False)
+            entry, known['state_dict'], _ = find_weights(path, content, ema=False)
+            if not any(isinstance(value, Tensor) for value in known['state_dict'].values()):
+                raise CheckpointError(f'{path} holds no weights in {entry}')
         return known
 
 

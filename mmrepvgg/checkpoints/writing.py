@@ -1,5 +1,6 @@
 """Writing files whole or not at all. Imports no torch."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -7,9 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .leftovers import clear_leftovers, name_temporary
+
 # What the files of checkpoints end in: those of torch.save, and all that can be written.
 TORCH_SUFFIXES = ('.pth', '.pt')
 WRITABLE_SUFFIXES = (*TORCH_SUFFIXES, '.safetensors')
+
+
+# The errors of a disk that takes no more, of a quota and of a limit for the size of files.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What is written to see whether the disk takes more.
+_PROBE_SIZE = 1 << 20
+
+
+class NoSpaceError(OSError):
+    """A result does not fit on the disk. What stood in its place is as it was."""
 
 
 def require_writable(*paths: str | Path | None, marker: str = '') -> None:
@@ -42,7 +55,8 @@ def require_writable(*paths: str | Path | None, marker: str = '') -> None:
 def replacing(path: str | Path, marker: str = '') -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; it takes ``path``'s place if the block ends without an error.
 
-    Missing parent folders are made. A link is followed, not replaced.
+    Missing parent folders are made. A link is followed, not replaced. What writers that were killed have left in the
+    folder is removed.
 
     Args:
         path: Result.
@@ -51,13 +65,16 @@ def replacing(path: str | Path, marker: str = '') -> Iterator[Path]:
     Raises:
         IsADirectoryError: If a folder is in the place of a file.
         FileExistsError: If in the place of a folder is something else than an earlier result.
+        NoSpaceError: If the disk is full.
     """
     target = _find_target(path, marker)
     target.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target.parent)
     # with the whole name at its end, from which formats of several files make the names of the others
-    temporary = target.with_name(f'.{os.getpid()}.{target.name}')
+    temporary = name_temporary(target)
     try:
-        yield temporary
+        with _naming_full_disks(path, target.parent):
+            yield temporary
         if marker and target.exists():
             _exchange(temporary, target)
         else:
@@ -67,6 +84,33 @@ def replacing(path: str | Path, marker: str = '') -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming_full_disks(path: str | Path, folder: Path) -> Iterator[None]:
+    """Turn an error of the block into a :class:`NoSpaceError` if the disk is full. Libraries have many for it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, NoSpaceError) or not _is_full(error, folder):
+            raise
+        raise NoSpaceError(
+            f'{path} can not be written: there is no space left for it in {folder}; make room, or give another place. '
+            'What was there before is as it was'
+        ) from error
+
+
+def _is_full(error: BaseException | None, folder: Path) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_SIZE))
+    except OSError as probe:
+        return probe.errno in _FULL
+    return False
 
 
 def _find_target(path: str | Path, marker: str) -> Path:

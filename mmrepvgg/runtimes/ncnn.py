@@ -49,16 +49,12 @@ class NcnnFormat(GraphFormat):
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
     ) -> None:
-        import torch
-
         from .ncnn_files import read_layers, write_layers
-        from .quiet import quiet
+        from .scripts import write_script
 
         with tempfile.TemporaryDirectory() as folder:
             module = Path(folder, 'network.pt')
-            with quiet():
-                # ncnn knows no uint8
-                torch.jit.trace(network, example[:1].float(), check_trace=False).save(str(module))
+            write_script(network, example[:1].float(), module)  # ncnn knows no uint8
             layers = read_layers(*_convert(module, half=metadata.precision == 'fp16'))
         _name_layers(layers, network)
         blobs = {'in0': INPUT, 'out0': OUTPUT}

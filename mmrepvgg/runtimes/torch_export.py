@@ -1,5 +1,6 @@
 """Files of ``torch.export.save``, run by PyTorch."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class TorchExportFormat(GraphFormat):
         from .network import list_free_axes
         from .quiet import quiet
 
+        buffer = io.BytesIO()
         dynamic = dict.fromkeys(list_free_axes(metadata), torch.export.Dim.DYNAMIC)
         with quiet():
             program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
@@ -40,7 +42,9 @@ class TorchExportFormat(GraphFormat):
             program._guards_code = []
             for node in program.graph.nodes:
                 node.meta.pop('stack_trace', None)  # it holds paths of this machine
-            torch.export.save(program, path, extra_files={f'{ENTRY}.json': metadata.to_json()})
+            # not to the file: if the disk is full, torch ends the process
+            torch.export.save(program, buffer, extra_files={f'{ENTRY}.json': metadata.to_json()})
+        path.write_bytes(buffer.getbuffer())
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         from .exported_model import ExportedModel, set_torch_threads

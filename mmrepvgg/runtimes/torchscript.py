@@ -24,13 +24,9 @@ class TorchScriptFormat(GraphFormat):
     def write_graph(
         self, network: 'nn.Module', path: Path, example: 'Tensor', metadata: 'ExportMetadata', opset: int | None
     ) -> None:
-        import torch
+        from .scripts import write_script
 
-        from .quiet import quiet
-
-        with quiet():
-            traced = torch.jit.trace(network, example, check_trace=False)
-            traced.save(str(path), _extra_files={f'{ENTRY}.json': metadata.to_json()})
+        write_script(network, example, path, {f'{ENTRY}.json': metadata.to_json()})
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         import torch
