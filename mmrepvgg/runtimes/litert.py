@@ -43,8 +43,9 @@ class LitertFormat(GraphFormat):
         with quiet(), quiet_stderr():
             import litert_torch
 
-            litert_torch.convert(network, (example,)).export(str(path))
-        model = parse_model(path.read_bytes())
+            # not to a file: if the disk is full, the process ends without a word
+            content = litert_torch.convert(network, (example,)).model_content()
+        model = parse_model(bytearray(content))
         name_tensors(model, list_layers(network, example))
         if metadata.dynamic_size and any(kind == 'RESHAPE' for _, kind in iterate_operators(model)):
             raise ExportError(
