@@ -141,3 +141,12 @@ class TestTheWrongFile:
     def test_an_ending_in_capitals(self, folder):
         (folder / 'net.ONNX').write_bytes(b'x')
         assert 'net.ONNX is damaged' in fail_here('test', 'config.py', 'net.ONNX', cwd=folder)
+
+    def test_names_out_of_a_file_are_printable(self, folder):
+        content = torch.load(folder / 'good.pth', weights_only=True)
+        content['meta']['dataset_meta']['classes'] = ('a\x1b[2J', '\u202eb')
+        torch.save(content, folder / 'x.pth')
+        printed = succeed_here('predict', 'config.py', 'x.pth', 'data', cwd=folder)
+        assert all(line.isprintable() for line in printed.splitlines())
+        assert r'a\x1b[2J' in printed
+        assert r'\u202eb' in printed
