@@ -229,7 +229,10 @@ def test_harmless_objects_beside_the_weights_are_left_out(tmp_path):
         checkpoint = read_checkpoint(tmp_path / 'x.pth')
         assert checkpoint.meta == dict(epoch=3, best=dict(last=3))
         assert torch.equal(checkpoint.state_dict['weight'], WEIGHTS['weight'])
-        assert load_from_local(str(tmp_path / 'x.pth'))['meta']['best'] == dict(last=3)
+        # with the lists that they were in, and without themselves
+        resumed = load_from_local(str(tmp_path / 'x.pth'))
+        assert resumed['meta'] == dict(others=[dict(a=[1])], texts=[], own=[], epoch=3, best=dict(last=3))
+        assert resumed.keys() == {'state_dict', 'meta'}
     assert not Words.made
 
 
@@ -398,9 +401,7 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size(name, member, read, t
         archive.writestr(member, b'\x80\x02}.' + bytes(1 << 28))
     assert path.stat().st_size < 1 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(
-        CheckpointError, match=r'said to take 268,435,460 bytes, too many|no readable'
-    ):
+    with pytest.raises(CheckpointError, match=r'said to take 268,435,460 bytes, too many|no readable'):
         read(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 16  # 64 MB
 

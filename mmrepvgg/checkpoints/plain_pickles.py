@@ -49,6 +49,7 @@ class PlainUnpickler:
             **NUMPY_STAND_INS,
             'numpy.dtype': make_dtype,
             'collections.OrderedDict': self._budget.make_dict,
+            'collections.defaultdict': _make_empty_dict,
             '_codecs.encode': self._budget.encode,  # by which protocol 2 stores bytes
             **stand_ins,
         }
@@ -141,7 +142,7 @@ class PlainUnpickler:
             raise StandInError(f'it calls an object of the type {type(function).__name__}')
         # what needs something unknown is unknown
         inert = next((argument for argument in arguments if type(argument) is Inert), None)
-        return function(*arguments) if inert is None else inert
+        return function(*arguments) if inert is None or function is _make_empty_dict else inert
 
 
 class _Budget:
@@ -172,6 +173,11 @@ class _Budget:
         if self._bytes_left < 0:
             raise StandInError('its texts become more bytes than the file has')
         return text.encode('latin1')
+
+
+def _make_empty_dict(*factory: Any) -> dict[Any, Any]:
+    """Stands in for ``defaultdict``, whose factory is a class."""
+    return {}
 
 
 def _fill(target: Any, items: Iterable[Any]) -> None:

@@ -108,16 +108,11 @@ def _unpickler(maker: '_TensorMaker', size: int, others: Mapping[str, Any]) -> P
         **_DTYPES,
         **{f'torch.{name}': dtype for name, dtype in _STORAGES.items()},
         'torch.storage.UntypedStorage': torch.uint8,
-        'collections.defaultdict': _make_empty_dict,
         **{f'torch._utils._rebuild_tensor{version}': maker.make for version in ('', '_v2', '_v3')},
         **{f'torch._utils._rebuild_parameter{kind}': maker.take_data for kind in ('', '_with_state')},
         **others,
     }
     return PlainUnpickler(stand_ins, size, maker.load_storage)
-
-
-def _make_empty_dict(*factory: Any) -> dict[Any, Any]:
-    return {}
 
 
 class _Storage(NamedTuple):
