@@ -1,6 +1,5 @@
 """scikit-learn's bundled digits (1797 real 8x8 scans, UCI Optical Recognition) as an ImageNet-style folder."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,8 @@ try:
     from sklearn.model_selection import train_test_split
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError('the digits come with scikit-learn: pip install "mmrepvgg[digits]"') from error
+
+from ..checkpoints.leftovers import clear_leftovers, name_temporary
 
 NUM_IMAGES = 1797
 _VAL_FRACTION = 0.2
@@ -45,7 +46,8 @@ def prepare_digits(root: str | Path) -> tuple[int, int]:
     indices = np.arange(len(digits.target))
     splits = train_test_split(indices, test_size=_VAL_FRACTION, random_state=0, stratify=digits.target)
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.with_name(f'.{root.name}.{os.getpid()}')
+    clear_leftovers(root.parent)
+    temporary = name_temporary(root)
     try:
         for split, members in zip(('train', 'val'), splits, strict=True):
             for index in members:

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..checkpoints.leftovers import clear_leftovers, name_temporary
 from ..checkpoints.writing import require_writable
 from ..data.images import UnreadableImageError
 from ..data.samples import Samples
@@ -91,7 +92,9 @@ def write_inputs(
         raise ValueError('the test images of the config must have labels, with which outputs are compared; some do not')
     names = make_names(paths)
     num_files = -(-len(samples) // batch_size)
-    temporary = folder.with_name(f'.{folder.name}.{os.getpid()}')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder.parent)
+    temporary = name_temporary(folder)
     try:
         (temporary / 'inputs').mkdir(parents=True)
         images: list[ListedImage] = []
