@@ -18,7 +18,7 @@ FILES = {
     'mindcv_train.ckpt': False,
     'paddle_train.pdparams': False,
 }
-NUMBER, MANY = 15, 500
+NUMBER, MANY = 10, 500
 
 
 @pytest.fixture

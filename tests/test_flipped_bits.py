@@ -10,7 +10,7 @@ from file_kinds import RUNNABLE, list_files
 from mmrepvgg.runtimes.loading import load_exported
 
 # Of each format. A runtime that gets a damaged file may end the process, so the weights are the fewest that there are.
-FLIPS, MANY_FLIPS = 12, 500
+FLIPS, MANY_FLIPS = 9, 500
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
