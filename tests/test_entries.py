@@ -87,6 +87,23 @@ def test_a_prefix_that_nobody_knows(ours, tmp_path):
     assert equal(read_checkpoint(tmp_path / 'y.pth').state_dict, ours)
 
 
+@pytest.mark.parametrize(
+    'keys',
+    [
+        ['module.' * 20_000 + 'weight'],
+        [f'{i}.weight' for i in range(100_000)],
+        ['.'.join(map(str, range(20_000)))],
+        ['a' * 10_000 + '.x', 'b' * 10_000 + '.x'],
+    ],
+    ids=['wrapped for ever', 'many networks', 'deep', 'long'],
+)
+def test_keys_that_would_take_forever(keys, tmp_path):
+    path = save(tmp_path, dict.fromkeys(keys, torch.ones(1)))
+    with pytest.raises(CheckpointError, match='no system is known with such keys'):
+        convert_checkpoint(path, tmp_path / 'y.pth')
+    assert len(read_checkpoint(path).state_dict) == len(keys)
+
+
 class TestTheWrongFile:
     @pytest.fixture(scope='class')
     def folder(self, tmp_path_factory):

@@ -19,6 +19,8 @@ _TRAINING_ENTRIES = ('optimizer', 'optim', 'param_scheduler', 'scheduler', 'mess
 AVERAGING_COUNTERS = ('steps', 'n_averaged')
 # What DDP, torch.compile, FSDP, DataParallel in a trainer, and Lightning put in front of every weight's name.
 _WRAPPERS = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', 'model.')
+_MAX_WRAPPERS = 4
+_MAX_NETWORKS, _MAX_NAME = 8, 80
 # The average of mmcv's EMAHook, in the same dict as the weights: ema_backbone_stem_... for backbone.stem....
 _MMCV_AVERAGE = 'ema_'
 WHOLE_FILE = 'the file itself'
@@ -59,19 +61,20 @@ def find_weights(
 
 def explain_prefix(keys: list[str]) -> str:
     """A hint for an error about keys that nobody knows, if all begin alike or are of several networks; else empty."""
-    starts = sorted({key.partition('.')[0] for key in keys if '.' in key})
-    if len(starts) == 1 and starts != ['backbone']:
+    tails: dict[str, set[str]] = {}
+    for key in keys:
+        start, dot, tail = key.partition('.')
+        if dot:
+            tails.setdefault(start, set()).add(tail)
+    starts = sorted(tails)[:_MAX_NETWORKS]
+    if any(len(start) > _MAX_NAME for start in starts):
+        return ''
+    if len(tails) == 1 and starts != ['backbone']:
         return f'; all keys begin with {starts[0]}: `convert_checkpoint` takes it off with `part={starts[0]}`'
-    networks = [
-        start for start in starts if sum(key.startswith(f'{start}.') for key in keys) * len(starts) >= len(keys) // 2
-    ]
-    tails: list[set[str]] = [
-        {key.removeprefix(f'{start}.') for key in keys if key.startswith(f'{start}.')} for start in networks
-    ]
-    if len(networks) > 1 and tails[0] & tails[1]:
+    if 1 < len(tails) <= _MAX_NETWORKS and tails[starts[0]] & tails[starts[1]]:
         return (
-            f'; there are several networks ({", ".join(networks[:8])}): name one, as in `convert_checkpoint` with '
-            f'`part={networks[0]}`'
+            f'; there are several networks ({", ".join(starts)}): name one, as in `convert_checkpoint` with '
+            f'`part={starts[0]}`'
         )
     return ''
 
@@ -92,9 +95,10 @@ def _take_part(path: Path, weights: dict[str, Any], part: str | None) -> dict[st
 def _strip_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
     tensors = [key for key, value in weights.items() if isinstance(value, Tensor) and key not in AVERAGING_COUNTERS]
     # one may be in another, in any order
-    for prefix in _WRAPPERS:
+    for prefix in _WRAPPERS * _MAX_WRAPPERS:
         if tensors and all(key.startswith(prefix) for key in tensors):
-            return _strip_wrappers({key.removeprefix(prefix): value for key, value in weights.items()})
+            tensors = [key.removeprefix(prefix) for key in tensors]
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
