@@ -10,6 +10,7 @@ import io
 import pickle
 import pickletools
 import resource
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -218,7 +219,16 @@ def test_harmless_objects_beside_the_weights_are_left_out(tmp_path):
     counts = collections.defaultdict(list, a=[1])
     others = [datetime.datetime.now(), datetime.timedelta(1), Path('a/b'), decimal.Decimal('0.1'), counts, {1}, 1j]
     texts = [np.array(['a', 'b']), np.str_('a'), np.array([None, 1]), np.datetime64('2020-01-01')]
-    own = [Words(a=1), Listed([1]), Settings(1, [WEIGHTS]), Settings, Settings.join, functools.partial(print, 'x')]
+    own = [
+        Words(a=1),
+        Listed([1]),
+        Settings(1, [WEIGHTS]),
+        Settings,
+        Settings.join,
+        functools.partial(print, 'x'),
+        io.BytesIO(b'x'),
+    ]
+    own.append(subprocess.CompletedProcess('ls', 0))
     content = dict(
         state_dict=WEIGHTS,
         args=argparse.Namespace(lr=0.1, out=Path('c')),

@@ -28,7 +28,11 @@ _NEW: dict[str, Callable[[], Any]] = {
 }
 # Functions that start programs, run code or reach files.
 _ATTACKS = re.compile(
-    r'(os|posix|nt|subprocess|_posixsubprocess|commands|io|_io|pty|runpy|importlib|ctypes|socket|shutil|sys|webbrowser|code)\.\w.*'
+    r'(os|posix|nt)\.(?!\w*_result|terminal_size)\w.*'
+    r'|(subprocess|commands)\.(Popen|run|call|check_\w+|get\w*output)'
+    r'|(pty|runpy|ctypes|socket|shutil|webbrowser|code|_posixsubprocess)\.\w.*'
+    r'|importlib\.(import_module|reload|__import__)'
+    r'|_?io\.(open|open_code|FileIO)'
     r'|builtins\.(exec|eval|compile|open|__import__|input|breakpoint|execfile|apply)'
     r'|(torch|pickle|_pickle|marshal|numpy|joblib)\.((\w+\.)*loads?|(hub|jit|package|utils\.cpp_extension)\..+)'
 )
