@@ -94,25 +94,30 @@ def kill_many(folder, name, number, generator):
     duration = time.monotonic() - started
     run_whole(lambda: torch.save(describe(read(path)), folder / 'expected'), name)
     expected = torch.load(folder / 'expected', weights_only=True)
+    earlier = {file: file.read_bytes() for file in folder.glob(f'{path.stem}.*')}
 
     def check():
         assert torch.equal(describe(read(path)), expected)
 
     counts = dict(kills=0, done=0, absent=0, left=0)
     for i in range(number):
-        if i % 2:  # without an earlier result
-            path.unlink(missing_ok=True)
-        existed = path.exists()
+        for file, content in earlier.items():  # every other time with an earlier result
+            if i % 2:
+                file.unlink(missing_ok=True)
+            else:
+                file.write_bytes(content)
         child = fork(lambda: write(folder))
-        time.sleep(generator.uniform(0, 1.1 * duration))
+        # half of them at the end, where files are written
+        time.sleep(generator.uniform(0.7 * duration * (i // 2 % 2), 1.1 * duration))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         counts['kills' if status else 'done'] += 1
+        duration *= 1.05 if status else 0.8  # the machine is not always as busy
         counts['left'] += any(each.name.startswith('.mmrepvgg-') for each in folder.iterdir())
         if path.exists():
             run_whole(check, f'{name}: the result after kill {i}')
         else:
-            assert not existed, f'{name}: kill {i} removed the earlier result'
+            assert i % 2, f'{name}: kill {i} removed the earlier result'
             counts['absent'] += 1
     run_whole(lambda: write(folder), name)
     run_whole(check, name)

@@ -37,7 +37,7 @@ def kill(folder, number, *writers):
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((folder / 'report.json').read_text())
     print(json.dumps(report, indent=1))
-    assert sum(each['kills'] for each in report.values()) > number * len(report) // 4, 'they were done before the kill'
+    assert sum(each['kills'] for each in report.values()), 'all were done before the kill'
 
 
 def test_killed_writers_leave_whole_files(tmp_path):
