@@ -219,7 +219,7 @@ def test_a_second_training_in_a_work_dir_is_refused(server, folder):
 def check_refusal(status, output, trained):
     assert status == 1, output
     assert f'error: {trained}/epoch_3.pth can not be written: ' in output
-    assert output.strip().endswith('The checkpoints before it are whole: make room, and go on with --resume')
+    assert output.strip().endswith('make room, or give another place. What was there before is as it was')
     assert 'Traceback' not in output
     assert check_files(trained) == 6
     assert {path.name for path in trained.glob('.*')} == {'.training.lock'}

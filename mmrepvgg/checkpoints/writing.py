@@ -73,7 +73,7 @@ def replacing(path: str | Path, marker: str = '') -> Iterator[Path]:
     # with the whole name at its end, from which formats of several files make the names of the others
     temporary = name_temporary(target)
     try:
-        with _naming_full_disks(path, target.parent):
+        with naming_full_disk(path, target.parent):
             yield temporary
         if marker and target.exists():
             _exchange(temporary, target)
@@ -87,8 +87,13 @@ def replacing(path: str | Path, marker: str = '') -> Iterator[Path]:
 
 
 @contextmanager
-def _naming_full_disks(path: str | Path, folder: Path) -> Iterator[None]:
-    """Turn an error of the block into a :class:`NoSpaceError` if the disk is full. Libraries have many for it."""
+def naming_full_disk(path: str | Path, folder: Path) -> Iterator[None]:
+    """Turn an error of the block into a :class:`NoSpaceError` if the disk is full. Libraries have many for it.
+
+    Args:
+        path: What the block writes.
+        folder: The folder of it, which exists.
+    """
     try:
         yield
     except Exception as error:

@@ -1,10 +1,6 @@
 """Checkpoints that are whole: written beside their place and renamed; what they supersede is removed after that."""
 
-import errno
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +16,6 @@ from ..checkpoints.writing import replacing
 NOTE = 'last_checkpoint'  # mmengine's, with the path of the latest checkpoint
 # Written when a signal ends a training, in the place of the one before.
 INTERRUPTED = 'interrupted.pth'
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What `replacing` leaves behind if a training is killed.
-_UNFINISHED = re.compile(rf'\.\d+\.((epoch|iter|best)_.+|{INTERRUPTED}|{NOTE}|.+\.py)')
-
-
-class SavingError(OSError):
-    """A checkpoint or a log can't be written for want of space."""
 
 
 class CheckpointHook(hooks.CheckpointHook):
@@ -123,7 +112,7 @@ class WholeCheckpoints:
             save(out_dir, filename, file_client_args, *args, **kwargs)
             return
         path = Path(out_dir, filename)
-        with explaining_full_disk(path), replacing(path) as temporary:
+        with replacing(path) as temporary:
             save(str(temporary.parent), temporary.name, file_client_args, *args, **kwargs)
             _sync(temporary)
 
@@ -145,30 +134,9 @@ def save_latest(runner: Runner, hook: hooks.CheckpointHook, name: str, meta: dic
     )
     if is_main_process():
         note = Path(runner.work_dir, NOTE)
-        with explaining_full_disk(note), replacing(note) as temporary:
+        with replacing(note) as temporary:
             temporary.write_text(hook.last_ckpt)
             _sync(temporary)
-
-
-def remove_unfinished(folder: str | Path) -> None:
-    """Remove what killed trainings have left in their work dir: files that never got their names."""
-    for path in Path(folder).glob('.*'):
-        if _UNFINISHED.fullmatch(path.name) and path.is_file():
-            path.unlink()
-
-
-@contextmanager
-def explaining_full_disk(path: str | Path) -> Iterator[None]:
-    """Change an error for want of space to a :class:`SavingError` that names ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise SavingError(
-            f'{path} can not be written: {os.strerror(error.errno).lower()}. The checkpoints before it are whole: make '
-            'room, and go on with `resume`'
-        ) from error
 
 
 def _is_local(folder: str, file_client_args: Any, backend_args: Any) -> bool:

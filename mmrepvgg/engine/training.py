@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -9,6 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..checkpoints.runner_files import reading_safely
+from ..checkpoints.writing import naming_full_disk
 from ..data.classes import check_training_classes, require_labels
 from ..data.damaged import skip_damaged_images
 from ..data.faster_steps import use_faster_steps, use_own_reading
@@ -22,7 +24,6 @@ from .metrics import check_topk
 from .processes import prepare_processes
 from .resuming import ResumeHook
 from .runners import TrainRunner
-from .saving import explaining_full_disk, remove_unfinished
 from .seeding import SeedHook
 from .sharding import make_strategy_runner
 from .starting import Start, choose_start, read_pretrained, require_backbone, require_same_shapes
@@ -68,7 +69,7 @@ def train(
         CheckpointFormError: If it is in another form than the model.
         DataError: If the training data has more classes than the model, fewer images than a batch, or no labels.
         OccupiedError: If another training writes into ``work_dir``.
-        SavingError: If there is no space for a checkpoint or the log.
+        NoSpaceError: If there is no space for a checkpoint or the log.
         TrainingStopped: If SIGTERM, SIGINT or SIGHUP came: after the iteration, with a checkpoint of it. It is a
             ``KeyboardInterrupt``. In other threads than the main one, signals are not handled.
         ModuleNotFoundError: If ``tensorboard`` is given, and that package is not installed.
@@ -97,11 +98,10 @@ def train(
     prepare_processes(cfg, launcher)
 
     with ExitStack() as stack:
-        stack.enter_context(explaining_full_disk(work_dir))
         # the other processes of a run write nothing; where it is refused, their launcher ends them
         if launcher == 'none' or os.environ['RANK'] == '0':
+            stack.enter_context(naming_full_disk(work_dir, Path(work_dir)))
             stack.enter_context(occupying(work_dir))
-            remove_unfinished(work_dir)
         start = choose_start(cfg, work_dir, resume)
         runner = _make_runner(cfg, start)
         if replaced:
