@@ -257,7 +257,8 @@ class TestAnalysis:
 
     def test_inserted_norms(self, workspace, tmp_path):
         cfg = make_config(workspace, PLAIN)
-        reparameterize_checkpoint(cfg, workspace / 'bad.pth', tmp_path / 'deploy.pth')
+        with pytest.warns(UserWarning, match='stage_3.1 .* 1 channel with weights more than 100 times'):
+            reparameterize_checkpoint(cfg, workspace / 'bad.pth', tmp_path / 'deploy.pth')
         cfg.model.backbone.update(deploy=True, deploy_norm=dict(type='BN'))
         model = build_model(cfg, deploy=False)
         model.load_state_dict(read_checkpoint(tmp_path / 'deploy.pth').state_dict)
