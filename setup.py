@@ -26,7 +26,7 @@ REPOSITORY_TOOLS = (
 # onnxscript: older ones leave a Shape operator, which has no form in opset 13
 ONNX = ['onnx>=1.19', 'onnxscript>=0.7.2', 'onnxruntime>=1.22']
 OPENVINO = ['openvino>=2025.0']
-NCNN = ['ncnn>=1.0.20260101', 'pnnx>=20260101']
+NCNN = ['ncnn>=1.0.20261020', 'pnnx>=20261020']
 LITERT = ['ai-edge-litert>=2.3']
 LITERT_WRITERS = ['litert-torch>=0.10', 'ai-edge-quantizer>=0.10']
 # litert-converter, which litert-torch needs, is for these only.
@@ -85,12 +85,14 @@ setup(
     python_requires='>=3.10,<3.14',
     install_requires=[
         # up to 2.8, files of torch.export have pickles in them, and the packages for LiteRT ask for more
-        'torch>=2.10',
-        'torchvision>=0.25',
+        'torch>=2.11',
+        'torchvision>=0.26',
         # 0.10.6: imports beside torch >= 2.5 and transformers
         'mmengine>=0.10.6,<1',
         'mmpretrain>=1.2,<2',
         'numpy>=1.26',
+        # 11.3: AVIF
+        'pillow>=11.3',
         'rich>=13',
         # mmengine imports pkg_resources, gone in 82
         'setuptools>=65,<82',
@@ -99,7 +101,7 @@ setup(
     # over the other destroys it. Who has neither takes the extra.
     extras_require={
         'mmcv-lite': ['mmcv-lite>=2.1,<2.3'],
-        'digits': [*DIGITS, 'opencv-python>=4.8'],
+        'digits': [*DIGITS, 'opencv-python>=4.11'],
         'safetensors': SAFETENSORS,
         'tensorboard': TENSORBOARD,
         'shards': SHARDS,

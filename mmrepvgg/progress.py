@@ -12,4 +12,4 @@ T = TypeVar('T')
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Pass ``items`` on and show how many of ``total`` (default: their own length) have passed."""
     console = Console(stderr=True)
-    return rich_track(items, description, total, console=console, disable=not console.is_terminal)
+    return rich_track(items, description, total, console=console) if console.is_terminal else items

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
-from numpy._core.multiarray import _reconstruct, scalar
 from tool_runs import run_python
 
 from mmrepvgg.checkpoints.convert import convert_checkpoint, read_translated
@@ -32,6 +31,9 @@ from mmrepvgg.checkpoints.safe_globals import allow_runner_checkpoints
 from mmrepvgg.handoff.listing import InputList, ListedImage
 from mmrepvgg.handoff.outputs import read_outputs
 from mmrepvgg.runtimes.loading import load_exported
+
+# by which numpy pickles arrays and numbers, in a module whose name changed with numpy 2
+_reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(1).__reduce__()[0]
 
 WEIGHTS = {'weight': torch.arange(6.0)}
 FUZZER = Path(__file__).parent / 'fuzz_checkpoints.py'
