@@ -150,6 +150,7 @@ def train(order: dict[str, Any]) -> None:
 
     os.setsid()
     os.chdir(order['cwd'])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs in the background ignore it
     descriptor = os.open(order['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())

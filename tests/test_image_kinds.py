@@ -132,7 +132,8 @@ def check_stops(folder, data, name, kind):
         rf'mmrepvgg {args[0]}: error: data/digits/(train|val)/3/bad\.png can not be read: [^\n]+\n', done.stderr
     )
     written = set(folder.rglob('*')) - set(before)
-    assert not [path for path in written if path.suffix not in ('.log', '.py', '.json') and path.is_file()]
+    logs = ('.log', '.py', '.json', '.lock')
+    assert not [path for path in written if path.suffix not in logs and path.is_file()]
     assert all((folder / file).read_text() == 'mine' for file in results if (folder / file).exists())
 
 

@@ -88,9 +88,9 @@ def _describe(case: Case, num_classes: int, inputs: Tensor) -> ExportMetadata:
         channels=inputs.shape[1],
         input_size=(inputs.shape[2], inputs.shape[3]),
         batch_size=None,
-        # as for ImageNet
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
+        # noise that looks normalised
+        mean=(),
+        std=(),
         to_rgb=True,
         precision=case.precision,
         with_preprocess=False,

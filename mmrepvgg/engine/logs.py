@@ -21,15 +21,23 @@ _FOR_THE_FILE = ('paramwise_options', '"FileClient"', '"HardDiskBackend"', 'Dist
 @contextmanager
 def closing_logs() -> Iterator[None]:
     """Close the log files of the runs in this block. mmengine keeps them open, and all that it logged in memory."""
-    kept = {kind: set(kind._instance_dict) for kind in (MMLogger, MessageHub, Visualizer)}
+    kept = {kind: set(kind._instance_dict) for kind in _list_kept()}
     try:
         yield
     finally:
-        for kind, names in kept.items():
-            for name in kind._instance_dict.keys() - names:
+        for kind in _list_kept():
+            for name in kind._instance_dict.keys() - kept.get(kind, set()):
                 ended = kind._instance_dict.pop(name)
                 for handler in ended.handlers if isinstance(ended, MMLogger) else ():
                     handler.close()
+
+
+def _list_kept() -> list[Any]:
+    """The classes whose objects mmengine keeps by the name of a run."""
+    kinds: list[Any] = [MMLogger, MessageHub, Visualizer]
+    for kind in kinds:
+        kinds += kind.__subclasses__()  # each keeps its own
+    return kinds
 
 
 def shorten_console(logger: MMLogger) -> MMLogger:
