@@ -1,7 +1,9 @@
 """Fixtures that all tests share."""
 
 import copy
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,12 @@ def workspace(digits, tmp_path) -> Path:
     for name in ('data', 'small.pth', 'small_deploy.pth'):
         (tmp_path / name).symlink_to(digits / name)
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave ExecuTorch out with the versions of torch for which there is none (make test-matrix)."""
+    if torch.__version__.startswith('2.12.') or find_spec('executorch') is not None:
+        return
+    for item in items:
+        if re.search(r'executorch|\.pte\b|all_extras_fit', item.nodeid, re.IGNORECASE):
+            item.add_marker(pytest.mark.skip(reason='ExecuTorch is for torch 2.12'))
