@@ -210,6 +210,17 @@ class TestStart:
         written = train(cfg, tmp_path / 'work')
         assert torch.equal(read_kernel(written), weights[f'{prefix}{KERNEL}'])
 
+    @pytest.mark.parametrize(
+        ('inner', 'prefix'), [('backbone.', 'model.backbone'), ('backbone.', 'backbone.'), ('', 'model'), ('', None)]
+    )
+    def test_a_prefix_with_and_without_the_name_of_a_wrapper(self, cfg, tmp_path, inner, prefix):
+        weights = build_model(cfg, deploy=False).backbone.state_dict()
+        path = tmp_path / 'lightning.pth'
+        torch.save(dict(state_dict={f'model.{inner}{key}': value for key, value in weights.items()}), path)
+        cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix=prefix)
+        kernel = read_kernel(train(cfg, tmp_path / 'work'))
+        assert torch.equal(kernel, weights[KERNEL.removeprefix('backbone.')])
+
     def test_objects_that_torch_refuses_are_left_out_on_resuming(self, cfg, tmp_path):
         content = torch.load(train(cfg, tmp_path / 'work'), weights_only=True)
         content['meta']['args'] = argparse.Namespace(lr=0.1)

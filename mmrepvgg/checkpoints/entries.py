@@ -18,7 +18,7 @@ _TRAINING_ENTRIES = ('optimizer', 'optim', 'param_scheduler', 'scheduler', 'mess
 # What averaging adds to the weights.
 AVERAGING_COUNTERS = ('steps', 'n_averaged')
 # What DDP, torch.compile, FSDP, DataParallel in a trainer, and Lightning put in front of every weight's name.
-_WRAPPERS = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', 'model.')
+WRAPPERS = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', 'model.')
 _MAX_WRAPPERS = 4
 _MAX_NETWORKS, _MAX_NAME = 8, 80
 # The average of mmcv's EMAHook, in the same dict as the weights: ema_backbone_stem_... for backbone.stem....
@@ -95,7 +95,7 @@ def _take_part(path: Path, weights: dict[str, Any], part: str | None) -> dict[st
 def _strip_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
     tensors = [key for key, value in weights.items() if isinstance(value, Tensor) and key not in AVERAGING_COUNTERS]
     # one may be in another, in any order
-    for prefix in _WRAPPERS * _MAX_WRAPPERS:
+    for prefix in WRAPPERS * _MAX_WRAPPERS:
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = [key.removeprefix(prefix) for key in tensors]
             weights = {key.removeprefix(prefix): value for key, value in weights.items()}

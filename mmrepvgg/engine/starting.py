@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..checkpoints.entries import WRAPPERS
 from ..checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
 from ..checkpoints.translate import explain_keys
 from ..checkpoints.writing import replacing
@@ -98,6 +99,8 @@ def _read_given(address: str) -> Checkpoint:
 def read_pretrained(model_cfg: Mapping[str, Any]) -> list[tuple[Checkpoint, str]]:
     """Read the files that ``init_cfg`` of a model or of its backbone names. mmengine itself reads network addresses.
 
+    Prefixes in ``model_cfg`` are changed to those that the keys have without the names of wrappers.
+
     Returns:
         list[tuple[Checkpoint, str]]: Each file, and the prefix of the backbone's keys in it.
 
@@ -106,21 +109,35 @@ def read_pretrained(model_cfg: Mapping[str, Any]) -> list[tuple[Checkpoint, str]
     """
     found = []
     for part, inner in ((model_cfg, 'backbone.'), (model_cfg.get('backbone') or {}, '')):
-        for path, prefix in _iterate_pretrained(part):
-            if '://' not in path:
-                found.append((read_checkpoint(path), prefix + inner))
+        for init_cfg in _iterate_pretrained(part):
+            if '://' not in init_cfg['checkpoint']:
+                checkpoint = read_checkpoint(init_cfg['checkpoint'])
+                prefix = _find_prefix(init_cfg, checkpoint)
+                if init_cfg.get('prefix'):
+                    init_cfg['prefix'] = prefix or None
+                found.append((checkpoint, prefix + inner))
     return found
 
 
-def _iterate_pretrained(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Paths, and prefixes of keys with a dot at the end."""
+def _iterate_pretrained(part: Mapping[str, Any]) -> Iterator[Any]:
     if part.get('pretrained') is not None:  # mmpretrain's classifiers turn it into an init_cfg
-        yield part['pretrained'], ''
+        yield dict(checkpoint=part['pretrained'])
     settings = part.get('init_cfg') or []
     for init_cfg in [settings] if isinstance(settings, Mapping) else settings:
         if get_type_name(init_cfg.get('type')) in ('Pretrained', 'PretrainedInit'):
-            prefix = init_cfg.get('prefix') or ''
-            yield init_cfg['checkpoint'], f'{prefix.rstrip(".")}.' if prefix else ''
+            yield init_cfg
+
+
+def _find_prefix(init_cfg: Mapping[str, Any], checkpoint: Checkpoint) -> str:
+    """The prefix with a dot at its end, and without the names of wrappers, which the reader has taken off the keys."""
+    prefix = init_cfg.get('prefix') or ''
+    prefix = f'{prefix.rstrip(".")}.' if prefix else ''
+    while not any(key.startswith(prefix) for key in checkpoint.state_dict):
+        wrapper = next((wrapper for wrapper in WRAPPERS if prefix.startswith(wrapper)), None)
+        if wrapper is None:
+            break
+        prefix = prefix.removeprefix(wrapper)
+    return prefix
 
 
 def require_backbone(model: nn.Module, checkpoint: Checkpoint, prefix: str = 'backbone.') -> None:
