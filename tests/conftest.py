@@ -19,6 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmrepvgg import build_classifier
 from mmrepvgg.runtimes.export import export_model
 
+# It is for one version of torch; make test-matrix has others.
+WITHOUT_EXECUTORCH = not torch.__version__.startswith('2.12.') and find_spec('executorch') is None
+collect_ignore_glob = ['test_executorch*.py'] if WITHOUT_EXECUTORCH else []
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
@@ -147,9 +151,6 @@ def workspace(digits, tmp_path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave ExecuTorch out with the versions of torch for which there is none (make test-matrix)."""
-    if torch.__version__.startswith('2.12.') or find_spec('executorch') is not None:
-        return
-    for item in items:
+    for item in items if WITHOUT_EXECUTORCH else ():
         if re.search(r'executorch|\.pte\b|all_extras_fit', item.nodeid, re.IGNORECASE):
             item.add_marker(pytest.mark.skip(reason='ExecuTorch is for torch 2.12'))
