@@ -38,8 +38,8 @@ HAS_LITERT_WRITERS = (
 COREML = ['coremltools>=9.0']
 # Each version of ExecuTorch is compiled against one version of torch (runtimes/executorch_core.py).
 EXECUTORCH = ['executorch>=1.3,<1.4', 'torch>=2.12,<2.13', 'torchao>=0.17']
-# int8 for OpenVINO; ONNX Runtime brings its own quantizer
-NNCF = ['nncf>=2.15']
+# int8 for OpenVINO; ONNX Runtime brings its own quantizer. Older ones change torch so that nothing can be compiled.
+NNCF = ['nncf>=3.4']
 
 SAFETENSORS = ['safetensors>=0.4']
 TENSORBOARD = ['tensorboard>=2.17']

@@ -3,13 +3,13 @@
 import copy
 import re
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
+from missing_runtimes import WITHOUT_EXECUTORCH
 from mmengine.config import Config
 from small_classifier import SMALL_CLASSIFIER
 from tool_runs import SMALL, succeed, succeed_here
@@ -19,8 +19,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmrepvgg import build_classifier
 from mmrepvgg.runtimes.export import export_model
 
-# It is for one version of torch; make test-matrix has others.
-WITHOUT_EXECUTORCH = not torch.__version__.startswith('2.12.') and find_spec('executorch') is None
 collect_ignore_glob = ['test_executorch*.py'] if WITHOUT_EXECUTORCH else []
 
 

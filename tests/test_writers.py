@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from killed_writers import WRITERS
+from missing_runtimes import WITHOUT_EXECUTORCH
 from small_training import write_small_training
 from tool_runs import run_python
 
@@ -26,7 +27,15 @@ FULL = {
     'convert to safetensors': ['convert', 'good.pth', 'out.safetensors'],
     **{
         f'export {suffix}': ['export', 'config.py', 'good.pth', f'out{suffix}']
-        for suffix in ('.ts', '.onnx', '.xml', '.pt2', '.safetensors', '.param', '.pte')
+        for suffix in (
+            '.ts',
+            '.onnx',
+            '.xml',
+            '.pt2',
+            '.safetensors',
+            '.param',
+            *(() if WITHOUT_EXECUTORCH else ('.pte',)),
+        )
     },
     'quantize': ['quantize', 'config.py', 'good.pth', 'out.xml', '--quantizer', 'onnxruntime', '--num-samples', '2'],
 }
