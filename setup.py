@@ -25,8 +25,8 @@ REPOSITORY_TOOLS = (
 
 # What each format of files needs, to write it and to run it.
 # onnxscript: older ones leave a Shape operator, which has no form in opset 13
-ONNX = ['onnx>=1.19', 'onnxscript>=0.7.2', 'onnxruntime>=1.22']
-OPENVINO = ['openvino>=2025.0']
+ONNX = ['onnx>=1.19', 'onnxscript>=0.7.2', 'onnxruntime>=1.23']
+OPENVINO = ['openvino>=2026.4']
 NCNN = ['ncnn>=1.0.20261020', 'pnnx>=20261020']
 LITERT = ['ai-edge-litert>=2.3']
 LITERT_WRITERS = ['litert-torch>=0.10', 'ai-edge-quantizer>=0.10']
