@@ -5,6 +5,7 @@ example: python tools/soak.py --minutes 60
 
 import argparse
 import gc
+import math
 import os
 import statistics
 import tempfile
@@ -31,7 +32,7 @@ class Footprint:
 
     Attributes:
         memory: Bytes that are in memory.
-        files: Number of open files.
+        files: Number of open files on disks. Pipes of data loaders' processes, which end a little later, do not count.
         threads: Number of threads.
     """
 
@@ -54,6 +55,8 @@ class Growth:
 
     @property
     def share(self) -> float:
+        if self.before == 0:
+            return math.inf if self.after else 0.0
         return self.after / self.before - 1
 
 
@@ -140,9 +143,16 @@ def soak(tasks: Mapping[str, Callable[[], object]], seconds: float, rounds: int 
 def measure() -> Footprint:
     """What this process holds now, from Linux's /proc."""
     pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return Footprint(
-        pages * os.sysconf('SC_PAGE_SIZE'), len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task'))
-    )
+    files = sum(map(_is_on_disk, os.listdir('/proc/self/fd')))
+    return Footprint(pages * os.sysconf('SC_PAGE_SIZE'), files, len(os.listdir('/proc/self/task')))
+
+
+def _is_on_disk(descriptor: str) -> bool:
+    try:
+        target = os.readlink(f'/proc/self/fd/{descriptor}')
+    except FileNotFoundError:  # closed meanwhile
+        return False
+    return target.startswith('/') and not target.startswith(('/dev/', '/proc/'))
 
 
 def compare(footprints: list[Footprint]) -> dict[str, Growth]:

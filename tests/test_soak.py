@@ -1,9 +1,11 @@
 """The soak: memory and files of a process that tests and predicts for long."""
 
+import os
+
 import pytest
 from tool_runs import ROOT, run_tool
 
-from studies.soak import Footprint, compare, measure, render, soak
+from studies.soak import Footprint, Growth, compare, measure, render, soak
 
 
 def test_some_rounds_leave_no_file_open(tmp_path):
@@ -31,3 +33,16 @@ def test_first_rounds_do_not_count():
     growths = compare(footprints)
     assert [growth.share for growth in growths.values()] == pytest.approx([0.05, 1 / 3, 0])
     assert '+5.0%' in render(growths)
+
+
+def test_pipes_are_no_files_on_disks():
+    before = measure().files
+    ends = os.pipe()
+    assert measure().files == before
+    for end in ends:
+        os.close(end)
+
+
+def test_growth_from_nothing():
+    assert Growth(0, 0).share == 0
+    assert Growth(0, 1).share == float('inf')
