@@ -2,6 +2,7 @@
 # make quantization-study  train models in different ways and show what int8 does to them (hours), there
 # make toolchains  make the environments of other quantizers for tools/toolchain_study.py (17 GB), in .venv-toolchains
 # make test   run the tests there
+# make browser  find a Chromium for the tests of pages, or install one (Debian, Ubuntu: as root)
 # make test-deep   run the long tests: thousands of random networks, mutated files and killed processes (hours), there
 # make soak   test and predict again and again for an hour in one process, and see whether its memory grows
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
@@ -20,7 +21,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Each has its own versions of torch, numpy and protobuf.
 TOOLCHAINS := executorch litert rknn
 
-.PHONY: demo quantization-study toolchains test test-deep soak test-onedl test-matrix audit lint format install clean
+.PHONY: demo quantization-study toolchains test browser test-deep soak test-onedl test-matrix audit lint format install clean
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
@@ -45,6 +46,12 @@ toolchains: $(TOOLCHAINS:%=.venv-toolchains/%/installed)
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
+# Without one, those tests are skipped and say so.
+browser: install
+	@command -v chromium chromium-browser google-chrome || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
+		$(BIN)/playwright install --with-deps chromium
+
 test-deep: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deep $(PARALLEL)
 
@@ -63,7 +70,7 @@ test-onedl: .venv-onedl/installed
 		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist hypothesis \
 		safetensors tensorboard onnx onnxscript onnxruntime openvino nncf \
 		ncnn pnnx executorch torchao litert-torch ai-edge-litert ai-edge-quantizer coremltools \
-		webdataset 'ray[data]' pyarrow
+		webdataset 'ray[data]' pyarrow streamlit playwright openmim jinja2 matplotlib
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv-onedl/installed
 

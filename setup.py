@@ -48,13 +48,18 @@ SHARDS = ['webdataset>=1.0']
 # predictions on many machines; 2.64 will have no argument for restarts (prediction/many.py)
 RAY = ['ray[data]>=2.40,<2.64', 'pyarrow>=17']
 DIGITS = ['scikit-learn>=1.3']
+# the local page of `mmrepvgg demo`
+DEMO = ['streamlit>=1.50']
+DOCS = ['sphinx>=8.1', 'myst-parser>=4', 'furo>=2024.8', 'sphinx-copybutton>=0.5', 'sphinx-intl>=2.3']
 
 # The tests of all that runs with every version of torch.
 TEST = [
-    *(SAFETENSORS + TENSORBOARD + SHARDS + RAY + DIGITS),
+    *(SAFETENSORS + TENSORBOARD + SHARDS + RAY + DIGITS + DEMO),
     *(ONNX + OPENVINO + NCNN + LITERT + COREML + NNCF),
     *(f'{package}; {HAS_LITERT_WRITERS}' for package in LITERT_WRITERS),
     *('pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'filelock>=3.12', 'timm>=1.0'),
+    # a headless browser for pages; mim, which is to find the wheel
+    *('playwright>=1.50', 'openmim>=0.3.9'),
 ]
 
 
@@ -95,6 +100,9 @@ setup(
         # 11.3: AVIF
         'pillow>=11.3',
         'rich>=13',
+        # reports
+        'jinja2>=3.1',
+        'matplotlib>=3.8',
         # mmengine imports pkg_resources, gone in 82
         'setuptools>=65,<82',
     ],
@@ -107,6 +115,8 @@ setup(
         'tensorboard': TENSORBOARD,
         'shards': SHARDS,
         'ray': RAY,
+        'demo': DEMO,
+        'docs': DOCS,
         'onnx': ONNX,
         'openvino': OPENVINO,
         'ncnn': NCNN,
@@ -117,6 +127,6 @@ setup(
         'executorch': EXECUTORCH,
         'quantization': [*ONNX, *OPENVINO, *NNCF, 'scipy>=1.10'],
         'test': TEST,
-        'dev': [*TEST, *EXECUTORCH, 'ruff', 'mypy', 'pre-commit', 'pip-licenses'],
+        'dev': [*TEST, *DOCS, *EXECUTORCH, 'ruff', 'mypy', 'pre-commit', 'pip-licenses'],
     },
 )
