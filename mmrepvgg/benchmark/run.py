@@ -6,13 +6,12 @@ from dataclasses import replace
 from itertools import groupby
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from ..measures.difference import Difference
 from ..measures.timing import time_interleaved
 from ..models.complexity import count_macs
+from ..progress import counting, track
 from ..runtimes.network import DTYPES
 from .cases import RUNTIMES, Case
 from .gemm import prepare_gemms
@@ -64,16 +63,15 @@ def run_benchmark(
     # with TF32 a GPU computes the convolutions of fp32 rows in less than fp32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        with _make_progress() as progress:
-            for (num_threads, batch_size), group in groupby(cases, lambda case: (case.threads, case.batch_size)):
-                torch.set_num_threads(num_threads)
-                title = f'{num_threads} threads, batch {batch_size}: '
-                found, beside = _time_group(list(group), references, repeats, warm_up, budget, progress, title)
-                rows.update(found)
-                limits += beside
-                # compiled code is for one number of threads
-                torch.compiler.reset()
-                gc.collect()
+        for (num_threads, batch_size), group in groupby(cases, lambda case: (case.threads, case.batch_size)):
+            torch.set_num_threads(num_threads)
+            title = f'{num_threads} threads, batch {batch_size}: '
+            found, beside = _time_group(list(group), references, repeats, warm_up, budget, title)
+            rows.update(found)
+            limits += beside
+            # compiled code is for one number of threads
+            torch.compiler.reset()
+            gc.collect()
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32 = tf32
@@ -113,13 +111,12 @@ def _time_group(
     repeats: int,
     warm_up: int,
     budget: float,
-    progress: Progress,
     title: str,
 ) -> tuple[dict[Case, Row], list[Limit]]:
     """Time cases with the same number of threads and batch size."""
     rows: dict[Case, Row] = {}
     runners: list[tuple[Case, Runner]] = []
-    for case in progress.track(cases, description=f'{title}preparing'):
+    for case in track(cases, f'{title}preparing'):
         try:
             rows[case], runner = _prepare_case(case, references)
             runners.append((case, runner))
@@ -128,14 +125,14 @@ def _time_group(
     products = _prepare_products([case for case, _ in runners])
 
     runs = [*(product.run for product in products), *(runner.run for _, runner in runners)]
-    task = progress.add_task(f'{title}timing', total=(warm_up + repeats) * len(runs))
 
     def on_error(index: int, error: Exception) -> None:
         if index >= len(products):  # a product that fails is left out
             case = runners[index - len(products)][0]
             rows[case] = replace(rows[case], error=_describe(error))
 
-    times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, _TURN, lambda: progress.advance(task), on_error)
+    with counting(f'{title}timing', (warm_up + repeats) * len(runs)) as count:
+        times = time_interleaved(runs, repeats, warm_up, budget, _PAUSE, _TURN, count, on_error)
     for (case, _), seconds in zip(runners, times[len(products) :], strict=True):
         rows[case] = replace(rows[case], seconds=tuple(seconds))
     first = cases[0]
@@ -189,18 +186,3 @@ def _prepare_case(case: Case, references: _References) -> tuple[Row, Runner]:
 def _describe(error: Exception) -> str:
     line = next(iter(str(error).strip().splitlines()), '')
     return f'{type(error).__name__}: {line[:200]}'
-
-
-def _make_progress() -> Progress:
-    # on stderr, since stdout is the report; and only in a terminal
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn('ETA'),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

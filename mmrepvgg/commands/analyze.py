@@ -7,6 +7,7 @@ import argparse
 
 from ..checkpoints.writing import require_writable
 from ..data.layout import SPLITS
+from ..progress import starting, working
 from .arguments import add_output, positive_int
 from .config_options import add_config, get_config
 from .errors import translate
@@ -49,20 +50,22 @@ def run(args: argparse.Namespace) -> None:
     require_file(args.checkpoint)
     cfg = get_config(args, *sorted({f'{split}_dataloader' for split in (args.split, args.calibration_split)}))
 
-    from ..quantization.analysis.analyze import analyze
-    from ..quantization.analysis.report import format_report, write_json
-    from ..quantization.analysis.verdict import judge
+    with starting():
+        from ..quantization.analysis.analyze import analyze
+        from ..quantization.analysis.report import format_report, write_json
+        from ..quantization.analysis.verdict import judge
 
-    analysis = analyze(
-        cfg,
-        args.checkpoint,
-        num_samples=args.num_samples,
-        num_calibration=args.num_calibration,
-        seed=args.seed,
-        split=args.split,
-        calibration_split=args.calibration_split,
-        ema=args.ema,
-    )
+    with working('analyzing'):
+        analysis = analyze(
+            cfg,
+            args.checkpoint,
+            num_samples=args.num_samples,
+            num_calibration=args.num_calibration,
+            seed=args.seed,
+            split=args.split,
+            calibration_split=args.calibration_split,
+            ema=args.ema,
+        )
     verdict = judge(analysis)
     if analysis.was_switched:
         print(f'{args.checkpoint}: train form, switched to deploy form in memory')

@@ -21,6 +21,7 @@ from ..benchmark.cases import (
 )
 from ..checkpoints.writing import require_writable
 from ..models.archs import ARCHS
+from ..progress import starting, working
 from .arguments import add_choices, add_output, positive_int
 from .errors import translate
 
@@ -96,12 +97,14 @@ def run(args: argparse.Namespace) -> None:
     cases = plan_cases(archs=args.archs, devices=args.devices, threads=args.threads, **chosen)
     if args.recommend:
         cases = drop_other_train_forms(cases)
-    from ..benchmark.report import format_report, write_json
-    from ..benchmark.run import run_benchmark
+    with starting():
+        from ..benchmark.report import format_report, write_json
+        from ..benchmark.run import run_benchmark
 
-    report = run_benchmark(
-        cases, input_size=args.input_size, repeats=args.repeats, warm_up=args.warm_up, budget=args.budget
-    )
+    with working('timing'):
+        report = run_benchmark(
+            cases, input_size=args.input_size, repeats=args.repeats, warm_up=args.warm_up, budget=args.budget
+        )
     print(translate(format_report(report, args.command_line), add_arguments))
     if args.out:
         write_json(report, args.command_line, args.out)

@@ -10,6 +10,7 @@ example: mmrepvgg benchmark-data repvgg-a0_8xb32
 import argparse
 
 from ..checkpoints.writing import require_writable
+from ..progress import starting, working
 from .arguments import add_output, positive_float, positive_int
 from .config_options import add_config, get_config
 from .errors import translate
@@ -45,12 +46,14 @@ def run(args: argparse.Namespace) -> None:
     require_writable(args.out)
     cfg = get_config(args)
 
-    from ..benchmark.data_report import format_data_report, write_data_json
-    from ..benchmark.data_run import benchmark_data
+    with starting():
+        from ..benchmark.data_report import format_data_report, write_data_json
+        from ..benchmark.data_run import benchmark_data
 
-    report = benchmark_data(
-        cfg, workers=args.workers, batch_size=args.batch_size, repeats=args.repeats, seconds=args.seconds
-    )
+    with working('timing'):
+        report = benchmark_data(
+            cfg, workers=args.workers, batch_size=args.batch_size, repeats=args.repeats, seconds=args.seconds
+        )
     print(translate(format_data_report(report, args.command_line), add_arguments))
     if args.out:
         write_data_json(report, args.command_line, args.out)

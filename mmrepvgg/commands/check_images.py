@@ -9,6 +9,7 @@ example: mmrepvgg check-images repvgg-a0_8xb32 --workers 8
 import argparse
 import os
 
+from ..progress import starting
 from .arguments import positive_int
 from .config_options import add_config, get_config
 
@@ -26,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     cfg = get_config(args, 'train_dataloader', 'val_dataloader', 'test_dataloader')
 
-    from ..data.checking import ImageCheck
-    from ..data.images import UnreadableImageError
-    from ..printable import make_printable
-    from ..progress import track
+    with starting():
+        from ..data.checking import ImageCheck
+        from ..data.images import UnreadableImageError
+        from ..printable import make_printable
+        from ..progress import track
 
     check = ImageCheck(cfg, args.workers or os.cpu_count() or 1)
     num_damaged = 0

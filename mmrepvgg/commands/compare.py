@@ -9,6 +9,7 @@ import argparse
 import platform
 from typing import Any
 
+from ..progress import starting, working
 from ..runtimes.table import find_format, is_exported, list_suffixes
 from ..tables import format_table
 from .arguments import list_endings
@@ -51,9 +52,11 @@ def run(args: argparse.Namespace) -> None:
         return
     cfg = get_config(args, 'test_dataloader')
 
-    from ..reparam.comparison import compare_forms
+    with starting():
+        from ..reparam.comparison import compare_forms
 
-    result = compare_forms(cfg, args.train_checkpoint, args.deploy_checkpoint)
+    with working('comparing'):
+        result = compare_forms(cfg, args.train_checkpoint, args.deploy_checkpoint)
     print_table(result)
     if result.num_different:
         raise ValueError(
@@ -65,11 +68,13 @@ def run(args: argparse.Namespace) -> None:
 def _run_layers(args: argparse.Namespace) -> None:
     cfg = get_config(args)
 
-    from ..runtimes.layers import compare_layers
+    with starting():
+        from ..runtimes.layers import compare_layers
 
-    result = compare_layers(
-        cfg, args.train_checkpoint, args.deploy_checkpoint, data=args.data, tolerance=args.tolerance
-    )
+    with working('comparing'):
+        result = compare_layers(
+            cfg, args.train_checkpoint, args.deploy_checkpoint, data=args.data, tolerance=args.tolerance
+        )
     rows = [
         [name, f'{found.largest:.1e}', f'{found.largest_output:.1e}', f'{found.relative:.1e}']
         for name, found in result.differences.items()

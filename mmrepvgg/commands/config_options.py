@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..progress import starting
 from ..zoo.configs import load_config
 
 
@@ -27,11 +28,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 def get_config(args: argparse.Namespace, *dataloaders: str) -> Any:
     """Load the config that the user gave, and check that the data of these dataloaders exists."""
-    cfg = load_config(args.config, args.cfg_options)
-    if dataloaders:
-        from ..data.layout import check_data
+    with starting():
+        cfg = load_config(args.config, args.cfg_options)
+        if dataloaders:
+            from ..data.layout import check_data
 
-        check_data(cfg, dataloaders)
+            check_data(cfg, dataloaders)
     return cfg
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..checkpoints.keymaps import SYSTEMS, TARGETS
 from ..checkpoints.writing import WRITABLE_SUFFIXES, require_writable
 from ..printable import make_printable
+from ..progress import starting, working
 from .arguments import add_output
 from .file_options import add_ema
 from .files import require_source
@@ -33,17 +34,19 @@ def run(args: argparse.Namespace) -> None:
     require_source(args.source, args.destination)
     require_writable(args.destination)
 
-    from ..checkpoints.convert import convert_checkpoint
+    with starting():
+        from ..checkpoints.convert import convert_checkpoint
 
-    result = convert_checkpoint(
-        args.source,
-        args.destination,
-        system=args.system,
-        target=args.target,
-        part=args.part,
-        ema=args.ema,
-        drop_aux_heads=args.drop_aux_heads,
-    )
+    with working('converting'):
+        result = convert_checkpoint(
+            args.source,
+            args.destination,
+            system=args.system,
+            target=args.target,
+            part=args.part,
+            ema=args.ema,
+            drop_aux_heads=args.drop_aux_heads,
+        )
     print_result(args, result)
 
 

@@ -8,6 +8,7 @@ example: mmrepvgg export repvgg-a0_8xb32 epoch_120.pth repvgg-a0.onnx
 import argparse
 from typing import Any
 
+from ..progress import starting, working
 from ..runtimes.format import PRECISIONS
 from ..runtimes.table import FORMATS, find_format
 from .arguments import add_size, positive_int
@@ -60,20 +61,22 @@ def run(args: argparse.Namespace) -> None:
     row.require_packages(write=True)
     cfg = get_config(args)
 
-    from ..runtimes.export import export_model
+    with starting():
+        from ..runtimes.export import export_model
 
-    result = export_model(
-        cfg,
-        args.checkpoint,
-        args.out,
-        input_size=args.input_size,
-        opset=args.opset,
-        precision=args.precision,
-        data=args.data,
-        tolerance=args.tolerance,
-        equalize=args.equalize,
-        **options,
-    )
+    with working(f'exporting {args.out.name}'):
+        result = export_model(
+            cfg,
+            args.checkpoint,
+            args.out,
+            input_size=args.input_size,
+            opset=args.opset,
+            precision=args.precision,
+            data=args.data,
+            tolerance=args.tolerance,
+            equalize=args.equalize,
+            **options,
+        )
     print_result(args, result)
 
 

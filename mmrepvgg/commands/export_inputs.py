@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..checkpoints.writing import require_writable
 from ..handoff.listing import DTYPES, FORMATS
+from ..progress import starting, working
 from .arguments import positive_int
 from .config_options import add_config, get_config
 
@@ -46,16 +47,18 @@ def run(args: argparse.Namespace) -> None:
     require_writable(Path(args.folder, 'inputs'))
     cfg = get_config(args, 'test_dataloader')
 
-    from ..handoff.preprocessed import write_inputs
+    with starting():
+        from ..handoff.preprocessed import write_inputs
 
-    result = write_inputs(
-        cfg,
-        args.folder,
-        file_format=args.file_format,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        fill=args.fill,
-        entry=args.entry,
-    )
+    with working('writing'):
+        result = write_inputs(
+            cfg,
+            args.folder,
+            file_format=args.file_format,
+            batch_size=args.batch_size,
+            dtype=args.dtype,
+            fill=args.fill,
+            entry=args.entry,
+        )
     shape = ' x '.join(map(str, result.shape))
     print(f'{args.folder}: {result.num_images} images in {result.num_files} {args.file_format} files of {shape}')

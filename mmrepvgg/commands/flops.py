@@ -5,6 +5,7 @@ example: mmrepvgg flops repvgg-a0_8xb32 --shape 224 224
 
 import argparse
 
+from ..progress import starting
 from ..tables import format_table
 from .arguments import add_size
 from .config_options import add_config, get_config
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     cfg = get_config(args)
 
-    from ..models.complexity import measure_cost
+    with starting():
+        from ..models.complexity import measure_cost
 
     for form, deploy in (('train', False), ('deploy', True)):
         rows = [

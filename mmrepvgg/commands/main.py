@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from .running import run
+from .running import ending_with_its_reader, run
 from .table import COMMANDS
 
 _DESCRIPTION = """RepVGG for OpenMMLab: train with branches, ship a plain stack of 3x3 convolutions.
@@ -29,10 +29,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument('--version', action='version', version=f'mmrepvgg {__version__}')
     parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
-    name = parser.parse_args(argv[:1]).command
-    if name is None:
-        parser.print_help()
-        sys.exit(0)
+    with ending_with_its_reader():
+        name = parser.parse_args(argv[:1]).command
+        if name is None:
+            parser.print_help()
+            sys.exit(0)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         hint = f'did you mean {near[0]}?' if near else f'it must be one of {", ".join(COMMANDS)}'

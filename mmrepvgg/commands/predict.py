@@ -16,6 +16,7 @@ from typing import Any
 
 from ..checkpoints.writing import require_writable
 from ..printable import make_printable
+from ..progress import starting, working
 from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings, positive_int
 from .config_options import add_config, add_launcher, get_config
@@ -46,13 +47,14 @@ def run(args: argparse.Namespace) -> None:
         require_path(image)
     cfg = get_config(args)
 
-    from mmengine.dist import is_main_process
+    with starting():
+        from mmengine.dist import is_main_process
 
-    from ..data.images import list_images
-    from ..data.transparency import warn_of_transparency
-    from ..data.wrappers import get_test_pipeline
-    from ..prediction.predictor import Predictor
-    from ..progress import track
+        from ..data.images import list_images
+        from ..data.transparency import warn_of_transparency
+        from ..data.wrappers import get_test_pipeline
+        from ..prediction.predictor import Predictor
+        from ..progress import track
 
     images = list_images(args.images, args.show_dir)
     warn_of_transparency([str(image) for image, _ in images], get_test_pipeline(cfg))
@@ -61,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
         from ..prediction.pictures import PictureWriter
 
         writer = PictureWriter(args.show_dir, images)
-    predictor = Predictor(cfg, args.weights, topk=args.topk, batch_size=args.batch_size, launcher=args.launcher)
+    with working('reading the model'):
+        predictor = Predictor(cfg, args.weights, topk=args.topk, batch_size=args.batch_size, launcher=args.launcher)
     # mmengine's visualizer draws in the main process only, which has the others' predictions at the end
     draw = writer.write if writer else None
     predictions = predictor.predict([image for image, _ in images], draw if args.launcher == 'none' else None)

@@ -9,6 +9,7 @@ example: mmrepvgg predict-many repvgg-a0_8xb32 repvgg-a0.onnx photos/ --out pred
 
 import argparse
 
+from ..progress import starting, working
 from ..runtimes.table import list_suffixes
 from .arguments import list_endings, positive_int
 from .config_options import add_config, get_config
@@ -44,19 +45,21 @@ def run(args: argparse.Namespace) -> None:
         require_path(image)
     cfg = get_config(args)
 
-    from ..prediction.many import predict_many
+    with starting():
+        from ..prediction.many import predict_many
 
-    done = predict_many(
-        cfg,
-        args.weights,
-        args.images,
-        args.out,
-        workers=args.workers,
-        cluster=args.cluster,
-        topk=args.topk,
-        batch_size=args.batch_size,
-        part_size=args.part_size,
-    )
+    with working('predicting'):
+        done = predict_many(
+            cfg,
+            args.weights,
+            args.images,
+            args.out,
+            workers=args.workers,
+            cluster=args.cluster,
+            topk=args.topk,
+            batch_size=args.batch_size,
+            part_size=args.part_size,
+        )
     kept = f' ({done.num_kept} were there already)' if done.num_kept else ''
     print(
         f'{done.folder}: {done.num_images - done.num_unreadable} images predicted, {done.num_unreadable} unreadable; '

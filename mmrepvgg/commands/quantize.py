@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..models.fake_quant_settings import GRANULARITIES
+from ..progress import starting, working
 from ..quantization.plan import make_plan
 from ..quantization.settings import QuantizationSettings
 from ..runtimes.table import FORMATS, find_format, list_calibrations, list_quantizers
@@ -106,9 +107,12 @@ def run(args: argparse.Namespace) -> None:
     needed = dict(train_dataloader=needs_train or not has_test, test_dataloader=has_test)
     check_data(cfg, [name for name, is_needed in needed.items() if is_needed])
 
-    from ..quantization.quantize import quantize_model
+    with starting():
+        from ..quantization.quantize import quantize_model
 
-    print_result(args, quantize_model(cfg, args.checkpoint, args.out, settings, **options))
+    with working(f'quantizing {args.out.name}'):
+        result = quantize_model(cfg, args.checkpoint, args.out, settings, **options)
+    print_result(args, result)
 
 
 def print_result(args: argparse.Namespace, result: Any) -> None:

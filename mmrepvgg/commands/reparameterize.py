@@ -8,6 +8,7 @@ import argparse
 from typing import Any
 
 from ..checkpoints.writing import TORCH_SUFFIXES, require_writable
+from ..progress import starting, working
 from .arguments import add_output
 from .config_options import add_config, get_config
 from .file_options import add_comparison, add_ema, add_equalize, print_equalization
@@ -33,17 +34,19 @@ def run(args: argparse.Namespace) -> None:
     require_path(args.data)
     cfg = get_config(args)
 
-    from ..reparam.checkpoint import reparameterize_checkpoint
+    with starting():
+        from ..reparam.checkpoint import reparameterize_checkpoint
 
-    result = reparameterize_checkpoint(
-        cfg,
-        args.source,
-        args.destination,
-        ema=args.ema,
-        data=args.data,
-        tolerance=args.tolerance,
-        equalize=args.equalize,
-    )
+    with working('switching'):
+        result = reparameterize_checkpoint(
+            cfg,
+            args.source,
+            args.destination,
+            ema=args.ema,
+            data=args.data,
+            tolerance=args.tolerance,
+            equalize=args.equalize,
+        )
     inputs = 'image(s)' if args.data else 'noise input(s)'
     print(
         f'{args.destination}: {result.train_params:,} -> {result.deploy_params:,} parameters (from {result.entry}); '

@@ -3,14 +3,17 @@
 import argparse
 import io
 import os
+import select
 import shlex
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ..printable import make_printable
 from .errors import UsageError, describe, translate
@@ -30,12 +33,14 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     command.add_arguments(parser)
-    args = parser.parse_args(argv)
+    with ending_with_its_reader():
+        args = parser.parse_args(argv)
     args.command_line = shlex.join([*prog.split(), *argv] if prog and argv is not None else ['python', *sys.argv])
     _prepare_process()
     _translate_warnings(parser.prog, command)
     try:
-        command.run(args)
+        with ending_with_its_reader():
+            command.run(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except UsageError as error:
@@ -49,6 +54,27 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
     sys.exit(0)
 
 
+@contextmanager
+def ending_with_its_reader() -> Iterator[None]:
+    """End quietly, as the tools of the system do, if what reads stdout (``head``) ends first."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _has_lost_its_reader(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _has_lost_its_reader(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
 def _prepare_process() -> None:
     # some versions of mmengine would load a checkpoint in an unsafe way, and run code in it
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -59,8 +85,6 @@ def _prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
-    # mmcv-lite warns at each start about a module that nothing here needs
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     # torch's own compiler calls it
     warnings.filterwarnings('ignore', '`torch._prims_common.check` is deprecated', FutureWarning)
 

@@ -17,6 +17,7 @@ from typing import Any
 from ..checkpoints.writing import replacing, require_writable
 from ..handoff.listing import read_list
 from ..printable import make_printable
+from ..progress import starting, working
 from .arguments import add_output
 
 NUM_SHOWN = 10
@@ -33,10 +34,12 @@ def run(args: argparse.Namespace) -> None:
     require_writable(args.out)
     listing = read_list(args.inputs)
 
-    from ..handoff.outputs import read_outputs
-    from ..handoff.scoring import KINDS, score_outputs
+    with starting():
+        from ..handoff.outputs import read_outputs
+        from ..handoff.scoring import KINDS, score_outputs
 
-    score = score_outputs(listing, read_outputs(args.outputs, listing, args.entry))
+    with working('scoring'):
+        score = score_outputs(listing, read_outputs(args.outputs, listing, args.entry))
     print_score(score)
     found = {kind: [problem for problem in score.problems if problem.kind == kind] for kind in KINDS}
     for kind, problems in found.items():

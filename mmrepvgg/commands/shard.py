@@ -7,6 +7,7 @@ example: mmrepvgg shard repvgg-a0_8xb32 data/imagenet-shards
 
 import argparse
 
+from ..progress import starting
 from .arguments import positive_int
 from .config_options import add_config, get_config
 
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     cfg = get_config(args, *(f'{split}_dataloader' for split in args.splits))
 
-    from ..data.shard_writing import write_shards
+    with starting():
+        from ..data.shard_writing import write_shards
 
     for done in write_shards(cfg, args.folder, args.splits, shard_size=args.shard_size * 1_000_000):
         kept = f' ({done.num_kept} were there already)' if done.num_kept else ''

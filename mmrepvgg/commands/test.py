@@ -9,6 +9,7 @@ import argparse
 
 from ..checkpoints.writing import require_writable
 from ..engine.metric_names import METRICS
+from ..progress import starting, working
 from ..runtimes.table import is_exported, list_suffixes
 from .arguments import add_output, list_endings
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
@@ -36,18 +37,20 @@ def run(args: argparse.Namespace) -> None:
     require_weights(args.checkpoint)
     cfg = get_config(args, 'test_dataloader')
 
-    from mmengine.dist import is_main_process
+    with starting():
+        from mmengine.dist import is_main_process
 
-    from ..engine.testing import evaluate
-    from ..runtimes.classifier import make_exported_config
+        from ..engine.testing import evaluate
+        from ..runtimes.classifier import make_exported_config
 
-    results = evaluate(
-        cfg,
-        make_exported_config(cfg, args.checkpoint) if is_exported(args.checkpoint) else args.checkpoint,
-        get_work_dir(args, cfg),
-        metrics=args.metrics,
-        out=args.out,
-        launcher=args.launcher,
-    )
+    with working('testing'):
+        results = evaluate(
+            cfg,
+            make_exported_config(cfg, args.checkpoint) if is_exported(args.checkpoint) else args.checkpoint,
+            get_work_dir(args, cfg),
+            metrics=args.metrics,
+            out=args.out,
+            launcher=args.launcher,
+        )
     for name, value in results.items() if is_main_process() else ():
         print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')

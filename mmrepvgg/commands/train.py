@@ -10,6 +10,7 @@ goes on. The exit status is then 143, 130 or 129. A second signal ends it at onc
 import argparse
 import sys
 
+from ..progress import starting
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
 from .errors import translate
 from .files import require_file
@@ -51,10 +52,11 @@ def run(args: argparse.Namespace) -> None:
         require_file(args.resume)
     cfg = get_config(args, 'train_dataloader', 'val_dataloader')
 
-    from mmengine.dist import is_main_process
+    with starting():
+        from mmengine.dist import is_main_process
 
-    from ..engine.stopping import TrainingStopped
-    from ..engine.training import train
+        from ..engine.stopping import TrainingStopped
+        from ..engine.training import train
 
     try:
         checkpoint = train(

@@ -1,6 +1,7 @@
 """What a run says: on the console, in the log file, in JSON lines, in TensorBoard."""
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -41,11 +42,19 @@ def _list_kept() -> list[Any]:
 
 
 def shorten_console(logger: MMLogger) -> MMLogger:
-    """Let the console show messages of one line alone. The log file gets all."""
+    """Let the console show messages of one line alone, on stderr: stdout is for results. The log file gets all."""
     for handler in logger.handlers:
-        if not isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setStream(sys.stderr)
             handler.addFilter(_is_for_the_console)
     return logger
+
+
+def show_while_watched(logger: MMLogger) -> None:
+    """Let the console show messages in a terminal alone. Warnings come everywhere, and the log file gets all."""
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler) and not sys.stderr.isatty():
+            handler.setLevel(logging.WARNING)
 
 
 def _is_for_the_console(record: logging.LogRecord) -> bool:

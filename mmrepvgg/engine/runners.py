@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints.writing import replacing
 from .hooks import uses_channels_last
-from .logs import shorten_console
+from .logs import shorten_console, show_while_watched
 from .resuming import Resumable
 from .saving import WholeCheckpoints
 
@@ -43,7 +43,15 @@ class TrainRunner(Resumable, WholeCheckpoints, PlainRunner):
 
 
 class TestRunner(PlainRunner):
-    """A Runner for tests. Each process has the model itself: DDP refuses exported files, which have no weights."""
+    """A Runner for tests. Each process has the model itself: DDP refuses exported files, which have no weights.
+
+    The caller gets the metrics, so that the console shows its progress only.
+    """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        show_while_watched(logger)
+        return logger
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         return model.to(get_device())

@@ -30,9 +30,9 @@ def quiet_stderr() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, 'w') as sink:
+        with open(os.devnull, 'w') as sink, contextlib.redirect_stderr(sink):
             os.dup2(sink.fileno(), 2)
-        yield
+            yield
     finally:
         sys.stderr.flush()
         os.dup2(kept, 2)
