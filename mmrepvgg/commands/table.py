@@ -64,6 +64,7 @@ COMMANDS = {
         Command('export-inputs', 'write test images for hardware without Python', 'write_inputs', 'CONFIG OUT_DIR'),
         Command('score-outputs', 'score what such hardware gave for them', 'score_outputs', 'INPUTS OUTPUTS'),
         Command('shard', 'put the images of a config into tar shards', 'write_shards', 'CONFIG OUT_DIR'),
+        Command('doctor', 'say what is installed, what works, and what is wrong', 'examine_environment'),
         Command('prepare-digits', 'write a small data set of handwritten digits', 'prepare_digits'),
     )
 }
