@@ -85,6 +85,8 @@ def _prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
+    # mmengine imports it to find a base config of a package; setup.py keeps setuptools at a version that has it
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API', UserWarning)
     # torch's own compiler calls it
     warnings.filterwarnings('ignore', '`torch._prims_common.check` is deprecated', FutureWarning)
 

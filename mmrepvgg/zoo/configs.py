@@ -4,13 +4,15 @@ import argparse
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 # This project's model-index file, relative to the folder that holds configs/.
 METAFILE = 'configs/repvgg/metafile.yml'
+
+_PACKAGE = 'mmrepvgg'
 
 
 def find_root() -> Path:
@@ -63,6 +65,8 @@ def find_config(config: str | Path) -> Path:
 def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
     """Read a config and change some of its settings.
 
+    The file may have a base of this package: ``_base_ = 'mmrepvgg::repvgg/repvgg-a0_8xb32.py'``.
+
     Args:
         config: A path, or the name of a config that comes with this package, for example ``'repvgg-a0_8xb32'``.
         options: Settings in mmengine's syntax, for example ``'train_cfg.max_epochs=10'``. If two name the same setting,
@@ -78,12 +82,31 @@ def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
 
     # isort: split
     from mmengine.config import Config, DictAction
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.setdefault(_PACKAGE, _PACKAGE)  # mmengine serves bases of a list of packages alone
 
     values = argparse.Namespace()
     try:
         cfg = Config.fromfile(path)
+        _drop_scope(cfg._cfg_dict)
         DictAction([], 'options')(argparse.ArgumentParser(), values, list(options))
         cfg.merge_from_dict(values.options)
     except Exception as error:
         raise ValueError(f'{path} is no usable config: {type(error).__name__}: {error}') from error
     return cfg
+
+
+def _drop_scope(value: Any) -> None:
+    """Drop the scope that mmengine gives to every part of a base of this package.
+
+    These configs name the scope where they need it, and mmengine itself passes the scope on to functions that do not
+    take it (``collate_fn``).
+    """
+    if isinstance(value, dict):
+        if value.get('_scope_') == _PACKAGE:
+            del value['_scope_']
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            _drop_scope(each)
