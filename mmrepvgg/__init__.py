@@ -117,13 +117,13 @@ if TYPE_CHECKING:
     from .runtimes.loading import load_exported as load_exported
     from .zoo.configs import load_config as load_config
     from .zoo.hub import register_models as register_models
+else:  # with this function, a type checker would take any name
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    import_module(f'{__name__}.mmcv_installed')
-    return getattr(import_module(f'{__name__}.{_PUBLIC[name]}'), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        import_module(f'{__name__}.mmcv_installed')
+        return getattr(import_module(f'{__name__}.{_PUBLIC[name]}'), name)
 
 
 def __dir__() -> list[str]:
