@@ -7,6 +7,8 @@
 # make soak   test and predict again and again for an hour in one process, and see whether its memory grows
 # make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
 # make test-matrix  run the tests with Python 3.10 to 3.13 and the oldest and newest packages that setup.py allows, in .tox
+# make docs   build the site of docs/ in English and Chinese, into docs/_build
+# make translations  after a change of English pages: update the files in docs/locale, in which the Chinese stands
 # make audit  check that the versions of the packages in .venv fit together, and their licences
 # make lint   check format, style and types there
 PYTHON ?= python3
@@ -18,10 +20,14 @@ DEPLOY_CONFIG := repvgg-a0_digits_deploy
 # One process a core, each file's tests in one of them. With more threads than cores they would wait for each other.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
+# A warning is an error, and so is a name in the reference that leads nowhere.
+SPHINX := -c docs -W --keep-going -n -q
+
 # Each has its own versions of torch, numpy and protobuf.
 TOOLCHAINS := executorch litert rknn
 
-.PHONY: demo quantization-study toolchains test browser test-deep soak test-onedl test-matrix audit lint format install clean
+.PHONY: demo quantization-study toolchains test browser test-deep soak test-onedl test-matrix docs translations audit \
+	lint format install clean
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
@@ -84,6 +90,14 @@ test-matrix: .tox/launcher/bin/tox
 	$(PYTHON) -m venv --clear .tox/launcher
 	.tox/launcher/bin/python -m pip install --disable-pip-version-check tox==4.67.15
 
+docs: install
+	$(BIN)/sphinx-build $(SPHINX) -D language=en . docs/_build/en
+	$(BIN)/sphinx-build $(SPHINX) -D language=zh_CN . docs/_build/zh_CN
+
+translations: install
+	$(BIN)/sphinx-build $(SPHINX) -b gettext . docs/_build/gettext
+	$(BIN)/sphinx-intl update -p docs/_build/gettext -d docs/locale -l zh_CN
+
 # docutils, which Sphinx needs, names the GPL for an Emacs mode that its wheel does not hold.
 audit: install
 	$(BIN)/python -m pip check
@@ -105,4 +119,4 @@ install: .venv/installed
 	PYTHON="$(PYTHON)" ./install.sh
 
 clean:
-	rm -rf .venv .venv-onedl .venv-toolchains .tox build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-onedl .venv-toolchains .tox build docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache

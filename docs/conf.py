@@ -1,0 +1,58 @@
+"""The site that `make docs` builds from the pages of this repository, in each language."""
+
+import re
+from pathlib import Path
+
+project = 'mmrepvgg'
+author = 'the authors of mmrepvgg'
+copyright = author
+_package = Path(__file__).parents[1] / 'mmrepvgg/__init__.py'
+release = version = re.search(r"__version__ = '(.+)'", _package.read_text(encoding='utf-8')).group(1)
+
+extensions = [
+    'myst_parser',
+    'sphinx_copybutton',
+    'sphinx.ext.autodoc',
+    'sphinx.ext.napoleon',
+]
+
+# The source is the whole repository, so that its pages find each other by the links that work on GitHub, too.
+root_doc = 'docs/index'
+include_patterns = [
+    'docs/*.md',
+    'configs/repvgg/README.md',
+    'examples/*/README.md',
+    *('CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md'),
+]
+exclude_patterns = [
+    *('.*', '*.egg-info', 'build', 'dist', 'data', 'mmrepvgg', 'studies', 'tests', 'tools', 'work_dirs'),
+    *('docs/_build', 'docs/_templates', 'docs/locale', '**/node_modules'),
+]
+
+# As GitHub, which gives headings of all levels an anchor.
+myst_heading_anchors = 4
+
+# `-D language=zh_CN` builds the Chinese site. One file of translations a page.
+language = 'en'
+locale_dirs = ['locale']
+gettext_compact = False
+gettext_uuid = False
+
+html_theme = 'furo'
+html_title = f'mmrepvgg {release}'
+html_copy_source = False
+templates_path = ['_templates']
+# The site starts at its own index.html, wherever the page of contents is.
+html_additional_pages = {'index': 'redirect.html'}
+html_sidebars = {
+    '**': [
+        'sidebar/brand.html',
+        'language.html',
+        'sidebar/search.html',
+        'sidebar/scroll-start.html',
+        'sidebar/navigation.html',
+        'sidebar/scroll-end.html',
+    ]
+}
+# The languages of the site: folder beside this one, and name in its own words.
+html_context = {'languages': {'en': 'English', 'zh_CN': '中文'}}
