@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 project = 'mmrepvgg'
 author = 'the authors of mmrepvgg'
@@ -32,6 +33,18 @@ exclude_patterns = [
 # As GitHub, which gives headings of all levels an anchor.
 myst_heading_anchors = 4
 
+# The reference: signatures that fit on a line, and attributes of results as a list.
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 100
+napoleon_use_ivar = True
+nitpicky = True
+# What is not of this package, and has no page here. Names of type variables lead nowhere by nature.
+nitpick_ignore_regex = [
+    ('py:.*', r'(collections|mmcv|mmengine|mmpretrain|numpy|pathlib|torch)\..*'),
+    ('py:class', r'Config|Tensor|.*\.M'),
+]
+
 # `-D language=zh_CN` builds the Chinese site. One file of translations a page.
 language = 'en'
 locale_dirs = ['locale']
@@ -56,3 +69,13 @@ html_sidebars = {
 }
 # The languages of the site: folder beside this one, and name in its own words.
 html_context = {'languages': {'en': 'English', 'zh_CN': '中文'}}
+
+
+def setup(app: Any) -> None:
+    app.connect('autodoc-process-signature', _show_default_factories)
+
+
+def _show_default_factories(*event: Any) -> tuple[str | None, str | None]:
+    """Sphinx can't parse the ``<factory>`` that dataclasses show as a default."""
+    *_, signature, return_annotation = event
+    return signature and signature.replace('<factory>', '...'), return_annotation

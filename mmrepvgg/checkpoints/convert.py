@@ -110,10 +110,15 @@ def convert_checkpoint(
     """Convert a file; every tensor keeps its values and its dtype.
 
     Args:
-        source: See :func:`read_translated`, as for ``system``, ``part``, ``ema`` and ``drop_aux_heads``.
+        source: A file of ``torch.save``, safetensors, MindSpore or Paddle. Nothing in it is run.
         destination: File to write, ``.pth``, ``.pt`` or ``.safetensors``. It is replaced only by a whole file. One
             for this project holds ``state_dict`` and ``meta`` unless it is safetensors; the others are plain dicts.
+        system: The system that the source is from, or ``'auto'`` to recognise it by the keys.
         target: ``'mmrepvgg'`` (mmpretrain's keys), ``'official'`` or ``'timm'``.
+        part: One network of several in the source: the entry with its weights, or what their names begin with, such as
+            ``'Student'``.
+        ema: Take the averaged weights.
+        drop_aux_heads: Leave out RepVGGplus' training-only heads.
 
     Raises:
         ValueError: If ``target``, ``system`` or the destination's suffix is unknown.

@@ -42,7 +42,7 @@ def resize_like_pillow(image: np.ndarray, size: tuple[int, int], interpolation: 
 
 
 class RandomResizedCrop(transforms.RandomResizedCrop):
-    """mmpretrain's ``RandomResizedCrop(..., backend='pillow')``: the same crops, resized by :func:`resize_like_pillow`.
+    """mmpretrain's ``RandomResizedCrop(..., backend='pillow')``: the same crops, resized by ``resize_like_pillow``.
 
     All arguments are mmpretrain's, but the default of ``backend`` is ``'pillow'``. ``'cv2'``, which does not antialias,
     is mmpretrain's.
@@ -63,7 +63,7 @@ class RandomResizedCrop(transforms.RandomResizedCrop):
 
 
 class ResizeEdge(transforms.ResizeEdge):
-    """mmpretrain's ``ResizeEdge(..., backend='pillow')``, resized by :func:`resize_like_pillow`.
+    """mmpretrain's ``ResizeEdge(..., backend='pillow')``, resized by ``resize_like_pillow``.
 
     All arguments are mmpretrain's, but the default of ``backend`` is ``'pillow'``. ``'cv2'``, which does not antialias,
     is mmpretrain's.

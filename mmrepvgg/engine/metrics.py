@@ -59,7 +59,7 @@ def _list_metrics(cfg: Config, evaluator: str) -> Sequence[Mapping[str, Any]]:
 
 
 class PredictionRecord(BaseMetric):
-    """Keeps the prediction for each image in :attr:`predictions`, in the order of the data set."""
+    """Keeps the prediction for each image in ``predictions``, in the order of the data set."""
 
     default_prefix = None
 

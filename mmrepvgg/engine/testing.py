@@ -40,7 +40,7 @@ def evaluate(
         checkpoint: The weights; or the config of a classifier that has weights of its own, such as an exported file.
             This classifier then takes the place of the model of ``cfg``.
         work_dir: Folder for the logs.
-        metrics: Names of metrics (keys of :data:`mmrepvgg.engine.metric_names.METRICS`). Default: the evaluator of the
+        metrics: Names of metrics (keys of ``mmrepvgg.engine.metric_names.METRICS``). Default: the evaluator of the
             config.
         out: JSON file to write, with the metrics and the prediction of each image.
         launcher: Way in which the processes were started: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Each

@@ -51,7 +51,7 @@ def equalize(model: M, images: Tensor | Iterable[Tensor] | None = None, *, inpla
     So the model computes the same function before and after, up to the rounding of its weights: they are computed in
     float64, and rounded once. What the model returns, and what goes through other functions, keeps its scale.
 
-    The numbers make the noise of rounding smallest, as it appears in the output (:mod:`.scales`).
+    The numbers make the noise of rounding smallest, as it appears in the output.
 
     Args:
         model: A network in deploy form with float32 or float64 weights: a classifier, a backbone, or any other module

@@ -14,7 +14,7 @@ class Arch(Mapping[str, Any]):
         width_factor: Stage ``i`` (from 0) has ``int(base_channels * 2**i * width_factor[i])`` channels.
         group_layer_map: Number of groups for each block number. The blocks of all stages are counted from 1; a block
             that is not named has one group, and so has the stem.
-        se_cfg: Arguments of :class:`mmrepvgg.models.squeeze_excite.SELayer`, or None for no SE.
+        se_cfg: Arguments of ``SELayer``, or None for no SE.
         se_after_act: Whether SE follows the activation (RepVGGplus) instead of preceding it.
         stem_channels: Largest number of channels of the stem. It never has more than the first stage.
     """

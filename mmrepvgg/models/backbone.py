@@ -52,7 +52,7 @@ class RepVGG(BaseModule):
         quantization: Settings of quantization-aware training, for example ``dict(granularity='per-tensor')``. The keys
             are the attributes of :class:`mmrepvgg.models.fake_quant_settings.FakeQuantization`.
         branches: How the branches are computed while training: ``'separate'``, or ``'merged'``, which needs less memory
-            (:class:`mmrepvgg.models.merged_branches.MergedBranchesBlock`). Both are the same function with the same
+            (``mmrepvgg.models.merged_branches``). Both are the same function with the same
             keys.
 
     Raises:

@@ -28,7 +28,7 @@ class RepVGGBlock(BaseModule):
     Args:
         padding: Padding of the 3x3 convolution. If it differs from ``dilation``, there is no identity branch.
         padding_mode: ``'zeros'``, ``'reflect'``, ``'replicate'`` or ``'circular'``, in both forms.
-        se_cfg: Arguments of :class:`SELayer`, which stays in the deploy form, or None for no SE.
+        se_cfg: Arguments of ``SELayer``, which stays in the deploy form, or None for no SE.
         with_cp: Recompute the branches in the backward pass instead of storing them.
         conv_cfg: Convolution of the branches. The deploy form always has a plain ``Conv2d``.
         norm_cfg: Normalisation of the branches. Only batch norms can be switched.

@@ -1,0 +1,156 @@
+"""The commands of the documentation do what it says: each block is run, or says why not."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from doc_blocks import PAGES, TRANSLATED, Block, find_links, read_anchors, read_blocks, read_spans
+from tool_runs import ROOT, run_python
+from warm_python import write_stand_ins
+
+from mmrepvgg.commands.table import COMMANDS
+
+RUN = ('bash', 'python')
+# What docs/start.md makes first, and what every other page starts from.
+TRAINING = 'mmrepvgg train repvgg-a0_digits'
+
+
+@pytest.fixture(scope='module')
+def stand_ins(tmp_path_factory) -> Iterator[Path]:
+    """A folder with ``mmrepvgg`` and ``python``, which are children of one process that has imported torch."""
+    folder = tmp_path_factory.mktemp('bin')
+    write_stand_ins(folder, folder / 'socket')
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, ROOT / 'tests/warm_python.py', folder / 'socket']
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout.readline() == 'ready\n'
+        yield folder
+        server.terminate()
+
+
+@pytest.fixture(scope='module')
+def run_block(stand_ins) -> Callable[[Block, Path], None]:
+    """Run a block of a page in a folder."""
+
+    def run(block: Block, folder: Path) -> None:
+        if block.language == 'bash':
+            command = ['bash', '-euo', 'pipefail', '-c', block.text]
+        else:
+            program = stand_ins / 'block.py'
+            program.write_text(block.text)
+            command = [stand_ins / 'python', program]
+        environment = {
+            **os.environ,
+            'PATH': f'{stand_ins}:{os.environ["PATH"]}',
+            'PYTHONPATH': str(ROOT),
+            'OMP_NUM_THREADS': '1',
+        }
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f'the block in line {block.line} failed:\n{block.text}\n{done.stdout[-3000:]}'
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def trained(made_once, digit_images, stand_ins, run_block) -> Path:
+    """A folder in which the training of docs/start.md was run."""
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(digit_images.parent, folder / 'data')
+        run_block(Block('bash', TRAINING, 0), folder)
+
+    return made_once('trained_for_docs', fill)
+
+
+@pytest.fixture
+def folder(trained, tmp_path) -> Path:
+    """A folder as after docs/start.md, with what a clone of the repository has."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    for name in ('configs', 'examples', 'studies', 'tools'):
+        ignored = shutil.ignore_patterns('node_modules', '__pycache__')
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page not in TRANSLATED])
+def test_the_blocks_of_a_page_run(page, folder, run_block):
+    blocks = [block for block in read_blocks(page) if block.language in RUN and block.reason is None]
+    if not blocks:
+        pytest.skip('no block to run')
+    for block in blocks:
+        run_block(block, folder)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_what_is_not_run_says_why(page):
+    """Blocks that are run name their language. A reason has at least two words."""
+    for block in read_blocks(page):
+        assert block.language in {*RUN, 'text', 'console', 'yaml', 'cpp', '{toctree}', '{eval-rst}'}, block
+        assert block.reason is None or len(block.reason.split()) > 1, f'line {block.line}: say why it is not run'
+        assert block.reason is None or block.language in RUN, f'line {block.line}: it would not be run anyway'
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands_have_these_options(page):
+    """In blocks, run or not, and within sentences."""
+    blocks = '\n'.join(block.text for block in read_blocks(page) if block.language == 'bash')
+    lines = [*blocks.replace('\\\n', ' ').splitlines(), *read_spans(page)]
+    for line in lines:
+        for name, options in _find_commands(line):
+            assert name in COMMANDS, line
+            known = _options_of(name)
+            assert set(options) <= known, f'{line}: mmrepvgg {name} has {sorted(known)}'
+
+
+def _find_commands(line: str) -> Iterator[tuple[str, list[str]]]:
+    """The commands of this project in a line of shell or in the middle of a sentence, with their options."""
+    for call in re.finditer(r'(?:^|[\s(])(?:mmrepvgg|-m mmrepvgg) ([a-z][a-z-]*)([^|;&)#]*)', line):
+        yield call[1], re.findall(r'(?<=[\s\[])--[a-z][a-z-]*', call[2])
+
+
+def _options_of(name: str) -> set[str]:
+    parser = argparse.ArgumentParser()
+    COMMANDS[name].load().add_arguments(parser)
+    return {'--debug', *(option for action in parser._actions for option in action.option_strings)}
+
+
+def test_each_command_is_in_the_documentation():
+    texts = [text for page in PAGES for text in (*read_spans(page), *(block.text for block in read_blocks(page)))]
+    named = {name for text in texts for line in text.splitlines() for name, _ in _find_commands(line)}
+    assert named == set(COMMANDS)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+    """To files of the repository, and to headings in its pages. So they work on GitHub, too."""
+    for link in find_links(page):
+        path, _, anchor = link.partition('#')
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), f'{link} leads nowhere'
+        assert not anchor or anchor in read_anchors(str(target.resolve().relative_to(ROOT))), f'{link} has no heading'
+
+
+@pytest.mark.parametrize('language', ['en', 'zh_CN'])
+def test_the_site_is_built_without_warnings(language, tmp_path):
+    options = ['-W', '--keep-going', '-n', '-q', '-c', 'docs', '-D', f'language={language}']
+    done = run_python('-m', 'sphinx', *options, '.', tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (
+        f'{chr(10)}<html class="no-js" lang="{language.replace("_", "-")}"'
+        in (tmp_path / 'docs/index.html').read_text()
+    )
