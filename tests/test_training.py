@@ -174,6 +174,18 @@ class TestStart:
         ):
             train(cfg, tmp_path / 'work')
 
+    def test_a_model_in_deploy_form_does_not_start_from_random_weights(self, cfg, tmp_path):
+        cfg.model.backbone.deploy = True
+        with pytest.raises(CheckpointFormError, match=r'deploy form, which .*`model\.backbone\.deploy=False`'):
+            train(cfg, tmp_path / 'work')
+        trained = copy.deepcopy(cfg)
+        trained.model.backbone.deploy = False
+        save(trained, tmp_path / 'trained.pth', seed=0)
+        reparameterize_checkpoint(trained, tmp_path / 'trained.pth', tmp_path / 'deploy.pth')
+        cfg.load_from = str(tmp_path / 'deploy.pth')
+        with pytest.warns(UserWarning, match='training a RepVGG that was built with deploy=True'):
+            assert train(cfg, tmp_path / 'work') == str(tmp_path / 'work/epoch_1.pth')
+
     def test_load_from_an_address(self, cfg, tmp_path, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
         expected = save(cfg, tmp_path / 'trained.pth', seed=7)

@@ -189,6 +189,21 @@ def _require_form(model: nn.Module, checkpoint: Checkpoint, prefix: str) -> None
         raise CheckpointFormError(f'{checkpoint.path}: {error}') from None
 
 
+def require_branches(model: nn.Module) -> None:
+    """Refuse to train blocks in deploy form from random values: without batch norms they hardly learn.
+
+    Raises:
+        CheckpointFormError: If a block that is trained is in deploy form.
+    """
+    for module in model.modules():
+        if isinstance(module, RepVGGBlock) and module.deploy and any(p.requires_grad for p in module.parameters()):
+            raise CheckpointFormError(
+                'the model is in deploy form, which has no branches and no batch norms and hardly learns from random '
+                'weights; train the train form (`model.backbone.deploy=False`) and switch it afterwards, or give '
+                'weights in deploy form to start from (`load_from=FILE`)'
+            )
+
+
 def require_same_shapes(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Refuse to resume a training of a model with other tensors, such as a head for other classes.
 

@@ -26,7 +26,7 @@ from .resuming import ResumeHook
 from .runners import TrainRunner
 from .seeding import SeedHook
 from .sharding import make_strategy_runner
-from .starting import Start, choose_start, read_pretrained, require_backbone, require_same_shapes
+from .starting import Start, choose_start, read_pretrained, require_backbone, require_branches, require_same_shapes
 from .stopping import StopHook, stopping_at_signals
 
 
@@ -66,7 +66,8 @@ def train(
     Raises:
         CompilationError: If the backbone can't be compiled, or nothing can be on this machine.
         CheckpointError: If a checkpoint to start from can't be read safely, or lacks weights of the backbone.
-        CheckpointFormError: If it is in another form than the model.
+        CheckpointFormError: If it is in another form than the model, or if a model in deploy form has no checkpoint to
+            start from.
         DataError: If the training data has more classes than the model, fewer images than a batch, or no labels.
         OccupiedError: If another training writes into ``work_dir``.
         NoSpaceError: If there is no space for a checkpoint or the log.
@@ -133,6 +134,8 @@ def _make_runner(cfg: Config, start: Start) -> Any:
             require_same_shapes(model, start.checkpoint)
     for weights, prefix in pretrained:
         require_backbone(model, weights, prefix)
+    if start.checkpoint is None and not pretrained:
+        require_branches(model)
     _check_data(cfg, runner)
     for reason in start.skipped:
         runner.logger.warning(f'skipped: {reason}')
