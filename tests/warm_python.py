@@ -73,8 +73,8 @@ def _become(name: str, arguments: list[str], folder: str, variables: dict[str, s
         os.dup2(file, number)
         os.close(file)
     # the server's own ones remember what they were opened on
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, 'w', closefd=False)
-    sys.stderr = open(2, 'w', buffering=1, errors='backslashreplace', closefd=False)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, 'w', closefd=False)
+    sys.stderr = os.fdopen(2, 'w', buffering=1, errors='backslashreplace', closefd=False)
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
