@@ -93,6 +93,7 @@ test-matrix: .tox/launcher/bin/tox
 docs: install
 	$(BIN)/sphinx-build $(SPHINX) -D language=en . docs/_build/en
 	$(BIN)/sphinx-build $(SPHINX) -D language=zh_CN . docs/_build/zh_CN
+	@echo 'built: docs/_build/en/index.html and docs/_build/zh_CN/index.html'
 
 translations: install
 	$(BIN)/sphinx-build $(SPHINX) -b gettext . docs/_build/gettext

@@ -1,6 +1,7 @@
 """The site that `make docs` builds from the pages of this repository, in each language."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ author = 'the authors of mmrepvgg'
 copyright = author
 _package = Path(__file__).parents[1] / 'mmrepvgg/__init__.py'
 release = version = re.search(r"__version__ = '(.+)'", _package.read_text(encoding='utf-8')).group(1)
+
+# mmcv-lite says at each import that it has no operators, which nothing here needs
+warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
 
 extensions = [
     'myst_parser',

@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from myst_parser.slugs import github_slugify, unique_slug
 from tool_runs import ROOT
 
 PAGES = sorted(
@@ -68,6 +67,8 @@ def find_links(page: str) -> list[str]:
 @cache
 def read_anchors(page: str) -> set[str]:
     """The anchors of a page's headings, as GitHub and the site make them."""
+    from myst_parser.slugs import github_slugify, unique_slug
+
     tokens = parse(page)
     slugs: set[str] = set()
     for heading, inline in pairwise(tokens):

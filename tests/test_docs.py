@@ -3,11 +3,13 @@
 import argparse
 import itertools
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from doc_blocks import PAGES, TRANSLATED, Block, find_links, read_anchors, read_
 from tool_runs import ROOT, run_python
 from warm_python import write_stand_ins
 
+import mmrepvgg
 from mmrepvgg.commands.table import COMMANDS
 
 RUN = ('bash', 'python')
+pytestmark = pytest.mark.skipif(find_spec('sphinx') is None, reason='needs the extra `docs`, which the tested set has')
 # What docs/start.md makes first, and what every other page starts from.
 TRAINING = 'mmrepvgg train repvgg-a0_digits'
 
@@ -145,6 +149,11 @@ def test_each_command_is_in_the_documentation():
     texts = [*blocks, *(span for page in PAGES for span in read_spans(page))]
     named = {name for text in texts for line in text.splitlines() for name, _ in _find_commands(line)}
     assert named == set(COMMANDS)
+
+
+def test_each_public_name_is_in_the_reference():
+    named = set(re.findall(r'^\.\. auto\w+:: mmrepvgg\.(\w+)$', (ROOT / 'docs/api.md').read_text(), re.MULTILINE))
+    assert named == set(mmrepvgg.__all__) - {'__version__'}
 
 
 @pytest.mark.parametrize('page', PAGES)
