@@ -15,7 +15,9 @@ from mmpretrain.apis import ModelHub
 from mmpretrain.models.backbones.repvgg import RepVGG as PeerRepVGG
 
 import mmrepvgg
-from mmrepvgg.checkpoints.reading import CheckpointError
+from mmrepvgg.checkpoints.errors import CheckpointError
+from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.zoo.configs import list_configs
 
 ARCH = dict(num_blocks=(1, 1, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))
 CONFIG = f"""
@@ -70,16 +72,13 @@ def serve_checkpoint(tmp_path: Path) -> tuple[str, dict]:
     return name, model.state_dict()
 
 
-def test_register_models_lists_ours_beside_mmpretrains():
+def test_register_models_lists_every_config_beside_mmpretrains_models():
     names = mmrepvgg.register_models()
-    assert len(names) == 15
+    assert set(names) == set(list_configs())
     assert mmrepvgg.register_models() == names
-    assert set(names) <= set(mmpretrain.list_models('repvgg-*_8xb32'))
-    assert {'repvgg-a0_8xb32_in1k', 'repvgg-a0_8xb32'} <= set(mmpretrain.list_models('repvgg-a0'))
-    assert set(names) <= set(mmpretrain.list_models('repvgg', task='Image Classification')) | {
-        'repvgg-b2g2_8xb32',
-        'repvgg-b3g2_8xb32',
-    }
+    assert {'repvgg-a0_8xb32_in1k', 'repvgg-a0_8xb32', 'repvgg-a0_deploy'} <= set(mmpretrain.list_models('repvgg-a0'))
+    # with a task, mmpretrain's inference_model finds the inferencer
+    assert set(names) <= set(mmpretrain.list_models(task='Image Classification'))
 
 
 def test_get_model_builds_ours_and_mmpretrains_own_stays():
@@ -104,6 +103,41 @@ def test_pretrained_downloads_and_loads(server, tmp_path):
     # a second time from the cache
     (tmp_path / 'served' / file).unlink()
     mmpretrain.get_model('tiny-good', pretrained=True)
+
+
+@pytest.fixture(scope='module')
+def a0(randomise):
+    return randomise(mmpretrain.get_model(mmrepvgg.load_config('repvgg-a0_8xb32'))).eval()
+
+
+def test_pretrained_deploy_form_has_the_train_forms_weights_switched(server, tmp_path, a0):
+    """No network is needed for a file that is in torch's cache."""
+    mmrepvgg.register_models()
+    file = tmp_path / 'torch/hub/checkpoints' / ModelHub.get('repvgg-a0_8xb32').weights.rsplit('/')[-1]
+    file.parent.mkdir(parents=True)
+    torch.save(dict(state_dict=a0.state_dict(), meta=dict(dataset_meta=dict(classes=('one', 'two')))), file)
+    deployed = mmpretrain.get_model('repvgg-a0_deploy', pretrained=True)
+    assert deployed.backbone.stem.deploy
+    assert deployed._dataset_meta == dict(classes=('one', 'two'))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = a0(image)
+        torch.testing.assert_close(deployed(image), expected, atol=1e-5 * expected.abs().max().item(), rtol=0)
+
+
+def test_only_names_whose_train_form_has_weights_have_them_in_deploy_form():
+    weights = {name: ModelHub.get(name).weights for name in mmrepvgg.register_models()}
+    for name, address in weights.items():
+        if name.endswith('_deploy'):
+            train = name.replace('_deploy', '_8xb32')
+            assert address == (f'mmrepvgg-switched:{train}' if weights.get(train) else None), name
+
+
+def test_a_checkpoint_of_the_wrong_form_is_refused_by_name(tmp_path, a0):
+    mmrepvgg.register_models()
+    torch.save(a0.state_dict(), tmp_path / 'train.pth')
+    with pytest.raises(CheckpointFormError, match=r'in train form .* convert the checkpoint'):
+        mmpretrain.get_model('repvgg-a0_deploy', pretrained=str(tmp_path / 'train.pth'))
 
 
 def test_pretrained_refuses_a_file_that_is_not_its_hash(server, tmp_path):

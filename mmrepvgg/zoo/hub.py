@@ -2,29 +2,42 @@
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import torch
 from mmengine.runner import CheckpointLoader
-from mmpretrain.apis import ModelHub
+from mmpretrain.apis import ModelHub, get_model
 from modelindex.load_model_index import load
+from modelindex.models.Model import Model
+from modelindex.models.Result import Result
+from modelindex.models.ResultList import ResultList
 
 from .. import registry  # noqa: F401  (makes mmrepvgg's types known)
 from ..checkpoints.reading import CheckpointError, load_file
-from .configs import METAFILE, find_root
+from ..reparam.switch import reparameterize
+from .configs import METAFILE, find_root, list_configs
+
+# mmpretrain chooses the inferencer of a model by this.
+TASK = 'Image Classification'
+# An address of weights: those of the model in train form whose name follows, switched.
+SWITCHED = 'mmrepvgg-switched:'
 
 
 def register_models(metafile: str | Path | None = None) -> list[str]:
     """Make ``mmpretrain.list_models`` and ``mmpretrain.get_model`` find this project's models.
 
-    Their names are ``repvgg-a0_8xb32`` and so on. mmpretrain's own models, ``repvgg-A0_8xb32_in1k`` and so on, are not
-    changed. A second call changes nothing. ``get_model(name, pretrained=True)`` downloads weights, compares them with
-    the hash in their file name, and reads only tensors and plain data from them.
+    Their names are those of the configs: ``repvgg-a0_8xb32``, ``repvgg-a0_deploy`` and so on. mmpretrain's own models,
+    ``repvgg-A0_8xb32_in1k`` and so on, are not changed. A second call changes nothing.
+
+    ``get_model(name, pretrained=True)`` downloads weights, compares them with the hash in their file name, and reads
+    only tensors and plain data from them. For a name in deploy form it downloads those of the train form and switches
+    them.
 
     Args:
-        metafile: Another model-index file. Its configs are relative to its own folder.
+        metafile: A model-index file, in place of this project's models. Its configs are relative to its own folder.
 
     Returns:
         list[str]: Names of the models.
@@ -37,17 +50,41 @@ def register_models(metafile: str | Path | None = None) -> list[str]:
     index = load(str(path))
     index.build_models_with_collections()
     models = list(index.models)
-    known = {model.name: ModelHub.get(model.name) for model in models if ModelHub.has(model.name)}
+    others = list(_list_others(models)) if metafile is None else []
+    known = {model.name: ModelHub.get(model.name) for model in [*models, *others] if ModelHub.has(model.name)}
     if foreign := [name for name, model in known.items() if Path(model.filepath).resolve() != path.resolve()]:
         raise ValueError(
             f'{path} names {", ".join(foreign)}, which {known[foreign[0]].filepath} has registered already; rename it'
         )
     if not known:
         ModelHub.register_model_index(path, config_prefix=root)
+        # mmpretrain has no function for one model
+        ModelHub._models_dict.update({model.name: model for model in others})
+    names = [model.name for model in [*models, *others]]
+    for registered in map(ModelHub._models_dict.__getitem__, names):
+        if registered.results is None:
+            registered.results = ResultList([Result(TASK, dataset=None, metrics={})])
     for folder in {model.weights.rsplit('/', 1)[0] for model in models if model.weights}:
         # The longest prefix wins. mmengine's own loader of http addresses would run the code in a pickle.
         CheckpointLoader.register_scheme(prefixes=f'{folder}/', loader=_load_address, force=True)
-    return [model.name for model in models]
+    CheckpointLoader.register_scheme(prefixes=SWITCHED, loader=_load_switched, force=True)
+    return names
+
+
+def _list_others(models: list[Model]) -> Iterator[Model]:
+    """The configs that are not in the model-index file, which tells what was published: deploy twins and recipes."""
+    weights = {model.name: model.weights for model in models}
+    for name, file in list_configs().items():
+        if name not in weights:
+            train = name.replace('_deploy', '_8xb32')
+            switched = f'{SWITCHED}{train}' if weights.get(train) else None
+            yield Model(name, config=str(file), weights=switched, _filepath=models[0].filepath)
+
+
+def _load_switched(address: str, map_location: Any = None) -> dict[str, Any]:
+    model = get_model(address.removeprefix(SWITCHED), pretrained=True)
+    meta = dict(dataset_meta=model._dataset_meta)
+    return dict(state_dict=reparameterize(model, inplace=True).state_dict(), meta=meta)
 
 
 def _load_address(address: str, map_location: Any = None) -> Any:
