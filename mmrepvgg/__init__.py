@@ -18,6 +18,8 @@ _PUBLIC = {
     'build_classifier': 'registry',
     'register_models': 'zoo.hub',
     'load_config': 'zoo.configs',
+    'base_configs': 'zoo.configs',
+    'new_project': 'own_data.project',
     # the switch, and checkpoints
     'reparameterize': 'reparam.switch',
     'reparameterize_checkpoint': 'reparam.checkpoint',
@@ -100,6 +102,7 @@ if TYPE_CHECKING:
     from .models.heads import AuxiliaryClsHead as AuxiliaryClsHead
     from .models.norm_scales import clip_norm_scales as clip_norm_scales
     from .models.qarepvgg import QARepVGGBlock as QARepVGGBlock
+    from .own_data.project import new_project as new_project
     from .prediction.many import predict_many as predict_many
     from .prediction.predictor import Predictor as Predictor
     from .quantization.analysis.analyze import analyze as analyze
@@ -115,6 +118,7 @@ if TYPE_CHECKING:
     from .runtimes.export import export_model as export_model
     from .runtimes.layers import compare_layers as compare_layers
     from .runtimes.loading import load_exported as load_exported
+    from .zoo.configs import base_configs as base_configs
     from .zoo.configs import load_config as load_config
     from .zoo.hub import register_models as register_models
 else:  # with this function, a type checker would take any name

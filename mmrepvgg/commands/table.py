@@ -32,6 +32,7 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
+        Command('new', 'write a config for your own images', 'new_project', 'DATA'),
         Command('train', 'train a model', 'train', 'CONFIG'),
         Command('test', 'test a checkpoint or an exported file', 'evaluate', 'CONFIG CHECKPOINT'),
         Command(

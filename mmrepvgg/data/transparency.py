@@ -25,7 +25,7 @@ def warn_of_transparency(paths: Sequence[str], pipeline: Sequence[Mapping[str, A
     if not is_main_process() or any(step.get('background') is not None for step in pipeline):
         return
     looked_at = paths[:: max(1, len(paths) // _NUM_LOOKED_AT)]
-    found = [path for path in looked_at if _is_transparent(path)]
+    found = [path for path in looked_at if is_transparent(path)]
     if found:
         warnings.warn(
             f'{len(found)} of {len(looked_at)} images that were looked at are transparent in places ('
@@ -46,7 +46,8 @@ def warn_of_transparent_data(dataset: Any, settings: Mapping[str, Any]) -> None:
     warn_of_transparency([str(info['img_path']) for info in infos if 'img_path' in info], pipeline)
 
 
-def _is_transparent(path: str) -> bool:
+def is_transparent(path: str) -> bool:
+    """Whether an image is transparent in places. One that can not be read is not."""
     try:
         image = open_header(fileio.get(path))
         width, height = image.size

@@ -18,6 +18,7 @@ from ..data.layout import DataError, get_num_classes
 from ..data.transparency import warn_of_transparent_data
 from ..models.config_types import get_type_name
 from .compilation import add_compilation, explaining_compilation
+from .head_start import HeadStartHook
 from .locking import occupying
 from .logs import add_tensorboard, closing_logs
 from .metrics import check_topk
@@ -125,7 +126,7 @@ def _make_runner(cfg: Config, start: Start) -> Any:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': start.checkpoint.meta.get('seed')}
     pretrained = read_pretrained(cfg.model)
     runner = make_strategy_runner(cfg) if 'strategy' in cfg else TrainRunner.from_cfg(cfg)
-    for hook in (ResumeHook(), SeedHook()):
+    for hook in (ResumeHook(), SeedHook(), HeadStartHook()):
         runner.register_hook(hook)
     model = getattr(runner.model, 'module', runner.model)
     if start.checkpoint is not None:

@@ -62,6 +62,27 @@ def find_config(config: str | Path) -> Path:
     raise FileNotFoundError(f'{config} does not exist{hint}')
 
 
+def base_configs(*names: str) -> list[str]:
+    """The files of parts of configs that come with this package, for ``_base_`` of a config that lies elsewhere.
+
+    ``_base_`` takes an expression, in which nothing can be imported by a statement::
+
+        _base_ = __import__('mmrepvgg').base_configs('models/repvgg-a0', 'default_runtime')
+
+    Args:
+        *names: Files in ``configs/_base_/``, without ``.py``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    folder = find_root() / 'configs/_base_'
+    for name in names:
+        if not (folder / f'{name}.py').is_file():
+            known = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in folder.rglob('*.py'))
+            raise FileNotFoundError(f'there is no part {name!r} of a config; the parts are {", ".join(known)}')
+    return [str(folder / f'{name}.py') for name in names]
+
+
 def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
     """Read a config and change some of its settings.
 

@@ -1,0 +1,1 @@
+"""From images of one's own to a config."""
