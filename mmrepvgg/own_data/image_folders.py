@@ -95,9 +95,9 @@ def _note_others(root: Path) -> list[str]:
 def _note_nested(images: tuple[Image, ...], folder: str) -> list[str]:
     """Classes whose images lie in several folders: perhaps these were meant to be the classes."""
     inner: dict[str, set[str]] = {}
+    depth = 1 if folder else 0  # <folder>/<class>/<inner folder>/...
     for image in images:
-        parts = os.path.relpath(image.path, folder or '.').split(os.sep)
-        inner.setdefault(image.label, set()).add(parts[1] if len(parts) > 2 else '')
+        inner.setdefault(image.label, set()).add(''.join(image.path.split(os.sep)[depth + 1 : -1][:1]))
     return [
         f'the images of {name_some([label])} lie in {len(folders)} folders of its own ({name_some(sorted(folders))}), '
         'and all of them are taken for that one class'
