@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from browser import browser  # noqa: F401 -- a fixture
 from filelock import FileLock
 from missing_runtimes import WITHOUT_EXECUTORCH
 from mmengine.config import Config
