@@ -31,11 +31,12 @@ TOOLCHAINS := executorch litert rknn
 
 demo: install
 	$(MMREPVGG) prepare-digits data/digits
-	$(MMREPVGG) train $(CONFIG) --work-dir $(WORK)
+	$(MMREPVGG) train $(CONFIG) --work-dir $(WORK) --no-report
 	$(MMREPVGG) reparameterize $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth --data data/digits/val
 	$(MMREPVGG) test $(CONFIG) $(WORK)/epoch_20.pth --metrics accuracy
 	$(MMREPVGG) test $(DEPLOY_CONFIG) $(WORK)/deploy.pth --metrics accuracy
 	$(MMREPVGG) compare $(CONFIG) $(WORK)/epoch_20.pth $(WORK)/deploy.pth
+	$(MMREPVGG) report $(WORK)
 
 quantization-study: install
 	$(MMREPVGG) prepare-digits data/digits

@@ -62,6 +62,7 @@ _PUBLIC = {
     'analyze': 'quantization.analysis.analyze',
     'Predictor': 'prediction.predictor',
     'predict_many': 'prediction.many',
+    'write_report': 'report.writing',
     'write_inputs': 'handoff.preprocessed',
     'score_outputs': 'handoff.scoring',
 }
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from .reparam.checkpoint import reparameterize_checkpoint as reparameterize_checkpoint
     from .reparam.comparison import compare_forms as compare_forms
     from .reparam.switch import reparameterize as reparameterize
+    from .report.writing import write_report as write_report
     from .runtimes.classifier import ExportedClassifier as ExportedClassifier
     from .runtimes.classifier import load_classifier as load_classifier
     from .runtimes.export import export_model as export_model

@@ -152,7 +152,7 @@ def run_all(end: str) -> None:
         train_frozen('sharded', num, epochs=2, resume='sharded/epoch_1.pth', **sharded)
         stop_and_go_on('stopped')
         stop_and_go_on('stopped_sharded', **sharded)
-        run_command('train', SMALL, '--launcher', 'pytorch', '--work-dir', 'command', '--cfg-options',
+        run_command('train', SMALL, '--launcher', 'pytorch', '--no-report', '--work-dir', 'command', '--cfg-options',
                     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=64',
                     'train_dataloader.batch_size=32', 'val_dataloader.dataset.indices=31')  # fmt: skip
     train_frozen(f'free_{num}', num, epochs=1, custom_hooks=[dict(type='KeepWeightsHook')], **NOT_FROZEN)

@@ -155,7 +155,7 @@ def train(order: dict[str, Any]) -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
     exec(order['prepare'], {})
-    main(['train', *order['arguments']])
+    main(['train', *order['arguments'], '--no-report'])
 
 
 if __name__ == '__main__':

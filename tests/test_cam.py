@@ -10,7 +10,7 @@ from torch import nn
 
 from mmrepvgg import build_classifier, reparameterize
 from mmrepvgg.models.building import build_model
-from mmrepvgg.prediction.cam import class_activation_maps, overlay, to_picture
+from mmrepvgg.prediction.cam import class_activation_maps, locate_evidence, overlay, to_picture
 from mmrepvgg.runtimes.classifier import ExportedClassifier
 
 CLASSES = torch.tensor([3, 7, 3])
@@ -36,6 +36,30 @@ def test_the_mean_of_a_map_and_the_bias_are_the_logit_and_both_forms_give_the_sa
     torch.testing.assert_close(maps.mean((1, 2)) + model.head.fc.bias[CLASSES], logits, atol=1e-10, rtol=0)
     deployed = class_activation_maps(reparameterize(model), images, CLASSES)
     torch.testing.assert_close(deployed, maps, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize('build', [build_small, build_plus])
+def test_small_images_get_the_maps_of_an_earlier_stage_which_are_the_same_in_both_forms(build, randomise):
+    model = randomise(build()).eval().double()
+    images = torch.randn(3, 3, 96, 64, dtype=torch.float64)
+    exact, stage = locate_evidence(model, images, CLASSES, min_size=2)
+    assert stage is None
+    torch.testing.assert_close(exact, class_activation_maps(model, images, CLASSES))
+    maps, stage = locate_evidence(model, images, CLASSES)
+    assert (stage, maps.shape) == ('stage_3', (3, 6, 4))
+    deployed, stage = locate_evidence(reparameterize(model), images, CLASSES)
+    assert stage == 'stage_3'
+    torch.testing.assert_close(deployed, maps, atol=1e-10, rtol=0)
+    assert locate_evidence(model, images, CLASSES, min_size=99)[1] == 'stage_1'
+
+
+def test_in_the_last_stage_the_rule_for_earlier_ones_gives_the_exact_map(randomise):
+    model = randomise(build_small()).eval().double()
+    del model.backbone.stages[:-1]
+    images = torch.randn(3, 3, 96, 64, dtype=torch.float64)
+    maps, stage = locate_evidence(model, images, CLASSES)
+    assert stage == 'stage_4'
+    torch.testing.assert_close(maps * 6, class_activation_maps(model, images, CLASSES), atol=1e-10, rtol=0)
 
 
 def test_other_heads_and_exported_files_are_refused(export_once, small_cfg):

@@ -106,6 +106,7 @@ def test_two_processes_count_together(data, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r'2 damaged images were left out .*train/0/.*train/7/', done.stdout)
+    assert done.stderr.count('report: two/report.html\n') == 1
 
 
 def test_all_are_found_before_a_training(data, tmp_path):

@@ -113,7 +113,9 @@ def run(bin_folder: Path, *command: str, cwd: Path, status: int = 0) -> str:
 class TestContents:
     def test_the_wheel_holds_what_openmmlabs_tools_look_for(self, bin_folder):
         (package,) = bin_folder.parent.glob('lib/*/site-packages/mmrepvgg')
-        assert (package / 'py.typed').is_file()
+        for path in (ROOT / 'mmrepvgg').rglob('*'):  # templates and pages, too
+            if path.is_file() and path.suffix != '.pyc' and 'node_modules' not in path.parts:
+                assert (package / path.relative_to(ROOT / 'mmrepvgg')).is_file(), path
         for folder in ('configs', 'tools'):
             for path in (ROOT / folder).rglob('*.py'):
                 # these need studies/ and examples/, which are in the repository only

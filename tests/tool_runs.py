@@ -29,7 +29,8 @@ def run_tool(
     name: str, *args: object, cwd: Path, without: Sequence[str] = (), **env: str
 ) -> subprocess.CompletedProcess:
     """Run ``tools/<name>.py`` in a folder; importing one of the packages ``without`` is an error."""
-    command = [ROOT / f'tools/{name}.py', *args]
+    _, *given = _leave_out_report(name, *args)
+    command = [ROOT / f'tools/{name}.py', *given]
     return run_python(*(['-c', _WITHOUT, ' '.join(without)] if without else []), *command, cwd=cwd, **env)
 
 
@@ -43,8 +44,12 @@ def run_python(*args: object, cwd: Path = ROOT, timeout: int = 600, **env: str) 
     return done
 
 
-def run_command(*args: object, cwd: Path) -> subprocess.CompletedProcess:
-    """Run ``mmrepvgg <args>`` in this process. One of its own would import torch and mmpretrain for seconds."""
+def run_command(*args: object, cwd: Path, reports: bool = False) -> subprocess.CompletedProcess:
+    """Run ``mmrepvgg <args>`` in this process. One of its own would import torch and mmpretrain for seconds.
+
+    A training writes a page about itself, which takes seconds, with ``reports`` only.
+    """
+    given = args if reports else _leave_out_report(*args)
     status, stdout, stderr, folder = None, io.StringIO(), io.StringIO(), Path.cwd()
     # what a command sets for its process is put back: variables, filters and the words of warnings
     with (
@@ -56,7 +61,7 @@ def run_command(*args: object, cwd: Path) -> subprocess.CompletedProcess:
     ):
         os.chdir(cwd)
         try:
-            main([*map(str, args)])
+            main([*map(str, given)])
         except SystemExit as end:
             status = end.code
         finally:
@@ -82,6 +87,10 @@ def fail(name: str, *args: object, cwd: Path, **env: str) -> str:
 def fail_here(name: str, *args: object, cwd: Path) -> str:
     """The one line of a command's error, run in this process."""
     return _check_failure(run_command(name, *args, cwd=cwd), f'mmrepvgg {name}')
+
+
+def _leave_out_report(*args: object) -> list[object]:
+    return [*args, *(['--no-report'] if args[:1] == ('train',) else [])]
 
 
 def _check_success(done: subprocess.CompletedProcess) -> str:

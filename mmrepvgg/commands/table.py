@@ -47,6 +47,7 @@ COMMANDS = {
             'compare_forms',
             'TRAIN_CONFIG CHECKPOINT DEPLOYED',
         ),
+        Command('report', 'write a page about a training', 'write_report', 'WORK_DIR'),
         Command('convert', 'convert weights from and to other systems', 'convert_checkpoint', 'SRC DST'),
         Command('export', 'write a file for a runtime', 'export_model', 'CONFIG CHECKPOINT OUT'),
         Command('analyze', 'predict what int8 will cost a model', 'analyze', 'CONFIG CHECKPOINT'),

@@ -3,16 +3,20 @@
 example: mmrepvgg train repvgg-a0_8xb32
          torchrun --nproc-per-node 8 -m mmrepvgg train repvgg-a0_8xb32 --launcher pytorch
 
+At its end it writes report.html into the work dir, a page about the training, as `mmrepvgg report` does.
+
 SIGTERM, SIGINT (Ctrl-C) and SIGHUP end the training after the current iteration, with a checkpoint from which --resume
 goes on. The exit status is then 143, 130 or 129. A second signal ends it at once.
 """
 
 import argparse
+import shlex
 import sys
+from typing import Any
 
 from ..progress import starting
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
-from .errors import translate
+from .errors import describe, translate
 from .files import require_file
 
 # what to lower where there is not enough memory
@@ -44,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='go on without images that can not be read, and log them at the end of each epoch',
     )
+    parser.add_argument('--no-report', action='store_true', help='write no page about the training at its end')
     add_launcher(parser)
 
 
@@ -58,10 +63,11 @@ def run(args: argparse.Namespace) -> None:
         from ..engine.stopping import TrainingStopped
         from ..engine.training import train
 
+    work_dir = get_work_dir(args, cfg)
     try:
         checkpoint = train(
             cfg,
-            get_work_dir(args, cfg),
+            work_dir,
             resume=args.resume or False,
             amp=args.amp,
             compile=args.compile,
@@ -75,4 +81,22 @@ def run(args: argparse.Namespace) -> None:
             print(translate(str(stop), add_arguments), file=sys.stderr)
         sys.exit(stop.status)
     if is_main_process():
-        print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}')
+        print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}', flush=True)
+        if checkpoint and not args.no_report:
+            _write_report(cfg, work_dir, checkpoint)
+
+
+def _write_report(cfg: Any, work_dir: str, checkpoint: str) -> None:
+    """Write the page about a training that has ended well; an error here must not make it a failure."""
+    if 'head' not in cfg.model:  # no classifier
+        return
+    try:
+        from ..report.writing import write_report
+
+        # files in the folder are of an earlier training
+        path = write_report(work_dir, checkpoint=checkpoint, exported=())
+    except Exception as error:
+        command = shlex.join(['mmrepvgg', 'report', work_dir])
+        print(f'no report: {describe(error, add_arguments, MEMORY)}; try again: {command}', file=sys.stderr)
+    else:
+        print(f'report: {path}', file=sys.stderr)

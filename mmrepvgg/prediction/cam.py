@@ -10,6 +10,7 @@ from mmpretrain.models.necks import GlobalAveragePooling
 from PIL import Image
 from torch import Tensor
 
+from ..models.backbone import RepVGG
 from ..models.heads import AuxiliaryClsHead
 
 # dark to bright at an even pace, also for colour-blind eyes and in grey
@@ -39,6 +40,50 @@ def class_activation_maps(classifier: Any, inputs: Tensor, classes: Tensor) -> T
     features = classifier.extract_feat(inputs, stage='backbone')[-1]
     weights = classifier.head.fc.weight[classes.to(features.device)]
     return torch.einsum('nc,nchw->nhw', weights, features)
+
+
+def locate_evidence(classifier: Any, inputs: Tensor, classes: Tensor, min_size: int = 4) -> tuple[Tensor, str | None]:
+    """Maps of the last stage whose feature maps have several pixels: the last ones of small images have one or two.
+
+    Behind an earlier stage the network is no linear layer. There a map is the gradient of the logit times the feature
+    map, summed over the channels (HiResCAM, Draelos and Carin 2020, arXiv:2011.08891). In the last stage this is the
+    class activation map, divided by its number of pixels. The maps are the same in both forms.
+
+    Args:
+        classifier: Classifier on a RepVGG in eval mode, in train or deploy form.
+        inputs: Images ``(N, C, H, W)`` from its data preprocessor.
+        classes: Class ``(N,)`` of which each image gets the map.
+        min_size: Number of rows and columns that a map should have.
+
+    Returns:
+        tuple[Tensor, str | None]: Maps ``(N, h, w)``, and the name of the earlier stage of which they are. None for
+        class activation maps of the last stage, which are exact.
+
+    Raises:
+        ValueError: As :func:`class_activation_maps`.
+    """
+    maps = class_activation_maps(classifier, inputs, classes)
+    if min(maps.shape[1:]) >= min_size or not isinstance(classifier.backbone, RepVGG):
+        return maps, None
+    backbone, features = classifier.backbone, dict[str, Tensor]()
+    handles = [
+        # not the stage itself, which is not called where outputs of single blocks are asked for
+        getattr(backbone, name)[-1].register_forward_hook(
+            lambda module, args, output, name=name: features.update({name: output})
+        )
+        for name in backbone.stages
+    ]
+    try:
+        with torch.enable_grad():
+            logits = classifier(inputs.detach().requires_grad_())
+            large = [name for name in backbone.stages if min(features[name].shape[2:]) >= min_size]
+            stage = large[-1] if large else backbone.stages[0]
+            scores = logits[torch.arange(len(inputs)), classes.to(logits.device)].sum()
+            (gradient,) = torch.autograd.grad(scores, features[stage])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return (gradient * features[stage].detach()).sum(1), stage
 
 
 def _require_linear(classifier: Any) -> None:

@@ -1,0 +1,1 @@
+"""One page about a training: what was learnt, what goes wrong, and what the switch did."""

@@ -1,0 +1,68 @@
+"""What a work dir holds of a training: its config and its checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..checkpoints.reading import Checkpoint, read_checkpoint
+from ..data.classes import require_single_label
+from ..data.layout import check_data
+from ..engine.latest import find_latest
+from ..models.config_types import get_type_name
+from ..zoo.configs import load_config
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report is about.
+
+    Attributes:
+        cfg: The config of the training. Its test data are the validation data, if it has these.
+        path: File of the config.
+        checkpoint: The checkpoint.
+        has_images: Whether the config has validation or test data.
+    """
+
+    cfg: Config
+    path: Path
+    checkpoint: Checkpoint
+    has_images: bool
+
+
+def find_source(work_dir: str | Path, checkpoint: str | Path | None = None) -> Source:
+    """Find the config and the checkpoint of a training.
+
+    Args:
+        work_dir: The folder into which `train` wrote.
+        checkpoint: Checkpoint to take. Default: the latest whole one.
+
+    Raises:
+        FileNotFoundError: If the folder holds no config or no checkpoint.
+        CheckpointError: If the checkpoint can't be read.
+        DataError: If the validation images are not where the config says.
+        ValueError: If the model is no classifier, or one that gives an image several labels.
+    """
+    folder = Path(work_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{work_dir} is not a folder; give the work dir of a training')
+    # the Runner writes the config of each training, under the name of its file
+    paths = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime_ns)
+    if not paths:
+        raise FileNotFoundError(f'{work_dir} holds no config (.py); give the work dir of a training by `train`')
+    cfg = load_config(paths[-1])
+    if 'head' not in cfg.get('model', {}):
+        raise ValueError(
+            f'a report is about a classifier, got a config of {get_type_name(cfg.get("model", {}).get("type"))} '
+            f'({paths[-1]})'
+        )
+    require_single_label(cfg)
+    found = find_latest(folder).checkpoint if checkpoint is None else read_checkpoint(checkpoint)
+    if found is None:
+        raise FileNotFoundError(f'{work_dir} holds no checkpoint (epoch_N.pth, iter_N.pth); name one by `checkpoint`')
+    if cfg.get('val_dataloader') is not None:
+        cfg.test_dataloader = cfg.val_dataloader
+    has_images = cfg.get('test_dataloader') is not None
+    if has_images:
+        check_data(cfg, ['test_dataloader'])
+    return Source(cfg, paths[-1], found, has_images)
