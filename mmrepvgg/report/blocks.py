@@ -37,8 +37,8 @@ def draw_block(model: nn.Module) -> Kernels | None:
     for name in names:
         if kernels := find_branch_kernels(blocks[name]):
             whole: Any = sum(kernels.values())
-            # the identity is far larger than the rest, of which nothing could be seen on its scale
-            limit = max(take_tiles(kernels[branch]).abs().max().item() for branch in ('3x3', '1x1'))
+            # the others are often far larger, and nothing could be seen of it on their scale
+            limit = take_tiles(kernels['3x3']).abs().max().item()
             pictures = {_TITLES[branch]: draw_kernel(kernel, limit) for branch, kernel in kernels.items()}
             return Kernels(name, pictures | {_SUM: draw_kernel(whole, limit)}, limit, tuple(whole.shape))
     return None
