@@ -63,6 +63,7 @@ _PUBLIC = {
     'Predictor': 'prediction.predictor',
     'predict_many': 'prediction.many',
     'write_report': 'report.writing',
+    'serve_demo': 'demo.serving',
     'write_inputs': 'handoff.preprocessed',
     'score_outputs': 'handoff.scoring',
 }
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from .data.resizing import ResizeEdge as ResizeEdge
     from .data.shard_writing import write_shards as write_shards
     from .data.shards import ShardedImages as ShardedImages
+    from .demo.serving import serve_demo as serve_demo
     from .engine.amp import AmpOptimWrapper as AmpOptimWrapper
     from .engine.amp import CPUAmpOptimWrapper as CPUAmpOptimWrapper
     from .engine.calibration import CalibrateInsertedNormsHook as CalibrateInsertedNormsHook

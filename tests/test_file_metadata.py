@@ -15,6 +15,7 @@ from mmrepvgg.runtimes.onnx_files import check_onnx, save_proto
 GOOD = ExportMetadata(
     arch='A0', classes=('a', 'b'), num_classes=2, channels=3, input_size=(32, 32), batch_size=None, mean=(1.0, 2, 3),
     std=(1.0, 2, 3), to_rgb=True, precision='fp32', with_preprocess=False, softmax=False, source_sha256='', version='1',
+    pipeline=(dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=[32, 32]), dict(type='PackInputs')),
 )  # fmt: skip
 
 
@@ -45,6 +46,15 @@ def test_the_description_is_read_as_it_was_written():
         ('to_rgb', 'yes'),
         ('precision', '\x1b[2J'),
         ('dynamic_size', None),
+        ('pipeline', 'Resize'),
+        ('pipeline', ['Resize']),
+        ('pipeline', [dict(scale=32)]),
+        # a registry would run these
+        ('pipeline', [dict(type='os.system', command='ls')]),
+        ('pipeline', [dict(type='Resize', scale=32, pad=dict(type='os.system'))]),
+        ('pipeline', [dict(type='Resize', scale=dict(type='os.system'))]),
+        ('pipeline', [dict(type='Resize', scale=1 << 40)]),
+        ('pipeline', [dict(type='LoadImageFromFile', backend_args=dict(backend='x'))]),
     ],
 )
 def test_a_description_that_makes_no_sense(name, value):

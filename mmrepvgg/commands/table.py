@@ -59,6 +59,7 @@ COMMANDS = {
             'predict_many',
             'CONFIG CHECKPOINT IMAGES',
         ),
+        Command('demo', 'serve a page that shows what a model says of images', 'serve_demo', 'MODEL_FILE'),
         Command('flops', 'count parameters, multiply-adds and activations', 'measure_cost', 'CONFIG'),
         Command('benchmark', 'time networks side by side', 'run_benchmark'),
         Command('benchmark-data', 'time the training data, and say what bounds a training', 'benchmark_data', 'CONFIG'),

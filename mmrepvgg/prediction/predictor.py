@@ -132,17 +132,10 @@ class Predictor:
             names = get_class_names(self._model, len(outputs[0].pred_score))
             for (number, _), output in zip(batch, outputs, strict=True):
                 if output.pred_score.isfinite().all():
-                    keep(number, Prediction(files[number], self._rank(output.pred_score, names)))
+                    keep(number, Prediction(files[number], rank_classes(output.pred_score, names, self.topk)))
                 else:
                     keep(number, Prediction(files[number], error='the model gives scores that are not finite'))
         return [prediction for _, prediction in sorted(gather_dicts(predictions).items())]
-
-    def _rank(self, scores: Tensor, names: Sequence[str]) -> tuple[RankedClass, ...]:
-        best = scores.float().topk(min(self.topk, len(scores)))
-        return tuple(
-            RankedClass(label, names[label], score)
-            for label, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        )
 
 
 def get_class_names(model: nn.Module, num_classes: int) -> Sequence[str]:
@@ -152,3 +145,12 @@ def get_class_names(model: nn.Module, num_classes: int) -> Sequence[str]:
         names = IMAGENET_CATEGORIES
     # the head may have more classes than there are names: the others are named by their indices
     return [*names[:num_classes], *map(str, range(len(names), num_classes))]
+
+
+def rank_classes(scores: Tensor, names: Sequence[str], topk: int) -> tuple[RankedClass, ...]:
+    """The ``topk`` best classes of scores ``(classes,)``, best first."""
+    best = scores.float().topk(min(topk, len(scores)))
+    return tuple(
+        RankedClass(label, names[label], score)
+        for label, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )

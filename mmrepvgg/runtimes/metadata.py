@@ -5,6 +5,8 @@ import math
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from ..data.plain_pipelines import Pipeline, is_plain_pipeline
+
 
 @dataclass(frozen=True)
 class ExportMetadata:
@@ -27,6 +29,8 @@ class ExportMetadata:
         source_sha256: SHA-256 of the checkpoint from which the file was made.
         version: Version of this project that wrote the file.
         dynamic_size: Whether the file takes images of any height and width. ``input_size`` is then a proposal.
+        pipeline: Steps of the test pipeline, by which an image file becomes an image. Empty if the config has a step
+            that only its own code knows, and in files of earlier versions.
     """
 
     arch: str
@@ -44,6 +48,7 @@ class ExportMetadata:
     source_sha256: str
     version: str
     dynamic_size: bool = False
+    pipeline: Pipeline = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -115,4 +120,5 @@ def _list_checks(metadata: ExportMetadata) -> dict[str, bool]:
         and all(isinstance(name, str) for name in names),
         'mean': are_numbers(metadata.mean) and len(metadata.mean) in lengths,
         'std': are_numbers(metadata.std) and len(metadata.std) == len(metadata.mean) and all(metadata.std),
+        'pipeline': is_plain_pipeline(metadata.pipeline),
     }

@@ -16,7 +16,8 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.images import find_input_size
-from ..data.wrappers import get_dataset, iterate_datasets
+from ..data.plain_pipelines import Pipeline, describe_pipeline
+from ..data.wrappers import get_dataset, get_test_pipeline, iterate_datasets
 from ..models.backbone import RepVGG
 from ..models.building import build_model
 from ..reparam.switch import reparameterize
@@ -120,6 +121,7 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
         to_rgb=bool(getattr(preprocessor, 'to_rgb', False)) and backbone.in_channels == 3,
         source_sha256=hash_file(checkpoint.path),
         version=__version__,
+        pipeline=_find_pipeline(cfg),
         **settings,
     )
 
@@ -136,3 +138,11 @@ def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tupl
             dataset = DATASETS.get(dataset)
     names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
     return tuple(map(str, names)) if len(names) == num_classes else ()
+
+
+def _find_pipeline(cfg: Config) -> Pipeline:
+    """The test pipeline as plain data; empty if the config has none, or one that is not plain."""
+    try:
+        return describe_pipeline(get_test_pipeline(cfg))
+    except (KeyError, ValueError):  # the data set has no pipeline, or there is no test data
+        return ()

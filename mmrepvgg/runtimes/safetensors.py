@@ -1,11 +1,11 @@
 """safetensors files: weights, and the config from which the model is built."""
 
-import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.plain_configs import KNOWN_TYPES, drop_training, find_unknown
 from .format import ENTRY, Format
 
 if TYPE_CHECKING:
@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from .exported_model import ExportedModel
     from .metadata import ExportMetadata
 
-# Types that a file may use in its config, and settings that have no effect on inference.
-_TYPES = {
-    *('ImageClassifier', 'RepVGG', 'GlobalAveragePooling', 'LinearClsHead', 'AuxiliaryClsHead'),
-    *('BN', 'BN2d', 'SyncBN', 'MMSyncBN', 'Conv2d', 'ReLU', 'ReLU6', 'SiLU', 'Swish', 'HSwish', 'GELU', 'LeakyReLU'),
-    *('Sigmoid', 'HSigmoid'),
-}
-_TRAINING_ONLY = ('init_cfg', 'loss', 'train_cfg', 'data_preprocessor', 'pretrained', 'aux_loss_weight')
 _MODEL = f'{ENTRY}_model'
 
 
@@ -45,11 +38,11 @@ class SafetensorsFormat(Format):
         from ..checkpoints.safetensors_files import write_safetensors
         from .network import DTYPES, ExportError
 
-        slim = _drop_training(model_cfg)
-        if unknown := _find_unknown(slim):
+        slim = drop_training(model_cfg)
+        if unknown := find_unknown(slim):
             raise ExportError(
-                f'a safetensors file can describe models of {", ".join(sorted(_TYPES))}, got {", ".join(unknown)}; '
-                'export to another format'
+                f'a safetensors file can describe models of {", ".join(sorted(KNOWN_TYPES))}, got '
+                f'{", ".join(unknown)}; export to another format'
             )
         dtype = DTYPES[metadata.precision]
         weights = {key: value.to(dtype).contiguous() for key, value in model.state_dict().items()}
@@ -88,8 +81,7 @@ class SafetensorsFormat(Format):
         metadata = ExportMetadata.from_json(record.get(ENTRY), path)
         with as_checkpoint_errors(path):
             model_cfg = json.loads(record[_MODEL])
-            # A registry imports and builds every type that it is given, and anybody can write a type into a file.
-            if not model_cfg or (unknown := _find_unknown(model_cfg)):
+            if not model_cfg or (unknown := find_unknown(model_cfg)):
                 found = ', '.join(unknown) if model_cfg else 'none'
                 raise CheckpointError(f'{path} must describe a classifier of this project, got {found}')
             arch = model_cfg['backbone']['arch']
@@ -106,29 +98,3 @@ class SafetensorsFormat(Format):
 
 
 SAFETENSORS = SafetensorsFormat()
-
-
-def _find_unknown(node: Any) -> list[str]:
-    """The types in a config that are not in ``_TYPES``, and the keys that a registry interprets."""
-    return sorted(set(_iterate_unknown(node)))
-
-
-def _iterate_unknown(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == 'type':
-                name = str(value).removeprefix('mmrepvgg.').removeprefix('mmpretrain.')
-                if name not in _TYPES:
-                    yield name
-            elif str(key).startswith('_') or key in _TRAINING_ONLY:
-                yield str(key)
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for value in node:
-            yield from _iterate_unknown(value)
-
-
-def _drop_training(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _drop_training(value) for key, value in node.items() if key not in _TRAINING_ONLY}
-    return [_drop_training(value) for value in node] if isinstance(node, list | tuple) else copy.copy(node)

@@ -1,0 +1,100 @@
+"""What the forms of a model say about an image: classes, scores, where they look, and how long it takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dataset import pseudo_collate
+from PIL import Image
+from torch import Tensor
+
+from ..measures.difference import Difference
+from ..measures.timing import summarise, time_interleaved
+from ..prediction.cam import class_activation_maps, overlay, to_picture
+from ..prediction.predictor import RankedClass, get_class_names, rank_classes
+from ..runtimes.table import is_exported
+from .forms import Form
+
+# Classes that are shown, and the seconds in which a form is timed.
+TOPK = 5
+WARM_UP, REPEATS, BUDGET = 2, 7, 2.0
+# Pixels of the short edge of a picture.
+_EDGE = 320
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one form says about an image.
+
+    Attributes:
+        form: The form.
+        classes: Best classes, best first.
+        milliseconds: Median time of the network alone, for this one image.
+        view: What the network sees, with the class activation map of the first class over it, if there is one.
+        no_map: Why there is none, or an empty string.
+        difference: Largest difference of its logits from those of the first form; of its probabilities, if a form gives
+            only these. None for the first form.
+    """
+
+    form: Form
+    classes: tuple[RankedClass, ...]
+    milliseconds: float
+    view: Image.Image
+    no_map: str
+    difference: float | None = None
+
+
+@torch.inference_mode()
+def examine(forms: Sequence[Form], path: Path) -> list[Answer]:
+    """Run all forms on an image file.
+
+    Raises:
+        UnreadableImageError: If the image can't be read.
+        ValueError, CheckpointError: If a form can't take the image, or gives scores that are not finite.
+    """
+    samples = {id(read): read(path) for read in {id(form.read): form.read for form in forms}.values()}
+    images = [samples[id(form.read)] for form in forms]
+    inputs = [_prepare(form, sample) for form, sample in zip(forms, images, strict=True)]
+    scores = [form.model(batch, mode='tensor').float().cpu() for form, batch in zip(forms, inputs, strict=True)]
+    for form, score in zip(forms, scores, strict=True):
+        if not score.isfinite().all():
+            raise ValueError(f'the {form.name} of {form.file.name} gives scores that are not finite')
+    probabilities = [
+        score.softmax(1) if form.gives_logits else score for form, score in zip(forms, scores, strict=True)
+    ]
+    compared = scores if all(form.gives_logits for form in forms) else probabilities
+    # the copy of the scores makes a GPU finish its work
+    runs = [
+        lambda form=form, batch=batch: form.model(batch, mode='tensor').cpu()
+        for form, batch in zip(forms, inputs, strict=True)
+    ]
+    times = time_interleaved(runs, repeats=REPEATS, warm_up=WARM_UP, budget=BUDGET)
+    answers = []
+    for number, form in enumerate(forms):
+        ranked = rank_classes(probabilities[number][0], get_class_names(form.model, scores[number].shape[1]), TOPK)
+        view, no_map = _draw(form, images[number], inputs[number], ranked[0].label)
+        difference = Difference()
+        difference.add(compared[0], compared[number])
+        milliseconds = 1e3 * summarise(times[number]).median
+        answers.append(Answer(form, ranked, milliseconds, view, no_map, difference.largest if number else None))
+    return answers
+
+
+def _prepare(form: Form, sample: dict[str, Any]) -> Tensor:
+    return form.model.data_preprocessor(pseudo_collate([sample]), False)['inputs']
+
+
+def _draw(form: Form, sample: dict[str, Any], inputs: Tensor, label: int) -> tuple[Image.Image, str]:
+    """The picture of an image with its map, and why there is no map."""
+    image = to_picture(sample['inputs'].to(torch.uint8))
+    scale = max(1.0, _EDGE / min(image.size))
+    image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
+    try:
+        (activation,) = class_activation_maps(form.model, inputs, torch.tensor([label]))
+    except ValueError:
+        return image, 'this file gives scores only' if is_exported(form.file) else 'the head of this model has none'
+    if activation.numel() == 1:
+        return image, 'the last feature map of so small an image is one value'
+    return overlay(image, activation), ''
