@@ -96,7 +96,7 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['mmrepvgg', 'mmrepvgg.*']),
-    package_data={'mmrepvgg': ['py.typed', 'report/templates/*', 'demo/*.html', 'demo/*.css']},
+    package_data={'mmrepvgg': ['py.typed', 'report/templates/*', 'demo/*.html', 'demo/*.css', 'demo/web/*']},
     entry_points={'console_scripts': ['mmrepvgg=mmrepvgg.commands.main:main']},
     # mmcv and mmengine import pkgutil.find_loader, which Python 3.14 no longer has.
     python_requires='>=3.10,<3.14',

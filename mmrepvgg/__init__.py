@@ -64,6 +64,7 @@ _PUBLIC = {
     'predict_many': 'prediction.many',
     'write_report': 'report.writing',
     'serve_demo': 'demo.serving',
+    'write_static_page': 'demo.static',
     'write_inputs': 'handoff.preprocessed',
     'score_outputs': 'handoff.scoring',
 }
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from .data.shard_writing import write_shards as write_shards
     from .data.shards import ShardedImages as ShardedImages
     from .demo.serving import serve_demo as serve_demo
+    from .demo.static import write_static_page as write_static_page
     from .engine.amp import AmpOptimWrapper as AmpOptimWrapper
     from .engine.amp import CPUAmpOptimWrapper as CPUAmpOptimWrapper
     from .engine.calibration import CalibrateInsertedNormsHook as CalibrateInsertedNormsHook

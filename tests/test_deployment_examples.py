@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from PIL import Image
 from sklearn.datasets import load_sample_images
 from tool_runs import ROOT, SMALL, run_python, succeed_here
 
 from mmrepvgg import Predictor, load_config
-from mmrepvgg.data.images import ImageReader
 
 CPP, OPENCV, WEB = ROOT / 'examples/cpp', ROOT / 'examples/boards/opencv', ROOT / 'examples/boards/web'
 
@@ -122,18 +120,16 @@ def test_opencv(opset, folder, digits):
     )
 
 
-def test_onnxruntime_web(pytestconfig, folder, digits):
+def test_onnxruntime_web(pytestconfig, monkeypatch, folder, digits):
     for program in ('node', 'npm'):
         if shutil.which(program) is None:
             pytest.skip(f'{program} is not installed')
-    program = pytestconfig.cache.mkdir('onnxruntime-web')
-    for path in WEB.glob('*.*'):
-        shutil.copy(path, program)
-    execute('npm', 'ci', '--no-audit', '--no-fund', '--prefix', program)
+    monkeypatch.setenv('npm_config_cache', str(pytestconfig.cache.mkdir('onnxruntime-web') / 'npm'))
     model, inputs, classes = folder / 'web.onnx', folder / 'inputs', folder / 'classes.csv'
     succeed_here('export', SMALL, digits / 'small.pth', model, '--with-preprocess', '--softmax', cwd=digits)
+    succeed_here('demo', model, '--static', folder / 'site', cwd=digits)
     succeed_here('export-inputs', SMALL, inputs, '--dtype', 'uint8', '--format', 'npy', cwd=digits)
-    execute('node', program / 'run.mjs', model, inputs, classes)
+    execute('node', WEB / 'run.mjs', folder / 'site', inputs, classes)
 
     report = succeed_here('score-outputs', inputs, classes, cwd=digits)
     assert '360 images listed, 360 scored' in report
@@ -144,27 +140,6 @@ def test_onnxruntime_web(pytestconfig, folder, digits):
         labels, scores = zip(*(text.split(':') for text in best), strict=True)
         assert [int(label) for label in labels] == np.argsort(-expected)[:5].tolist()
         np.testing.assert_allclose(np.float32(scores), np.sort(expected)[:-6:-1], rtol=0, atol=2e-5)
-
-
-# Cuts the middle of a picture after its resizing, as the page does.
-CUT = """
-import {{ readFileSync, writeFileSync }} from 'node:fs';
-import {{ cropCenter, resizeShortEdge }} from '{module}';
-const picture = {{ width: {width}, height: {height}, pixels: readFileSync('picture.raw') }};
-writeFileSync('cut.raw', cropCenter(resizeShortEdge(picture, 40), 32));
-"""
-
-
-@pytest.mark.skipif(shutil.which('node') is None, reason='node is not installed')
-@pytest.mark.parametrize('name', ['wide0.png', 'high0.png', '3.png'])
-def test_the_page_resizes_as_pillow(name, folder, tmp_path):
-    photo = Image.open(folder / name).convert('RGB')
-    (tmp_path / 'picture.raw').write_bytes(np.asarray(photo.convert('RGBA')).tobytes())
-    program = CUT.format(module=WEB / 'resize.mjs', width=photo.width, height=photo.height)
-    done = subprocess.run(['node', '--input-type=module', '-e', program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    expected = ImageReader(load_config(str(folder / 'config.py')))(folder / name)['inputs']
-    assert (tmp_path / 'cut.raw').read_bytes() == expected.numpy().tobytes()
 
 
 def check_predictions(done, folder):

@@ -31,12 +31,21 @@ def make_exported_config(metadata: ExportMetadata, path: Path) -> Config:
     Raises:
         NoConfigError: If the file does not say how images are read.
     """
+    return _join(dict(head=dict(num_classes=metadata.num_classes)), require_pipeline(metadata, path))
+
+
+def require_pipeline(metadata: ExportMetadata, path: Path) -> Pipeline:
+    """The test pipeline of an exported file, from its description.
+
+    Raises:
+        NoConfigError: If the file does not say how images are read.
+    """
     if not metadata.pipeline:
         raise NoConfigError(
             f'{path} does not say how images are resized and cropped for it: it was exported by an earlier version, or '
             'from a test pipeline with steps of its own; add `config`'
         )
-    return _join(dict(head=dict(num_classes=metadata.num_classes)), metadata.pipeline)
+    return metadata.pipeline
 
 
 def read_carried_config(path: Path) -> Config:
