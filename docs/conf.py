@@ -53,6 +53,7 @@ nitpick_ignore_regex = [
 language = 'en'
 locale_dirs = ['locale']
 gettext_compact = False
+gettext_location = False
 gettext_uuid = False
 
 html_theme = 'furo'
