@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
 
 # `-D language=zh_CN` builds the Chinese site. One file of translations a page.
 language = 'en'
-locale_dirs = ['locale']
+locale_dirs = ['docs/locale']  # from the source's root
 gettext_compact = False
 gettext_location = False
 gettext_uuid = False
