@@ -1,9 +1,12 @@
 """The site that `make docs` builds from the pages of this repository, in each language."""
 
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = 'mmrepvgg'
 author = 'the authors of mmrepvgg'
@@ -19,6 +22,7 @@ extensions = [
     'sphinx_copybutton',
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
+    'chinese_search',
 ]
 
 # The source is the whole repository, so that its pages find each other by the links that work on GitHub, too.
