@@ -98,7 +98,8 @@ docs: install
 
 translations: install
 	$(BIN)/sphinx-build $(SPHINX) -b gettext . docs/_build/gettext
-	$(BIN)/sphinx-intl update -p docs/_build/gettext -d docs/locale -l zh_CN
+	rm docs/_build/gettext/CHANGELOG.pot docs/_build/gettext/CONTRIBUTING.pot  # these stay English
+	$(BIN)/sphinx-intl update --no-obsolete -p docs/_build/gettext -d docs/locale -l zh_CN
 
 # docutils, which Sphinx needs, names the GPL for an Emacs mode that its wheel does not hold.
 audit: install

@@ -82,9 +82,16 @@ html_context = {'languages': {'en': 'English', 'zh_CN': '中文'}}
 
 def setup(app: Any) -> None:
     app.connect('autodoc-process-signature', _show_default_factories)
+    app.connect('source-read', _leave_docstrings_out)
 
 
 def _show_default_factories(*event: Any) -> tuple[str | None, str | None]:
     """Sphinx can't parse the ``<factory>`` that dataclasses show as a default."""
     *_, signature, return_annotation = event
     return signature and signature.replace('<factory>', '...'), return_annotation
+
+
+def _leave_docstrings_out(app: Any, page: str, source: list[str]) -> None:
+    """The messages to translate are those of the pages: docstrings are English in all languages."""
+    if app.builder.name == 'gettext':
+        source[0] = re.sub(r'^```{eval-rst}$.*?^```$', '', source[0], flags=re.DOTALL | re.MULTILINE)

@@ -25,10 +25,9 @@ NUMBER = re.compile(r'\d+(?:[.,]\d+)*')
 
 @pytest.fixture(scope='module')
 def messages(tmp_path_factory) -> dict[str, list[str]]:
-    """The messages of each English page that has a translation. The reference's docstrings are not among them."""
+    """The messages of each English page that has a translation."""
     folder = tmp_path_factory.mktemp('gettext')
-    options = ['-b', 'gettext', '-c', 'docs', '-q', '-D', 'extensions=myst_parser']
-    done = run_python('-m', 'sphinx', *options, '.', folder)
+    done = run_python('-m', 'sphinx', '-b', 'gettext', '-c', 'docs', '-q', '.', folder)
     assert done.returncode == 0, done.stderr[-3000:]
     pages = {_page(path, folder): _read(path) for path in folder.rglob('*.pot')}
     assert ENGLISH.keys() <= pages.keys()
