@@ -65,7 +65,7 @@ def test_translations_have_the_same_code_links_and_numbers(catalogs):
     for page, catalog in catalogs.items():
         for message in _messages(catalog):
             assert _exact_parts(message.string) == _exact_parts(message.id), f'{page}: {message.id}'
-            # Sphinx leaves such a message in English; `1\\. ` is no list
+            # Sphinx leaves such a message in English; `1\. ` is no list
             assert not LIST.match(message.string), f'{page}: {message.string} begins like a list'
 
 
