@@ -90,8 +90,9 @@ def _outline(readme: str) -> dict[str, list]:
     """What two languages have in common: blocks of code, levels of headings, and the exact parts of the rest."""
     blocks = [(block.language, block.text) for block in read_blocks(readme)]
     prose = FENCED.sub('', Path(ROOT, readme).read_text(encoding='utf-8'))
-    # each links to the other one
-    parts = _exact_parts(prose.replace('](README.zh-CN.md)', '](README.md)'))
+    # each links to the other one, and names the site in its own language
+    prose = prose.replace('](README.zh-CN.md)', '](README.md)').replace('_build/zh_CN/', '_build/en/')
+    parts = _exact_parts(prose)
     return {'blocks': blocks, 'headings': HEADING.findall(prose), 'parts': parts}
 
 
