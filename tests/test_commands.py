@@ -16,6 +16,7 @@ from mmrepvgg.zoo.configs import find_config, list_configs
 
 SLOW = ['torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'rich', 'cv2']
 
+
 class TestTable:
     @pytest.mark.parametrize('args', [[], ['--help']])
     def test_all_commands_are_listed_with_a_line_each(self, args, tmp_path):
