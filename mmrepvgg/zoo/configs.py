@@ -63,30 +63,34 @@ def find_config(config: str | Path) -> Path:
 
 
 def base_configs(*names: str) -> list[str]:
-    """The files of parts of configs that come with this package, for ``_base_`` of a config that lies elsewhere.
+    """The files of configs that come with this package, and of their parts, for ``_base_`` of a config that lies elsewhere.
 
-    ``_base_`` takes an expression, in which nothing can be imported by a statement::
+    It serves every program that reads the config, wherever this package is installed. ``_base_`` takes an expression,
+    in which nothing can be imported by a statement::
 
-        _base_ = __import__('mmrepvgg').base_configs('models/repvgg-a0', 'default_runtime')
+        _base_ = __import__('mmrepvgg').base_configs('repvgg-a0_8xb32')
 
     Args:
-        *names: Files in ``configs/_base_/``, without ``.py``.
+        *names: Names of configs, or of files in ``configs/_base_/``, for example ``'models/repvgg-a0'``.
 
     Raises:
         FileNotFoundError: If there is no such file.
     """
     folder = find_root() / 'configs/_base_'
+    parts = {path.relative_to(folder).with_suffix('').as_posix(): path for path in sorted(folder.rglob('*.py'))}
+    known = {**list_configs(), **parts}
     for name in names:
-        if not (folder / f'{name}.py').is_file():
-            known = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in folder.rglob('*.py'))
-            raise FileNotFoundError(f'there is no part {name!r} of a config; the parts are {", ".join(known)}')
-    return [str(folder / f'{name}.py') for name in names]
+        if name not in known:
+            near = difflib.get_close_matches(name, known) or parts
+            raise FileNotFoundError(f'there is no config {name!r} to be a base; there are {", ".join(near)}')
+    return [str(known[name]) for name in names]
 
 
 def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
     """Read a config and change some of its settings.
 
-    The file may have a base of this package: ``_base_ = 'mmrepvgg::repvgg/repvgg-a0_8xb32.py'``.
+    The file may have a base of this package, see :func:`base_configs`. Where a wheel is installed, mmengine's own way
+    does, too: ``_base_ = 'mmrepvgg::repvgg/repvgg-a0_8xb32.py'``.
 
     Args:
         config: A path, or the name of a config that comes with this package, for example ``'repvgg-a0_8xb32'``.
@@ -114,7 +118,11 @@ def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
         DictAction([], 'options')(argparse.ArgumentParser(), values, list(options))
         cfg.merge_from_dict(values.options)
     except Exception as error:
-        raise ValueError(f'{path} is no usable config: {type(error).__name__}: {error}') from error
+        hint = ''
+        if isinstance(error, FileNotFoundError) and f'{_PACKAGE}/.mim' in str(error):
+            name = "__import__('mmrepvgg').base_configs('NAME')"
+            hint = f'; a base of the form mmrepvgg:: needs an installed wheel, and _base_ = {name} does not'
+        raise ValueError(f'{path} is no usable config: {type(error).__name__}: {error}{hint}') from error
     return cfg
 
 
