@@ -10,6 +10,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # the running statistics of several processes are averaged, so that all test what the checkpoint holds
     sync_buffers=dict(type='SyncBuffersHook'),
+    # draws nothing until it is enabled, as mmpretrain's tools/test.py --show-dir does
+    visualization=dict(type='mmpretrain.VisualizationHook', enable=False),
 )
 custom_hooks = [dict(type='mmrepvgg.ChannelsLastHook')]
 
@@ -20,7 +22,7 @@ env_cfg = dict(
 )
 
 # draws predictions, which VisualizationHook and mmpretrain's browse_dataset ask for
-visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+visualizer = dict(type='mmpretrain.UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 log_level = 'INFO'
 load_from = None

@@ -43,6 +43,8 @@ class LoadImageFromFile(transforms.LoadImageFromFile):
         self.background = None if background is None else tuple(background)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        if 'img_path' not in results and 'img' in results:
+            return results  # mmpretrain's inferencers read images themselves, and leave out mmcv's step only
         path = results['img_path']
         try:
             image = self._read(path)
