@@ -1,5 +1,7 @@
 """The page about a training: what it says, and that it can be read by everyone, everywhere, without a network."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from browser import open_page
+from PIL import Image
 from tool_runs import SMALL, fail_here, run_command, succeed_here
 
 from mmrepvgg import QARepVGGBlock, RepVGGBlock, load_config, write_report
+from mmrepvgg.commands.train import _write_report
 from mmrepvgg.engine.training import train
 from mmrepvgg.reparam.branches import find_branch_kernels
 from mmrepvgg.report.curves import read_curves
@@ -233,7 +237,7 @@ def test_images_are_drawn_and_damaged_ones_are_left_out(folder, digits, tmp_path
     assert 'damaged.onnx' not in text
 
 
-def test_what_is_no_training_is_refused(folder, tmp_path):
+def test_what_is_no_training_of_a_classifier_is_refused(folder, tmp_path, capsys):
     assert fail_here('report', 'no', cwd=tmp_path).endswith('no is not a folder; give the work dir of a training')
     (tmp_path / 'work').mkdir()
     line = fail_here('report', 'work', cwd=tmp_path)
@@ -244,9 +248,22 @@ def test_what_is_no_training_is_refused(folder, tmp_path):
     ).replace('\n', ' ')
     line = fail_here('report', 'work', '--checkpoint', folder / 'work/epoch_6.pth', cwd=tmp_path)
     assert 'data/digits/val does not exist' in line
-    (tmp_path / 'work/other.py').write_text("model = dict(type='EncoderDecoder')")
-    line = fail_here('report', 'work', cwd=tmp_path)
-    assert line.endswith('a report is about a classifier, got a config of EncoderDecoder (work/other.py)')
+    several = "model = dict(type='ImageClassifier', head=dict(type='MultiLabelLinearClsHead', num_classes=3))"
+    for number, (config, found) in enumerate(
+        {
+            "model = dict(type='EncoderDecoder')": 'EncoderDecoder',
+            several: 'ImageClassifier with MultiLabelLinearClsHead',
+        }.items()
+    ):
+        path = tmp_path / f'work/other{number}.py'
+        path.write_text(config)
+        line = fail_here('report', 'work', cwd=tmp_path)
+        assert line.endswith(
+            f'a report is about a classifier that gives an image one label, got {found} (work/{path.name})'
+        )
+        # a training of such a model ends without a word about it
+        _write_report(str(tmp_path / 'work'), 'epoch_6.pth')
+        assert capsys.readouterr().err == ''
     with pytest.raises(ValueError, match='`num_samples` must be at least 1, got 0'):
         write_report(tmp_path, num_samples=0)
 
@@ -329,11 +346,20 @@ class TestMistakes:
         names = [f'class {number}' for number in range(21)]
         mistakes = find_mistakes(self.score(labels, predicted, [0.9] * 6, 21), names)
         assert mistakes.matrix == []
+        picture = Image.open(io.BytesIO(base64.b64decode(mistakes.picture.partition(',')[2])))
+        assert picture.size == (21, 21)
+        drawn = {(y, x) for y in range(21) for x in range(21) if picture.getpixel((x, y))[3]}
+        assert drawn == {(0, 0), (0, 4), (1, 1), (1, 7), (7, 7)}
+        # blue is right, orange is wrong; the more images, the stronger
+        right, wrong, strong = (picture.getpixel(place) for place in ((0, 0), (4, 0), (7, 7)))
+        assert right[2] > right[0]
+        assert wrong[0] > wrong[2]
+        assert right[3] < wrong[3] < strong[3] == 255
         assert mistakes.pairs == [('class 0', 'class 4', 2), ('class 1', 'class 7', 1)]
         assert [(each.name, each.num_images, each.num_right) for each in mistakes.weakest] == [
             ('class 0', 3, 1),
             ('class 1', 2, 1),
         ]
         assert mistakes.num_absent == 18
-        matrix = find_mistakes(self.score([0, 2, 2], [0, 0, 2], [0.9] * 3, 3), names[:3]).matrix
-        assert matrix == [[1, 0, 0], [0, 0, 0], [1, 0, 1]]
+        few = find_mistakes(self.score([0, 2, 2], [0, 0, 2], [0.9] * 3, 3), names[:3])
+        assert (few.matrix, few.picture) == ([[1, 0, 0], [0, 0, 0], [1, 0, 1]], '')

@@ -12,7 +12,6 @@ goes on. The exit status is then 143, 130 or 129. A second signal ends it at onc
 import argparse
 import shlex
 import sys
-from typing import Any
 
 from ..progress import starting
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
@@ -83,18 +82,20 @@ def run(args: argparse.Namespace) -> None:
     if is_main_process():
         print(f'trained: {checkpoint or "no checkpoint was written, as the config asks"}', flush=True)
         if checkpoint and not args.no_report:
-            _write_report(cfg, work_dir, checkpoint)
+            _write_report(work_dir, checkpoint)
 
 
-def _write_report(cfg: Any, work_dir: str, checkpoint: str) -> None:
+def _write_report(work_dir: str, checkpoint: str) -> None:
     """Write the page about a training that has ended well; an error here must not make it a failure."""
-    if 'head' not in cfg.model:  # no classifier
-        return
+    from ..report.source import UnfitModelError
+
     try:
         from ..report.writing import write_report
 
         # files in the folder are of an earlier training
         path = write_report(work_dir, checkpoint=checkpoint, exported=())
+    except UnfitModelError:  # a detector, for example
+        return
     except Exception as error:
         command = shlex.join(['mmrepvgg', 'report', work_dir])
         print(f'no report: {describe(error, add_arguments, MEMORY)}; try again: {command}', file=sys.stderr)

@@ -15,13 +15,14 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import hash_file
 from ..data.classes import get_trained_classes
 from ..measures.timing import summarise, time_interleaved
+from ..models.blocks import RepVGGBlock
 from ..models.building import build_model
 from ..printable import make_printable
 from ..reparam.switch import reparameterize
 from ..runtimes.classifier import ExportedClassifier
 from ..runtimes.table import find_format, is_exported
 from .scoring import Score, describe
-from .source import Source
+from .source import Source, UnfitModelError
 
 TRAINED, DEPLOYED = 'train form', 'deploy form'
 
@@ -68,11 +69,14 @@ def build_forms(source: Source) -> Forms:
     """Load the trained model, and switch a copy of it. Both compute in floating point, even if training was for int8.
 
     Raises:
+        UnfitModelError: If the model holds no RepVGG block.
         CheckpointError: If the checkpoint does not fit the config.
         FusionError: If a block can't be switched.
     """
     is_deploy_form = source.checkpoint.is_deploy_form
     model: Any = build_model(source.cfg, deploy=is_deploy_form)
+    if not any(isinstance(module, RepVGGBlock) for module in model.modules()):
+        raise UnfitModelError(f'a report is about a RepVGG, and the model of {source.path} holds none of its blocks')
     load_weights(model, source.checkpoint)
     names = get_trained_classes(source.checkpoint.meta)
     model._dataset_meta = {'classes': names} if names else {}
@@ -94,7 +98,7 @@ def find_exported(work_dir: str | Path) -> list[Path]:
 
 
 def load_files(
-    paths: Iterable[str | Path], work_dir: str | Path, num_classes: int | None
+    paths: Iterable[str | Path], work_dir: str | Path, num_classes: int
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Load exported files, which must have this number of classes.
 
@@ -137,12 +141,14 @@ def make_score(model: Any) -> Score:
 @contextmanager
 def on_device(models: Sequence[nn.Module]) -> Iterator[None]:
     """Let models compute on the GPU, if there is one, in full float32 as on the CPU."""
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            for model in models:
-                model.to(get_device())
-            yield
+        for model in models:
+            model.to(get_device())
+        yield
     finally:
+        torch.backends.cudnn.allow_tf32 = tf32
         for model in models:
             model.cpu()
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..data.classes import get_trained_classes
-from ..data.layout import get_num_classes
 from ..data.samples import Samples
 from ..models.complexity import Cost, measure_cost
 from ..prediction.predictor import get_class_names
@@ -33,8 +32,8 @@ from .scoring import Scored, pick_surest, pick_wrong, score_images
 from .source import Source, find_source
 from .verdicts import Int8Verdict, find_verdict
 
-# Number of predictions of a kind that are shown.
-_NUM_SHOWN = 10
+# Numbers of predictions that are shown: they fill rows of three and of four.
+_NUM_WRONG, _NUM_SUREST = 9, 12
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def gather(
     trained = forms.trained
     candidates = list_forms(forms)
     paths = find_exported(work_dir) if exported is None else exported
-    files, failures = load_files(paths, work_dir, get_num_classes(source.cfg))
+    files, failures = load_files(paths, work_dir, source.num_classes)
     samples = Samples(source.cfg, 'test', get_trained_classes(source.checkpoint.meta)) if source.has_images else None
     scored = mistakes = None
     surest: list[Explained] = []
@@ -93,8 +92,8 @@ def gather(
         with on_device([each.model for each in candidates]):
             scored = score_images(samples, make_score(trained), others, num_samples)
         mistakes = find_mistakes(scored, names)
-        surest = explain(trained, scored, pick_surest(scored, _NUM_SHOWN), names)
-        wrong = explain(trained, scored, pick_wrong(scored, _NUM_SHOWN), names)
+        surest = explain(trained, scored, pick_surest(scored, _NUM_SUREST), names)
+        wrong = explain(trained, scored, pick_wrong(scored, _NUM_WRONG), names)
         failures |= scored.failures
         image = scored.read(0)
     else:
@@ -122,8 +121,7 @@ def gather(
 
 
 def _list_names(model: Any, source: Source) -> Sequence[str]:
-    num_classes = get_num_classes(source.cfg)
-    names = get_class_names(model, num_classes or len(model._dataset_meta.get('classes', ())))
+    names = get_class_names(model, source.num_classes)
     # ImageNet's are lists of synonyms
     is_imagenet = not model._dataset_meta and len(names) == 1000
     return [make_printable(name.split(',')[0] if is_imagenet else name) for name in names]

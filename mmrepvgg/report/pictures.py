@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 
 import matplotlib
 import torch
@@ -16,6 +17,7 @@ NUM_CHANNELS = 8
 # Pixels of an edge of a weight.
 _WEIGHT = 5
 _COLOURS = 'RdBu_r'
+_RIGHT, _WRONG = (38, 122, 201), (220, 110, 38)
 
 
 def enlarge(picture: Image.Image) -> Image.Image:
@@ -53,6 +55,23 @@ def draw_kernel(kernel: Tensor, limit: float) -> str:
     size = edge + _WEIGHT
     sheet = spaced.permute(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 4)[:-_WEIGHT, :-_WEIGHT]
     return _to_uri(Image.fromarray(sheet.contiguous().numpy()), 'png', optimize=True)
+
+
+def draw_matrix(shares: Mapping[tuple[int, int], float], num_classes: int) -> str:
+    """Draw a confusion matrix, a pixel a pair of classes: blue on the diagonal, orange elsewhere.
+
+    Args:
+        shares: Share of the images of the first class that are predicted as the second one.
+        num_classes: Number of rows and columns.
+
+    Returns:
+        str: A PNG as a data URI, transparent where nothing is, and fainter where the share is small.
+    """
+    sheet = torch.zeros(num_classes, num_classes, 4, dtype=torch.uint8)
+    for (label, predicted), share in shares.items():
+        colour = _RIGHT if label == predicted else _WRONG
+        sheet[label, predicted] = torch.tensor([*colour, round(255 * (0.3 + 0.7 * share))])
+    return _to_uri(Image.fromarray(sheet.numpy()), 'png', optimize=True)
 
 
 def _to_uri(picture: Image.Image, kind: str, **options: object) -> str:

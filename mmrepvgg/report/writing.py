@@ -36,8 +36,8 @@ def write_report(
         FileNotFoundError: If ``work_dir`` holds no config or no checkpoint.
         CheckpointError: If the checkpoint can't be read, or does not fit the config.
         DataError: If the validation images are not where the config says, or are of other classes than the model.
-        ValueError: If the model is no classifier or gives an image several labels, if the images have no labels, or if
-            ``num_samples`` is below 1.
+        UnfitModelError: If the model is no classifier with one label an image on a RepVGG.
+        ValueError: If the images have no labels, or if ``num_samples`` is below 1.
         OSError: If ``out`` can't be written.
     """
     if num_samples < 1:
