@@ -63,7 +63,7 @@ def find_config(config: str | Path) -> Path:
 
 
 def base_configs(*names: str) -> list[str]:
-    """The files of configs that come with this package, and of their parts, for ``_base_`` of a config that lies elsewhere.
+    """The files of configs that come with this package, and of their parts, for ``_base_`` of a config elsewhere.
 
     It serves every program that reads the config, wherever this package is installed. ``_base_`` takes an expression,
     in which nothing can be imported by a statement::
