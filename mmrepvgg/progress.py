@@ -35,7 +35,7 @@ def counting(description: str, total: int | None = None, *, redirects: bool = Tr
         redirects: Show lines that are printed meanwhile above the display.
     """
     # of the processes of a run, one shows it
-    if not sys.stderr.isatty() or os.environ.get('RANK', '0') != '0':
+    if not _shown and (not sys.stderr.isatty() or os.environ.get('RANK', '0') != '0'):
         yield lambda: None
         return
     with _using_display(redirects) as display:

@@ -13,7 +13,7 @@ from filelock import FileLock
 from missing_runtimes import WITHOUT_EXECUTORCH
 from mmengine.config import Config
 from small_classifier import SMALL_CLASSIFIER
-from tool_runs import SMALL, succeed, succeed_here
+from tool_runs import SMALL, succeed, succeed_here, train
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -130,15 +130,15 @@ def digits(digit_images, made_once) -> Path:
     Made by the tools. Tests write into folders of their own.
     """
 
-    def train(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         (folder / 'data').symlink_to(digit_images.parent)
-        (folder / 'train.log').write_text(succeed('train', SMALL, '--work-dir', 'small', cwd=folder))
+        (folder / 'train.log').write_text(train(SMALL, '--work-dir', 'small', cwd=folder))
         (folder / 'small/epoch_6.pth').rename(folder / 'small.pth')
         report = succeed('reparameterize_model', SMALL, 'small.pth', 'new.pth', '--data', 'data/digits/val', cwd=folder)
         (folder / 'reparameterize.log').write_text(report)
         (folder / 'new.pth').rename(folder / 'small_deploy.pth')
 
-    return made_once('digits', train)
+    return made_once('digits', fill)
 
 
 @pytest.fixture

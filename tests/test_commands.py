@@ -46,7 +46,7 @@ class TestTable:
         assert done.stderr.splitlines()[-1].startswith(f"mmrepvgg: error: there is no command '{name}'; {hint}")
 
     def test_each_function_that_is_public_here_is_so_in_the_package(self):
-        internal = {'measure_cost', 'run_benchmark', 'benchmark_data', 'ImageCheck'}
+        internal = {'measure_cost', 'run_benchmark', 'benchmark_data', 'ImageCheck', 'examine_environment'}
         assert {command.function for command in COMMANDS.values()} - internal <= set(mmrepvgg.__all__)
 
     def test_commands_have_one_script_in_tools_or_none(self):

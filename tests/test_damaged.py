@@ -105,7 +105,7 @@ def test_two_processes_count_together(data, tmp_path):
         '--work-dir', 'two', '--cfg-options', *FEW, 'train_cfg.max_epochs=1', cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(r'2 damaged images were left out .*train/0/.*train/7/', done.stdout)
+    assert re.search(r'2 damaged images were left out .*train/0/.*train/7/', done.stderr)
     assert done.stderr.count('report: two/report.html\n') == 1
 
 

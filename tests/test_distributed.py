@@ -158,7 +158,7 @@ class TestInference:
         lines = two.stdout.splitlines()
         assert sum(line.startswith('accuracy/top1: ') for line in lines) == 2  # of two weights
         assert sum(line.startswith('trained: ') for line in lines) == 1
-        assert 'Epoch(val) [1][1/1]' in two.stdout
+        assert 'Epoch(val) [1][1/1]' in two.stderr
         assert lines.count('predictions_2.json: 8 images predicted, 2 unreadable') == 1
         assert lines.count('pictures_2: 8 annotated pictures') == 1
         assert two.stderr.count('2 of 10 images could not be read') == 1

@@ -75,9 +75,9 @@ def put_whole(data: Path) -> None:
 def check_whole(folder, args, results):
     done = run_command(*args, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(
-        r'(mmrepvgg [\w-]+: warning: \d+ of \d+ images [^\n]* transparent in places [^\n]+\n)*', done.stderr
-    )
+    said = [line for line in done.stderr.splitlines() if args[0] != 'train' or ' - mmengine - INFO - ' not in line]
+    for line in said:
+        assert re.match(r'mmrepvgg [\w-]+: warning: \d+ of \d+ images .* transparent in places', line)
     assert all((folder / name).exists() for name in results)
     return done
 
@@ -128,9 +128,9 @@ def check_stops(folder, data, name, kind):
     before = sorted(folder.rglob('*'))
     done = run_command(*args, cwd=folder)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.fullmatch(
-        rf'mmrepvgg {args[0]}: error: data/digits/(train|val)/3/bad\.png can not be read: [^\n]+\n', done.stderr
-    )
+    *log, line = done.stderr.splitlines()
+    assert re.fullmatch(rf'mmrepvgg {args[0]}: error: data/digits/(train|val)/3/bad\.png can not be read: .+', line)
+    assert not log or args[0] == 'train'
     written = set(folder.rglob('*')) - set(before)
     logs = ('.log', '.py', '.json', '.lock')
     assert not [path for path in written if path.suffix not in logs and path.is_file()]
@@ -170,7 +170,7 @@ class TestBroken:
         assert '  data/digits/val/3/4.png: No such file or directory\n' in done.stderr
 
         done = run_command('train', 'config.py', '--work-dir', 'trained', '--skip-damaged', *_ONE_EPOCH, cwd=folder)
-        assert f'{len(BROKEN)} damaged images were left out' in done.stdout
+        assert f'{len(BROKEN)} damaged images were left out' in done.stderr
         assert re.search(r'error: data/digits/val/3/\d+\.png can not be read', done.stderr)
 
         done = run_command('shard', 'config.py', 'shards', cwd=folder)
@@ -296,10 +296,10 @@ class TestTransparency:
     def test_every_command_warns(self, folder, data, name):
         (data / 'val/0/a.png').write_bytes(WHOLE['alpha.png'])
         (data / 'train/0/a.png').write_bytes(WHOLE['alpha.png'])
-        with pytest.warns(UserWarning, match=r'^1 of 10 images .* \(data/digits/(val|train)/0/a\.png\), and the model'):
-            run_command(*STOPPING[name][0], cwd=folder)
-        with pytest.warns(UserWarning, match='^1 of 10 images'):
-            run_command('predict', 'config.py', 'model.pth', 'data/digits/val', cwd=folder)
+        warned = run_command(*STOPPING[name][0], cwd=folder).stderr
+        assert re.search(rf'{name}: warning: 1 of 10 images .* \(data/digits/(val|train)/0/a\.png\)', warned)
+        warned = run_command('predict', 'config.py', 'model.pth', 'data/digits/val', cwd=folder).stderr
+        assert 'mmrepvgg predict: warning: 1 of 10 images' in warned
 
     def test_opaque_images_with_an_alpha_channel_are_none(self, tmp_path):
         PHOTO.convert('RGBA').save(tmp_path / 'x.png')

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from network_files import write_network_files
-from rich import progress as rich_progress
 from sklearn.datasets import load_sample_images
 from tool_runs import run_command, run_tool, succeed_here
 
-from mmrepvgg import load_config, progress
+from mmrepvgg import load_config
 from mmrepvgg.commands import predict
 from mmrepvgg.data.images import ImageReader, UnreadableImageError, iterate_batches, list_images
 from mmrepvgg.prediction.files import write_predictions
@@ -286,20 +285,6 @@ class TestPictures:
     def test_no_picture_of_a_broken_image(self, tmp_path):
         PictureWriter(tmp_path / 'out', [(Path('b.png'), Path('b.png'))]).write(0, RESULTS[1])
         assert not (tmp_path / 'out').exists()
-
-
-class TestProgress:
-    def test_is_on_stderr_and_only_for_a_terminal(self, capsys, monkeypatch):
-        assert list(progress.track(iter('abc'), 'working', total=3)) == ['a', 'b', 'c']
-        assert capsys.readouterr() == ('', '')
-        monkeypatch.setattr(
-            progress, 'Console', lambda stderr: rich_progress.Console(stderr=stderr, force_terminal=True)
-        )
-        assert list(progress.track('abc', 'working')) == ['a', 'b', 'c']
-        out, err = capsys.readouterr()
-        assert not out
-        assert 'working' in err
-        assert '100%' in err
 
 
 class TestTool:

@@ -356,7 +356,9 @@ def test_the_console_is_short(cfg, tmp_path, capsys):
     cfg.optim_wrapper.optimizer.weight_decay = 1e-4
     cfg.optim_wrapper.paramwise_cfg = dict(bias_decay_mult=0.0)
     found = run(cfg, tmp_path)
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert not out, 'stdout is for results'
+    lines = err.splitlines()
     (log,) = found.folder.glob('*/*.log')
     for text in ('System environment', 'ChannelsLastHook', 'paramwise_options', 'branch_3x3'):
         assert text in log.read_text()

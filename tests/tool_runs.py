@@ -2,12 +2,14 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from mmrepvgg.commands.main import main
@@ -15,6 +17,10 @@ from mmrepvgg.commands.main import main
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs/repvgg'
 SMALL, SMALL_DEPLOY = (ROOT / f'tests/configs/digits_small{form}.py' for form in ('', '_deploy'))
+
+# What the libraries under a command say about themselves: warnings of Python, and lines of glog and of C++. The
+# commands' own warnings and logs look otherwise.
+_NOISE = re.compile(r'^.*(?:\w+Warning: |\.(?:cc|cpp|h):\d+[:\]]).*|^[WIEF]\d{4} .*|^\[.*WARN.*', re.MULTILINE)
 
 # Runs a script in a Python in which some packages seem not to be installed.
 _WITHOUT = """
@@ -59,6 +65,7 @@ def run_command(*args: object, cwd: Path, reports: bool = False) -> subprocess.C
         redirect_stdout(stdout),
         redirect_stderr(stderr),
     ):
+        _warn_as_a_process()
         os.chdir(cwd)
         try:
             main([*map(str, given)])
@@ -69,6 +76,17 @@ def run_command(*args: object, cwd: Path, reports: bool = False) -> subprocess.C
     return subprocess.CompletedProcess(args, status, stdout.getvalue(), stderr.getvalue())
 
 
+def _warn_as_a_process() -> None:
+    """Print warnings to stderr, as Python does; pytest would take them."""
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+    warnings.showwarning = show
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter('ignore', category)
+
+
 def succeed(name: str, *args: object, cwd: Path, **env: str) -> str:
     """What a tool prints that must succeed."""
     return _check_success(run_tool(name, *args, cwd=cwd, **env))
@@ -77,6 +95,13 @@ def succeed(name: str, *args: object, cwd: Path, **env: str) -> str:
 def succeed_here(name: str, *args: object, cwd: Path) -> str:
     """What a command prints that must succeed, run in this process."""
     return _check_success(run_command(name, *args, cwd=cwd))
+
+
+def train(*args: object, cwd: Path) -> str:
+    """The log on the console of a training that must succeed, by the tool."""
+    done = run_tool('train', *args, cwd=cwd)
+    assert _check_success(done).startswith('trained: ')
+    return done.stderr
 
 
 def fail(name: str, *args: object, cwd: Path, **env: str) -> str:
@@ -95,6 +120,7 @@ def _leave_out_report(*args: object) -> list[object]:
 
 def _check_success(done: subprocess.CompletedProcess) -> str:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not (found := _NOISE.findall(done.stderr)), found
     return done.stdout
 
 

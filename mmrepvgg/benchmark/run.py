@@ -8,6 +8,10 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from .. import mmcv_installed  # noqa: F401
+
+# isort: split
+
 from ..measures.difference import Difference
 from ..measures.timing import time_interleaved
 from ..models.complexity import count_macs

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         from ..printable import make_printable
         from ..progress import track
 
-    check = ImageCheck(cfg, args.workers or os.cpu_count() or 1)
+        check = ImageCheck(cfg, args.workers or os.cpu_count() or 1)
     num_damaged = 0
     for damaged in track(check, 'reading images', len(check)):
         if damaged:

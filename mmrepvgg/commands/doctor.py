@@ -3,8 +3,7 @@
 Everything is tried: packages are imported, in processes of their own, and a small network is switched. The exit status
 is 0 if nothing is wrong, and 1 otherwise.
 
-example: mmrepvgg doctor
-         mmrepvgg doctor --json > environment.json
+example: mmrepvgg doctor --json > environment.json
 """
 
 import argparse

@@ -87,6 +87,8 @@ def _prepare_process() -> None:
             stream.reconfigure(errors='backslashreplace')
     # mmengine imports it to find a base config of a package; setup.py keeps setuptools at a version that has it
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API', UserWarning)
+    # mmengine says in every process of a run that it has one thread, as torchrun says once for all
+    warnings.filterwarnings('ignore', 'Setting (OMP|MKL)_NUM_THREADS environment variable', UserWarning)
     # torch's own compiler calls it
     warnings.filterwarnings('ignore', '`torch._prims_common.check` is deprecated', FutureWarning)
 

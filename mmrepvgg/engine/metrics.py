@@ -61,7 +61,7 @@ def _list_metrics(cfg: Config, evaluator: str) -> Sequence[Mapping[str, Any]]:
 class PredictionRecord(BaseMetric):
     """Keeps the prediction for each image in ``predictions``, in the order of the data set."""
 
-    default_prefix = None
+    default_prefix = 'record'  # of no metric, but mmengine would warn without one
 
     def __init__(self, collect_device: str = 'cpu'):
         super().__init__(collect_device)

@@ -1,5 +1,7 @@
 """mmengine's Runner, as trainings and tests use it."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,10 @@ class PlainRunner(Runner):
             with replacing(path) as temporary:
                 self.cfg.dump(temporary)
         self.logger.info(f'the whole config is in {path}, and the whole log in {self._log_dir}')
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict:
+        with redirect_stdout(io.StringIO()):  # mmengine prints the path, which the log has, too
+            return super().load_checkpoint(*args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # DDP lays out its copies of the gradients as the weights lie now. The hook itself comes later: then each step
