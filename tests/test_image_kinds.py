@@ -292,6 +292,7 @@ class TestTransparency:
             warnings.simplefilter('error')
             Samples(cfg, 'test')
 
+    @pytest.mark.filterwarnings('always:.* transparent in places')
     @pytest.mark.parametrize('name', ['test', 'train'])
     def test_every_command_warns(self, folder, data, name):
         (data / 'val/0/a.png').write_bytes(WHOLE['alpha.png'])
