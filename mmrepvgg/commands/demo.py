@@ -14,6 +14,7 @@ import ipaddress
 import sys
 from functools import partial
 
+from ..progress import starting, working
 from ..runtimes.format import require_packages
 from ..runtimes.table import list_suffixes
 from ..zoo.configs import load_config
@@ -58,14 +59,16 @@ def run(args: argparse.Namespace) -> None:
         require_weights(file)
     cfg = None if args.config is None else load_config(args.config)
     if args.static is not None:
-        from ..demo.static import write_static_page
+        with working('writing the page'):
+            from ..demo.static import write_static_page
 
-        written = write_static_page(args.files[0], args.static, config=cfg)
+            written = write_static_page(args.files[0], args.static, config=cfg)
         print(f'{args.static}: {written.num_files} files, {written.size / 1e6:.1f} MB, for any web server')
         return
     require_packages('local pages', ['streamlit'], 'demo')
 
-    from ..demo.serving import serve_demo
+    with starting():
+        from ..demo.serving import serve_demo
 
     if not _is_loopback(args.host):
         print(

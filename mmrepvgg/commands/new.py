@@ -12,6 +12,7 @@ import sys
 
 from ..models.archs import ARCHS
 from ..printable import make_printable
+from ..progress import starting, working
 from .files import require_file
 
 
@@ -35,9 +36,11 @@ def run(args: argparse.Namespace) -> None:
     if args.weights is not None:
         require_file(args.weights)
 
-    from ..own_data.project import new_project
+    with starting():
+        from ..own_data.project import new_project
 
-    project = new_project(args.data, args.out, arch=args.arch, weights=args.weights)
+    with working('looking at the images'):
+        project = new_project(args.data, args.out, arch=args.arch, weights=args.weights)
     for note in project.notes:
         print(f'note: {make_printable(note)}', file=sys.stderr)
     arch = f'RepVGG-{project.arch}' if isinstance(project.arch, str) else 'RepVGG'

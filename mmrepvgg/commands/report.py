@@ -9,6 +9,7 @@ example: mmrepvgg report work_dirs/repvgg-a0_8xb32
 import argparse
 
 from ..checkpoints.writing import require_writable
+from ..progress import starting, working
 from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings, positive_int
 from .files import require_file, require_weights
@@ -40,13 +41,15 @@ def run(args: argparse.Namespace) -> None:
     for path in args.exported or ():
         require_weights(path)
 
-    from ..report.writing import write_report
+    with starting():
+        from ..report.writing import write_report
 
-    path = write_report(
-        args.work_dir,
-        args.out,
-        checkpoint=args.checkpoint,
-        exported=args.exported,
-        num_samples=args.num_samples,
-    )
+    with working('writing the report'):
+        path = write_report(
+            args.work_dir,
+            args.out,
+            checkpoint=args.checkpoint,
+            exported=args.exported,
+            num_samples=args.num_samples,
+        )
     print(f'report: {path}')

@@ -13,7 +13,7 @@ import argparse
 import shlex
 import sys
 
-from ..progress import starting
+from ..progress import starting, working
 from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
 from .errors import describe, translate
 from .files import require_file
@@ -90,10 +90,11 @@ def _write_report(work_dir: str, checkpoint: str) -> None:
     from ..report.source import UnfitModelError
 
     try:
-        from ..report.writing import write_report
+        with working('writing the report'):
+            from ..report.writing import write_report
 
-        # files in the folder are of an earlier training
-        path = write_report(work_dir, checkpoint=checkpoint, exported=())
+            # files in the folder are of an earlier training
+            path = write_report(work_dir, checkpoint=checkpoint, exported=())
     except UnfitModelError:  # a detector, for example
         return
     except Exception as error:

@@ -81,14 +81,16 @@ def check_needs(needs: Sequence[Need]) -> Iterator[Problem]:
 
 
 def check_mmcv() -> Iterator[Problem]:
-    found = [name for name in MMCV_BUILDS if find_version(name)]
-    if not found:
+    if not any(find_version(name) for name in MMCV_BUILDS):
         yield Problem('mmcv is not installed', 'pip install "mmcv-lite>=2.1,<2.3"')
-    if len(found) > 1:
-        yield Problem(
-            f'{" and ".join(found)} are installed: builds of one package, which overwrite each other',
-            f'pip uninstall -y {" ".join(found)}, then pip install the one you want (mmcv-lite is enough to classify)',
-        )
+    for builds in (MMCV_BUILDS, ('mmengine', 'onedl-mmengine'), ('mmpretrain', 'onedl-mmpretrain')):
+        found = [name for name in builds if find_version(name)]
+        if len(found) > 1:
+            yield Problem(
+                f'{" and ".join(found)} are installed: builds of one package, which overwrite each other',
+                f'pip uninstall -y {" ".join(found)}, then pip install the one you want'
+                + (' (mmcv-lite is enough to classify)' if builds is MMCV_BUILDS else ''),
+            )
 
 
 def check_opencv() -> Iterator[Problem]:

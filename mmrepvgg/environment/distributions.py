@@ -77,5 +77,6 @@ def _iterate_needs(requirements: list[str]) -> Iterator[Need]:
         if match is None or extra in _FOR_DEVELOPERS:
             continue
         name, versions = match[1], match[2].strip()
-        present = find_version(name)
+        # the maintained forks of OpenMMLab's packages are imported by the same names
+        present = find_version(name) or find_version(f'onedl-{name}')
         yield Need(name, versions, extra, present, is_within(present, versions))
