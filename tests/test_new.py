@@ -46,9 +46,9 @@ def read_labels(config, split):
     return {info['img_path'].rsplit('/', 1)[1]: dataset.CLASSES[info['gt_label']] for info in infos}
 
 
-def split_in_two(folder):
+def split_in_two(folder, classes=('3', '5', '7')):
     """Make train/ and val/ of class folders."""
-    for digit in '357':
+    for digit in classes:
         for i, path in enumerate(sorted((folder / digit).iterdir())):
             place = folder / ('train' if i % 4 else 'val') / digit
             place.mkdir(parents=True, exist_ok=True)
@@ -115,6 +115,20 @@ def test_train_and_val_folders_are_read_as_they_are(folder, tmp_path):
     cfg = load_config(tmp_path / 'net.py')
     assert cfg.val_evaluator.topk == (1,)
     assert cfg.test_dataloader == cfg.val_dataloader
+
+
+def test_validation_without_a_class_and_blanks_in_names(folder, tmp_path):
+    (folder / '7').rename(folder / ' 7, or so ')
+    split_in_two(folder, ('3', '5', ' 7, or so '))
+    shutil.rmtree(folder / 'val/3')
+    assert new_project(folder, tmp_path / 'net.py').classes == (' 7, or so ', '3', '5')
+    for split in ('train', 'val'):
+        expected = {path.name: path.parent.name for path in folder.glob(f'{split}/*/*')}
+        assert read_labels(tmp_path / 'net.py', split) == expected
+    # without folders before them, blanks begin the lines
+    new_project(folder / 'train', tmp_path / 'other.py')
+    assert set(read_labels(tmp_path / 'other.py', 'val').values()) == {' 7, or so ', '3', '5'}
+    assert (tmp_path / 'other_lists/val.txt').read_text().startswith('./ 7, or so /')
 
 
 def test_a_test_folder_is_tested_on(folder, tmp_path):
@@ -276,7 +290,7 @@ def test_the_folder_does_not_exist(tmp_path):
 
 def test_other_files_are_no_data(small_source, tmp_path):
     line = fail_here('new', small_source, cwd=tmp_path)
-    assert 'DATA must be a folder, or a file that ends in .csv or .tsv, got' in line or 'data must be a folder' in line
+    assert line.endswith(f'error: data must be a folder, or a file that ends in .csv or .tsv, got {small_source}')
 
 
 @pytest.mark.parametrize('name', ['net.py', 'net_lists', 'net_start.pth'])

@@ -7,6 +7,7 @@ import http.server
 import io
 import itertools
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -164,6 +165,38 @@ class TestStart:
         train(cfg, tmp_path / 'second', resume=first)
         assert (tmp_path / 'second/best_accuracy_top5_epoch_2.pth').exists()
         assert best.exists()
+
+    @pytest.mark.parametrize(
+        ('change', 'told'),
+        [
+            (
+                {'head.fc.weight': (7, None), 'head.fc.bias': (7,)},
+                r'head\.fc\.weight is \(7, .* in the weights and \(10, ',
+            ),
+            (
+                {'head.fc.weight': None, 'head.fc.bias': None},
+                r'the weights have no head\.fc\.weight; the head starts anew',
+            ),
+            (
+                {'head.aux.weight': (3,)},
+                r'1 tensors of a head are not in this model \(head\.aux\.weight, \.\.\.\); all',
+            ),
+        ],
+    )
+    def test_another_head_is_left_out_in_one_line(self, cfg, tmp_path, change, told):
+        expected = save(cfg, tmp_path / 'x.pth', seed=7)
+        weights = read_checkpoint(tmp_path / 'x.pth').state_dict
+        width = weights['head.fc.weight'].shape[1]
+        for key, shape in change.items():
+            weights.pop(key, None)
+            if shape:
+                weights[key] = torch.ones([size or width for size in shape])
+        torch.save(dict(state_dict=weights), tmp_path / 'other.pth')
+        cfg.load_from = str(tmp_path / 'other.pth')
+        assert torch.equal(read_kernel(train(cfg, tmp_path / 'work')), expected)
+        log = read_log(tmp_path / 'work')
+        assert len(re.findall(f'fine-tuning: {told}', log)) == 1
+        assert 'do not match exactly' not in log
 
     def test_load_from_in_deploy_form(self, cfg, tmp_path):
         save(cfg, tmp_path / 'trained.pth', seed=0)

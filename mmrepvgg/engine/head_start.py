@@ -17,11 +17,11 @@ class HeadStartHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         weights = checkpoint.get('state_dict') or {}
-        # keys with the prefix of a wrapper, and sharded weights, are left to mmengine
+        # sharded weights are left to mmengine, and so are keys with the prefix of a wrapper
         if runner._resume or hasattr(runner, 'strategy') or not any(key.startswith('backbone.') for key in weights):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = {key: value for key, value in model.state_dict().items() if not key.startswith('backbone.')}
+        own = {key: value for key, value in model.state_dict().items() if key.startswith('head.')}
         anew = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
         left = [key for key in weights if key.startswith('head.') and key not in own]
         if not anew and not left:

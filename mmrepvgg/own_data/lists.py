@@ -17,17 +17,14 @@ def write_lists(folder: Path, splits: Mapping[str, Sequence[Image]], classes: Se
     numbers = {name: i for i, name in enumerate(classes)}
     folder.mkdir()
     for split, images in splits.items():
-        lines = [f'{_as_line(image.path)} {numbers[image.label]}\n' for image in images]
+        # a reader takes blanks off the begin of a line
+        paths = ((image.path if image.path[:1].strip() else f'./{image.path}', image.label) for image in images)
+        lines = [f'{_check_line(path)} {numbers[label]}\n' for path, label in paths]
         (folder / f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
-    (folder / 'classes.txt').write_text(''.join(f'{_as_line(name)}\n' for name in classes), encoding='utf-8')
+    (folder / 'classes.txt').write_text(''.join(f'{_check_line(name)}\n' for name in classes), encoding='utf-8')
 
 
-def _as_line(name: str) -> str:
-    if name.splitlines() != [name] or not _is_unicode(name):
+def _check_line(name: str) -> str:
+    if name.splitlines() != [name] or any('\ud800' <= each <= '\udfff' for each in name):
         raise DataError(f'{make_printable(name)!r} can not stand in a list of images: rename it to one line of UTF-8')
-    # a reader takes blanks off the begin of a line
-    return name if name[:1].strip() else f'./{name}'
-
-
-def _is_unicode(name: str) -> bool:
-    return name.isprintable() or not any('\ud800' <= each <= '\udfff' for each in name)
+    return name
