@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 # A training of one epoch, or without epochs, is shown in so many parts.
 _NUM_PARTS = 50
@@ -55,9 +55,22 @@ class Curves:
         return max((point for point in self.points if metric in point.metrics), key=lambda each: each.metrics[metric])
 
 
+class _Step(NamedTuple):
+    """What is kept of a step: a long training has a million."""
+
+    epoch: int
+    loss: Any
+    rate: Any
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> '_Step':
+        epoch = record.get('epoch')
+        return cls(epoch if type(epoch) is int else 1, record.get('loss'), record.get('lr'))
+
+
 def read_curves(work_dir: str | Path) -> Curves:
     """Read the logs in a work dir. A run that goes on from a checkpoint takes the place of what came after that."""
-    steps: dict[int, dict[str, Any]] = {}
+    steps: dict[int, _Step] = {}
     validations: dict[int, dict[str, Any]] = {}
     # the folders have the times of their runs as names
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
@@ -69,12 +82,12 @@ def read_curves(work_dir: str | Path) -> Curves:
                     steps = {number: each for number, each in steps.items() if number < last}
                     validations = {number: each for number, each in validations.items() if number < last}
                     is_first = False
-                steps[last] = record
+                steps[last] = _Step.from_record(record)
             elif last:  # a test has no steps before it
                 validations[last] = record
     groups: dict[int, list[int]] = {}
-    for number, record in sorted(steps.items()):
-        groups.setdefault(record['epoch'] if type(record.get('epoch')) is int else 1, []).append(number)
+    for number, step in sorted(steps.items()):
+        groups.setdefault(step.epoch, []).append(number)
     unit = 'epoch'
     if len(groups) == 1:
         unit, (numbers,) = 'step', groups.values()
@@ -98,11 +111,11 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _make_point(
     number: int,
     numbers: Sequence[int],
-    steps: Mapping[int, Mapping[str, Any]],
+    steps: Mapping[int, _Step],
     validations: Mapping[int, Mapping[str, Any]],
 ) -> Point:
-    losses = _list_numbers(steps[step].get('loss') for step in numbers)
-    rates = _list_numbers(steps[step].get('lr') for step in numbers)
+    losses = _list_numbers(steps[step].loss for step in numbers)
+    rates = _list_numbers(steps[step].rate for step in numbers)
     metrics: dict[str, float] = {}
     for step in numbers:
         found = validations.get(step, {})

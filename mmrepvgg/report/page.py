@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import jinja2
 import torch
-from markupsafe import Markup
 
 from ..benchmark.machine import describe_machine, describe_versions
 from ..checkpoints.reading import hash_file
@@ -31,7 +30,7 @@ class Chart:
     """
 
     title: str
-    svg: Markup
+    svg: str
 
 
 def render(contents: Contents, title: str) -> str:
@@ -93,7 +92,7 @@ def _draw_charts(curves: Curves) -> Iterator[Chart]:
                 f'{title}: {y[0]:.4g} at {curves.unit} {x[0]}, {y[-1]:.4g} at {curves.unit} {x[-1]}; lowest '
                 f'{min(y):.4g}, highest {max(y):.4g}'
             )
-            yield Chart(title, Markup(draw_curve(title, x, y, curves.unit, description)))
+            yield Chart(title, draw_curve(title, x, y, curves.unit, description))
 
 
 def _format_amount(number: float) -> str:
