@@ -14,7 +14,7 @@ import ipaddress
 import sys
 from functools import partial
 
-from ..progress import starting, working
+from ..progress import starting
 from ..runtimes.format import require_packages
 from ..runtimes.table import list_suffixes
 from ..zoo.configs import load_config
@@ -59,23 +59,23 @@ def run(args: argparse.Namespace) -> None:
         require_weights(file)
     cfg = None if args.config is None else load_config(args.config)
     if args.static is not None:
-        with working('writing the page'):
+        with starting():
             from ..demo.static import write_static_page
 
             written = write_static_page(args.files[0], args.static, config=cfg)
         print(f'{args.static}: {written.num_files} files, {written.size / 1e6:.1f} MB, for any web server')
         return
     require_packages('local pages', ['streamlit'], 'demo')
+    if not _is_loopback(args.host):
+        print(
+            f'warning: everyone who can reach this machine at {args.host} can use the page: it has no password and no '
+            'encryption',
+            file=sys.stderr,
+        )
 
     with starting():
         from ..demo.serving import serve_demo
 
-    if not _is_loopback(args.host):
-        print(
-            f'warning: everyone who can reach port {args.port or "that is printed"} of {args.host} can use the page: '
-            'there is no password and no encryption',
-            file=sys.stderr,
-        )
     # this stdout: what Streamlit prints there is not shown
     report = partial(print, file=sys.stdout, flush=True)
     serve_demo(args.files, config=cfg, host=args.host, port=args.port, on_ready=report)

@@ -20,6 +20,8 @@ from .forms import Form
 # Classes that are shown, and the seconds in which a form is timed.
 TOPK = 5
 WARM_UP, REPEATS, BUDGET = 2, 7, 2.0
+# Seconds of rest before each run: the threads of some runtimes look for work for a while.
+_PAUSE = 0.02
 # Pixels of the short edge of a picture.
 _EDGE = 320
 
@@ -70,7 +72,7 @@ def examine(forms: Sequence[Form], path: Path) -> list[Answer]:
         lambda form=form, batch=batch: form.model(batch, mode='tensor').cpu()
         for form, batch in zip(forms, inputs, strict=True)
     ]
-    times = time_interleaved(runs, repeats=REPEATS, warm_up=WARM_UP, budget=BUDGET)
+    times = time_interleaved(runs, repeats=REPEATS, warm_up=WARM_UP, budget=BUDGET, pause=_PAUSE)
     answers = []
     for number, form in enumerate(forms):
         ranked = rank_classes(probabilities[number][0], get_class_names(form.model, scores[number].shape[1]), TOPK)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..data.images import UnreadableImageError
+from ..progress import working
 from .answers import examine
 from .cards import render_answers, render_error, render_heading
 from .forms import Form, load_forms
@@ -85,7 +86,8 @@ def serve_demo(
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('the page is served by Streamlit: pip install "mmrepvgg[demo]"') from error
     port = _find_port(host, port)
-    _show = Show(load_forms(files, config))
+    with working('reading the models'):
+        _show = Show(load_forms(files, config))
     # Where a page from elsewhere asks for this one, Streamlit would ask a server in the internet for its own address.
     net_util._external_ip = net_util._internal_ip = '127.0.0.1'
     options = {
@@ -123,10 +125,12 @@ def _find_port(host: str, port: int) -> int:
 
 
 def _wait(host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Report the address as soon as the server answers."""
-    reachable = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
+    """Report the address as soon as the server answers. That of all addresses is the name of the machine."""
+    reachable, shown = {'0.0.0.0': ('127.0.0.1', socket.gethostname()), '::': ('::1', socket.gethostname())}.get(
+        host, (host, f'[{host}]' if ':' in host else host)
+    )
     while True:
         with contextlib.suppress(OSError), socket.create_connection((reachable, port), timeout=1):
-            on_ready(f'http://{f"[{host}]" if ":" in host else host}:{port}/')
+            on_ready(f'http://{shown}:{port}/')
             return
         time.sleep(0.05)

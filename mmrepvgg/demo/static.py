@@ -12,6 +12,7 @@ from mmengine.config import Config
 from ..checkpoints.writing import replacing, require_writable
 from ..data.plain_pipelines import Pipeline, describe_pipeline
 from ..data.wrappers import get_test_pipeline
+from ..progress import working
 from ..runtimes.loading import load_exported
 from ..runtimes.metadata import ExportMetadata
 from ..runtimes.onnx import ONNX
@@ -103,7 +104,8 @@ def _add_runtime(target: Path) -> None:
             shutil.copy(_WEB / name, folder)
         # the lock file has the hash of each package, and no program of a package is run
         command = ['npm', 'ci', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        with working('fetching onnxruntime-web'):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()] or ['no reason given']
             raise NpmError(f'npm could not fetch onnxruntime-web: {lines[0]} (it needs the network, or its own cache)')
