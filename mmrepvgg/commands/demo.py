@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         with starting():
             from ..demo.static import write_static_page
 
-            written = write_static_page(args.files[0], args.static, config=cfg)
+        written = write_static_page(args.files[0], args.static, config=cfg)
         print(f'{args.static}: {written.num_files} files, {written.size / 1e6:.1f} MB, for any web server')
         return
     require_packages('local pages', ['streamlit'], 'demo')
