@@ -1,4 +1,5 @@
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,14 @@ def test_the_prefixed_name_works_from_every_registry():
 
 
 def test_build_classifier_needs_nothing_imported_before():
-    code = f'import mmrepvgg; print(type(mmrepvgg.build_classifier({CLASSIFIER!r}).backbone).__module__)'
-    assert run_python('-c', code).stdout.splitlines()[-1] == 'mmrepvgg.models.backbone'
+    code = (
+        f'import mmrepvgg, warnings; print(type(mmrepvgg.build_classifier({CLASSIFIER!r}).backbone).__module__)\n'
+        "warnings.warn('Fail to import ``MultiScaleDeformableAttention``, says the user')"
+    )
+    done = run_python('-c', code)
+    assert done.stdout.splitlines()[-1] == 'mmrepvgg.models.backbone'
+    # mmcv-lite's words are silenced, and those of a user's program are not
+    assert re.fullmatch(r'<string>:2: UserWarning: Fail to .* says the user\n', done.stderr)
 
 
 def test_mmpretrains_own_class_stays_as_it_is():
