@@ -12,10 +12,11 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from tool_runs import fail_here, run_command, succeed_here
 
-from mmrepvgg import build_classifier, convert_checkpoint, load_config, new_project, reparameterize
+from mmrepvgg import base_configs, build_classifier, convert_checkpoint, load_config, new_project, reparameterize
 from mmrepvgg.checkpoints.errors import CheckpointError
 from mmrepvgg.data.layout import DataError
 from mmrepvgg.models.forms import CheckpointFormError
+from mmrepvgg.own_data import survey
 from mmrepvgg.own_data.choices import choose_settings
 from mmrepvgg.own_data.splitting import choose_validation
 
@@ -104,6 +105,14 @@ def test_a_class_of_one_image_and_one_of_two():
     assert chosen[0] is False
     assert sorted(chosen[1:3]) == [False, True]
     assert chosen[3:] == [False, False]
+
+
+def test_several_processes_see_the_same(three, monkeypatch):
+    paths = sorted(map(str, three.glob('*/*')))
+    alone = survey.survey_images(paths)
+    monkeypatch.setattr(survey, '_IMAGES_PER_WORKER', 10)
+    assert survey.survey_images(paths) == alone
+    assert len({reading.digest for reading in alone}) == 60
 
 
 def test_train_and_val_folders_are_read_as_they_are(folder, tmp_path):
@@ -361,3 +370,10 @@ def test_choices(edge, num, fine_tunes, expected):
     choices = choose_settings([edge] * num, num, fine_tunes)
     assert (choices.size, choices.short_edge, choices.batch_size, choices.epochs) == expected
     assert choices.epochs % choices.interval == 0
+
+
+def test_parts_of_configs_by_name():
+    (path,) = base_configs('models/repvgg-a0')
+    assert path.endswith('configs/_base_/models/repvgg-a0.py')
+    with pytest.raises(FileNotFoundError, match=r"no part 'models/a0' of a config; the parts are datasets/"):
+        base_configs('models/a0')
