@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ..data.images import UnreadableImageError
 from ..progress import working
+from ..runtimes.format import require_packages
 from .answers import examine
 from .cards import render_answers, render_error, render_heading
 from .forms import Form, load_forms
@@ -76,21 +77,21 @@ def serve_demo(
 
     Raises:
         PortError: If the port is taken, or this machine has no such address.
-        NoConfigError, ValueError, CheckpointError, MissingPackageError: From :func:`~mmrepvgg.demo.forms.load_forms`.
-        ModuleNotFoundError: If Streamlit is not installed.
+        MissingPackageError: If Streamlit is not installed, or the runtime of a file.
+        NoConfigError, ValueError, CheckpointError: From :func:`~mmrepvgg.demo.forms.load_forms`.
     """
     global _show
-    try:
-        from streamlit import net_util
-        from streamlit.web import cli
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('the page is served by Streamlit: pip install "mmrepvgg[demo]"') from error
+    require_packages('local pages', ['streamlit'], 'demo')
+    from streamlit import net_util
+    from streamlit.web import cli
+
     port = _find_port(host, port)
     with working('reading the models'):
         _show = Show(load_forms(files, config))
     # Where a page from elsewhere asks for this one, Streamlit would ask a server in the internet for its own address.
     net_util._external_ip = net_util._internal_ip = '127.0.0.1'
     options = {
+        'global.developmentMode': False,  # which lets other pages in
         'server.address': host,
         'server.port': port,
         'server.headless': True,  # no browser, and no question for an e-mail address
@@ -102,7 +103,6 @@ def serve_demo(
         'client.toolbarMode': 'viewer',
         'client.showErrorDetails': 'none',
         'logger.level': 'error',
-        'logger.hideWelcomeMessage': True,
     }
     threading.Thread(target=_wait, args=(host, port, on_ready), daemon=True).start()
     with open(os.devnull, 'w') as sink, contextlib.redirect_stdout(sink):
