@@ -4,15 +4,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar('T')
 
-# The display, while there is one: a terminal has room for one, so that tasks within tasks are lines of it.
-_shown: list['Progress'] = []
+# The display, while there is one, and the streams past it. A terminal has room for one, so that tasks within tasks are
+# lines of it.
+_shown: list[tuple['Progress', tuple[TextIO, TextIO]]] = []
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -64,7 +65,7 @@ def starting() -> Iterator[None]:
 @contextmanager
 def _using_display(redirects: bool) -> Iterator['Progress']:
     if _shown:
-        yield _shown[0]
+        yield _shown[0][0]
         return
     from rich.console import Console
     from rich.progress import (
@@ -90,9 +91,19 @@ def _using_display(redirects: bool) -> Iterator['Progress']:
             redirect_stdout=redirects and sys.stdout.isatty(),
             redirect_stderr=redirects,
         )
+        streams = sys.stdout, sys.stderr
         with display:
-            _shown.append(display)
+            _shown.append((display, streams))
             try:
                 yield display
             finally:
                 _shown.clear()
+
+
+def _leave_display() -> None:
+    """Write past it: in a process that is forked meanwhile its thread is not there, and may have left a lock behind."""
+    if _shown:
+        _, (sys.stdout, sys.stderr) = _shown.pop()
+
+
+os.register_at_fork(after_in_child=_leave_display)

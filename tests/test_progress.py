@@ -25,6 +25,11 @@ with working('writing net.onnx'), quiet(), quiet_stderr():
     time.sleep(0.15)
     for _ in track('ab', 'comparing'):
         time.sleep(0.15)
+with working('reading in another process'):
+    if (child := os.fork()) == 0:
+        print('a child writes to', type(sys.stderr).__name__, file=sys.stderr, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 for letter in track(iter('abcd'), 'reading', 4):
     print(f'found {letter}', flush=True)
     print('warning', file=sys.stderr)
@@ -74,6 +79,8 @@ class TestProgress:
             assert re.search(words, shown), words
         assert 'noise' not in shown
         assert shown.count('warning') == 4
+        # not to the display, whose thread a forked process has not
+        assert 'a child writes to TextIOWrapper' in shown
         # rich would send what is printed meanwhile to the terminal, too, if stdout is a pipe
         results = [f'found {letter}' for letter in 'abcd'] + ['result']
         assert out.splitlines() == ([] if stdout_too else results)
@@ -81,7 +88,7 @@ class TestProgress:
 
     def test_a_pipe_gets_results_alone(self):
         done = run_python('-c', WORK)
-        assert done.stderr.split() == ['warning'] * 4
+        assert done.stderr.splitlines() == ['a child writes to TextIOWrapper', *['warning'] * 4]
         assert done.stdout.splitlines() == ['found a', 'found b', 'found c', 'found d', 'result']
 
     def test_one_of_several_processes_shows_it(self):
