@@ -1,6 +1,8 @@
 """The run of a command. The exit status is 0 after success, 2 for wrong usage, and 1 for an error in one line."""
 
 import argparse
+import atexit
+import gc
 import io
 import os
 import select
@@ -79,6 +81,8 @@ def _prepare_process() -> None:
     # some versions of mmengine would load a checkpoint in an unsafe way, and run code in it
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    # at its end Python looks for cycles among all that was imported, for a second
+    atexit.register(gc.freeze)
     # OpenCV's own words about damaged images; this package names them
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
     # names of files may have characters that the terminal's encoding has not
