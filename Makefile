@@ -66,15 +66,20 @@ soak: install
 	$(BIN)/python tools/soak.py --minutes 60
 
 test-onedl: .venv-onedl/installed
-	.venv-onedl/bin/python -c 'import mmseg'  # without it tests/onedl would not be collected
+	.venv-onedl/bin/python -c 'import mmseg, mmdet, mmcv.ops'  # without them tests/onedl would not be collected
 	OMP_NUM_THREADS=1 .venv-onedl/bin/python -m pytest $(PARALLEL)
 
-# The forks replace packages that setup.py asks for by name, hence --no-deps.
+# The forks replace packages that setup.py asks for by name, hence --no-deps. onedl-mmdetection needs the operators that
+# onedl-mmcv compiles where it finds torch: for the CPU, since GPUs are hidden; that takes g++ and a quarter of an hour.
 .venv-onedl/installed: constraints-onedl.txt setup.py
 	$(PYTHON) -m venv --clear .venv-onedl
 	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
-		torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation \
-		numpy rich opencv-python scikit-learn 'setuptools<82' timm pytest pytest-xdist hypothesis \
+		torch torchvision onedl-mmengine 'setuptools<82' wheel packaging ninja
+	CUDA_VISIBLE_DEVICES= .venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
+		--no-cache-dir --no-build-isolation onedl-mmcv
+	.venv-onedl/bin/python -m pip install --disable-pip-version-check -c constraints-onedl.txt \
+		onedl-mmpretrain onedl-mmsegmentation onedl-mmdetection \
+		numpy rich opencv-python scikit-learn timm pytest pytest-xdist hypothesis \
 		safetensors tensorboard onnx onnxscript onnxruntime openvino nncf \
 		ncnn pnnx executorch torchao litert-torch ai-edge-litert ai-edge-quantizer coremltools \
 		webdataset 'ray[data]' pyarrow streamlit playwright openmim jinja2 matplotlib
