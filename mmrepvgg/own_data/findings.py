@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ..data.headers import MAX_PIXELS
 from ..printable import make_printable
 from .labelled import Image, LabelledImages, name_some
 from .readings import Reading
@@ -24,19 +23,19 @@ def describe_findings(found: LabelledImages, survey: Survey) -> list[str]:
     if damaged := [(image, reading) for image, reading in pairs if reading.fault]:
         told = '; '.join(f'{make_printable(image.path)}: {reading.fault}' for image, reading in damaged[:3])
         more = '; ...' if len(damaged) > 3 else ''
-        notes.append(f'{len(damaged)} images can not be read, and are left out: {told}{more}')
+        notes.append(f'images that can not be read, and are left out: {len(damaged)} ({told}{more})')
     counts = Counter(image.label for image, reading in survey['train'] if not reading.fault)
-    if few := [f'{name} ({counts[name]})' for name in found.classes if counts[name] < _FEW]:
-        notes.append(f'{len(few)} classes have fewer than {_FEW} training images: {name_some(few, 5)}')
+    if few := [f'{name}: {counts[name]}' for name in found.classes if counts[name] < _FEW]:
+        notes.append(f'classes of fewer than {_FEW} images for training: {len(few)} ({name_some(few, 5)})')
     notes += _describe_duplicates(survey)
     if flat := [image.path for image, reading in whole if reading.is_one_colour]:
-        notes.append(f'{len(flat)} images have one colour alone: {name_some(flat)}')
+        notes.append(f'images of one colour: {len(flat)} ({name_some(flat)})')
     if clear := sum(reading.is_transparent for _, reading in whole):
-        notes.append(f'{clear} of {len(whole)} images are transparent in places: the config puts them on white')
+        notes.append(f'images that are transparent in places: {clear} of {len(whole)}; the config puts them on white')
     if large := sum(reading.height * reading.width > _LARGE for _, reading in whole):
         notes.append(
-            f'{large} images have more than {_LARGE / 1e6:g} million pixels (the limit is {MAX_PIXELS / 1e6:.0f}): '
-            'the training will be faster if you make them smaller once'
+            f'images of more than {_LARGE / 1e6:g} million pixels: {large}; the training is faster if you make them '
+            'smaller once'
         )
     return notes
 
@@ -53,13 +52,13 @@ def _describe_duplicates(survey: Survey) -> list[str]:
                 splits.setdefault(reading.digest, {}).setdefault(split, image.path)
     if twice := [paths for paths in labels.values() if len(paths) > 1]:
         told = ' and '.join(make_printable(path) for path in list(twice[0].values())[:2])
-        notes.append(f'{len(twice)} images are in several classes, pixel by pixel: {told}{_more(twice)}')
+        notes.append(f'images in several classes, pixel by pixel: {len(twice)} ({told}{_more(twice)})')
     for split in [name for name in survey if name != 'train']:
         if leaked := [paths for paths in splits.values() if {'train', split} <= set(paths)]:
-            told = f'{leaked[0]["train"]} and {leaked[0][split]}'
+            told = make_printable(f'{leaked[0]["train"]} and {leaked[0][split]}')
             notes.append(
-                f'{len(leaked)} {split} images are training images, too, pixel by pixel, so the accuracy will look '
-                f'better than it is: {make_printable(told)}{_more(leaked)}'
+                f'{split} images that are training images, too, pixel by pixel: {len(leaked)} ({told}{_more(leaked)}); '
+                'the accuracy will look better than it is'
             )
     return notes
 

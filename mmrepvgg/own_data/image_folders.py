@@ -46,10 +46,10 @@ def read_class_folders(root: Path) -> LabelledImages:
             f'the class folders of {root / splits["train"]} hold no image ({", ".join(sorted(IMAGE_SUFFIXES))})'
         )
     if empty := [name for name in classes['train'] if name not in filled['train']]:
-        notes.append(f'{len(empty)} class folders hold no training image, and are left out: {name_some(empty)}')
+        notes.append(f'class folders without training images, which are left out: {name_some(empty)}')
     for split in set(filled) - {'train'}:
         if absent := sorted(filled['train'] - filled[split]):
-            notes.append(f'{len(absent)} classes have no {split} image: {name_some(absent)}')
+            notes.append(f'classes without {split} images: {name_some(absent)}')
     notes += _note_nested(images['train'], splits['train'])
     # otherwise the numbers of the folders would not be those of the classes
     are_numbered = all(set(names) == filled['train'] for names in classes.values())

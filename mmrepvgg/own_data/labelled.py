@@ -46,8 +46,8 @@ class LabelledImages:
                 raise DataError(f'{self.root} has no image for {split}')
             if unknown := sorted({image.label for image in images} - set(self.classes)):
                 raise DataError(
-                    f'the {split} images of {self.root} have {len(unknown)} classes that the training images have not: '
-                    f'{name_some(unknown)}; a model can not know these: add training images, or take them out'
+                    f'{split} images of {self.root} are of classes without training images, which no model can know: '
+                    f'{name_some(unknown)}; add training images of them, or take them out'
                 )
         if len(self.classes) < 2:
             raise DataError(

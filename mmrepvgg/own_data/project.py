@@ -139,8 +139,8 @@ def _require_each_class(found: LabelledImages, images: tuple[Image, ...], reason
     counts = Counter(image.label for image in images)
     if empty := [name for name in found.classes if not counts[name]]:
         raise DataError(
-            f'{len(empty)} classes of {found.root} have no training image that {reason}: {name_some(empty)}; add some, '
-            'or take the classes out'
+            f'classes of {found.root} without a training image that {reason}: {name_some(empty)}; add some, or take '
+            'the classes out'
         )
 
 
