@@ -278,8 +278,10 @@ class TestCurves:
         return dict(lr=0.1 / number, loss=loss, epoch=epoch, iter=number, step=number)
 
     def test_a_resumed_run_takes_the_place_of_what_came_after_its_checkpoint(self, tmp_path):
-        steps = [self.step(number, number, 1 + (number > 2)) for number in (1, 2, 3)]
-        self.write(tmp_path, '20260101_000000', *steps[:2], {'accuracy/top1': 50.0, 'time': 1.0, 'step': 1}, steps[2])
+        steps = [self.step(number, number, 1 + (number > 2)) for number in (1, 2, 3, 4, 5)]
+        measured = {'accuracy/top1': 50.0, 'time': 1.0, 'step': 1}
+        lines = [*steps[:2], measured, steps[2], {'accuracy/top5': 99.0, 'step': 2}, *steps[3:]]
+        self.write(tmp_path, '20260101_000000', *lines)
         later = [self.step(number, 9.0, 2) for number in (3, 4)]
         self.write(tmp_path, '20260102_000000', *later, {'accuracy/top1': 60.0, 'step': 2}, '{"loss": 1, "it')
         self.write(tmp_path, '20260103_000000', {'accuracy/top1': 10.0, 'step': 0})
