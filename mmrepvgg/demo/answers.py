@@ -36,8 +36,8 @@ class Answer:
         milliseconds: Median time of the network alone, for this one image.
         view: What the network sees, with the class activation map of the first class over it, if there is one.
         no_map: Why there is none, or an empty string.
-        difference: Largest difference of its logits from those of the first form; of its probabilities, if a form gives
-            only these. None for the first form.
+        difference: Difference of its logits from those of the first form; of its probabilities, if a form gives only
+            these. None for the first form.
     """
 
     form: Form
@@ -45,7 +45,7 @@ class Answer:
     milliseconds: float
     view: Image.Image
     no_map: str
-    difference: float | None = None
+    difference: Difference | None = None
 
 
 @torch.inference_mode()
@@ -80,7 +80,7 @@ def examine(forms: Sequence[Form], path: Path) -> list[Answer]:
         difference = Difference()
         difference.add(compared[0], compared[number])
         milliseconds = 1e3 * summarise(times[number]).median
-        answers.append(Answer(form, ranked, milliseconds, view, no_map, difference.largest if number else None))
+        answers.append(Answer(form, ranked, milliseconds, view, no_map, difference if number else None))
     return answers
 
 
