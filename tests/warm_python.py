@@ -4,6 +4,9 @@
 and open files. A child of the server becomes that program, with the same code as a process of its own would run.
 """
 
+import atexit
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -11,8 +14,9 @@ import signal
 import socket
 import stat
 import sys
+import threading
+import traceback
 from pathlib import Path
-from typing import NoReturn
 
 # A stand-in: any Python starts it in some 20 ms, without site-packages.
 _CLIENT = """#!{python} -IS
@@ -34,9 +38,11 @@ def write_stand_ins(folder: Path, address: Path) -> None:
 
 
 def serve(address: str) -> None:
-    import mmpretrain  # noqa: F401, imported for the children
-
-    import mmrepvgg.registry  # noqa: F401
+    # for the children
+    for name in ('mmpretrain', 'mmrepvgg.registry', 'torch.onnx', 'onnxscript', 'onnxruntime'):
+        importlib.import_module(name)
+    # else each child would copy the memory of all these modules when it collects garbage
+    gc.freeze()
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -62,13 +68,14 @@ def _serve_one(client: socket.socket) -> None:
     program = os.fork()
     if program == 0:
         client.close()
-        _become(*json.loads(request), files)
+        os._exit(_run(*json.loads(request), files))
     _, status = os.waitpid(program, 0)
     client.sendall(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
 
 
-def _become(name: str, arguments: list[str], folder: str, variables: dict[str, str], files: list[int]) -> NoReturn:
+def _run(name: str, arguments: list[str], folder: str, variables: dict[str, str], files: list[int]) -> int:
+    """Run a program to its end, but for taking down Python itself, which costs a second with so many modules."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -79,8 +86,24 @@ def _become(name: str, arguments: list[str], folder: str, variables: dict[str, s
     os.environ.update(variables)
     os.chdir(folder)
     sys.path[0] = ''
-    if name == 'mmrepvgg':
-        arguments = ['-m', 'mmrepvgg', *arguments]
+    try:
+        _interpret(['-m', 'mmrepvgg', *arguments] if name == 'mmrepvgg' else arguments)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    return status
+
+
+def _interpret(arguments: list[str]) -> None:
+    """What ``python`` does with its arguments."""
     kind = arguments[0]
     if kind == '-m':
         sys.argv = arguments[1:]
@@ -92,7 +115,6 @@ def _become(name: str, arguments: list[str], folder: str, variables: dict[str, s
         sys.argv = arguments
         sys.path[0] = str(Path(kind).resolve().parent)
         runpy.run_path(kind, run_name='__main__')
-    sys.exit()
 
 
 if __name__ == '__main__':
