@@ -60,7 +60,7 @@ def serve(address: str) -> None:
 
 
 def _serve_one(client: socket.socket) -> None:
-    """In a child of the server: fork the program, and send its status. Only the program returns."""
+    """In a child of the server: fork the program, and send its status. This does not return."""
     _, files, *_ = socket.recv_fds(client, 1, 3)
     request = b''
     while piece := client.recv(65536):
