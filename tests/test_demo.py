@@ -104,6 +104,9 @@ def test_classes_scores_and_forms(browser, models, server):
             assert scores == pytest.approx([found.score for found in expected.classes], abs=1e-4)
             assert float(section.locator('.time').inner_text().removesuffix(' ms')) > 0
             assert '1 thread' in section.inner_text()
+        # the last feature map of 32 x 32 pixels is one
+        shown = 'Evidence at stage_2: bright parts speak for the first class'
+        assert sections.locator('.note').all_inner_texts()[:2] == [shown, shown]
         differences = [float(text) for text in sections.locator('.difference strong').all_inner_texts()]
         assert len(differences) == 2
         assert max(differences) < 1e-4
@@ -221,12 +224,13 @@ def test_a_config_in_a_checkpoint_is_data(old, new, reason, digits, tmp_path):
 def test_both_forms_of_large_maps(randomise, small_cfg, small_source, export_once, tmp_path):
     """The maps of a checkpoint, and none of a file; differences in probabilities where a file gives only these."""
     cfg = small_cfg
-    cfg.test_dataloader.dataset.pipeline[1].scale = 96
+    cfg.test_dataloader.dataset.pipeline[1].scale = 128
     softmax = export_once(cfg, '.torchscript', softmax=True, dynamic_size=True)[1]
     path = tmp_path / 'photo.png'
     Image.radial_gradient('L').convert('RGB').save(path)
     answers = examine(load_forms([small_source, softmax], cfg), path)
-    assert [answer.no_map for answer in answers] == ['', '', 'this file gives scores only']
+    shown = 'Class activation map: bright parts speak for the first class'
+    assert [answer.note for answer in answers] == [shown, shown, 'No class activation map: this file gives scores only']
     assert answers[0].view.size == answers[2].view.size
     assert answers[0].view.tobytes() != answers[2].view.tobytes()
     assert [answer.difference is None for answer in answers] == [True, False, False]

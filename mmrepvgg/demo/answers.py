@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..measures.difference import Difference
 from ..measures.timing import summarise, time_interleaved
-from ..prediction.cam import class_activation_maps, overlay, to_picture
+from ..prediction.cam import locate_evidence, overlay, to_picture
 from ..prediction.predictor import RankedClass, get_class_names, rank_classes
 from ..runtimes.table import is_exported
 from .forms import Form
@@ -34,8 +34,8 @@ class Answer:
         form: The form.
         classes: Best classes, best first.
         milliseconds: Median time of the network alone, for this one image.
-        view: What the network sees, with the class activation map of the first class over it, if there is one.
-        no_map: Why there is none, or an empty string.
+        view: What the network sees, with a map over it of where the evidence for the first class is, if there is one.
+        note: What the map is, or why there is none.
         difference: Difference of its logits from those of the first form; of its probabilities, if a form gives only
             these. None for the first form.
     """
@@ -44,11 +44,11 @@ class Answer:
     classes: tuple[RankedClass, ...]
     milliseconds: float
     view: Image.Image
-    no_map: str
+    note: str
     difference: Difference | None = None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def examine(forms: Sequence[Form], path: Path) -> list[Answer]:
     """Run all forms on an image file.
 
@@ -76,11 +76,11 @@ def examine(forms: Sequence[Form], path: Path) -> list[Answer]:
     answers = []
     for number, form in enumerate(forms):
         ranked = rank_classes(probabilities[number][0], get_class_names(form.model, scores[number].shape[1]), TOPK)
-        view, no_map = _draw(form, images[number], inputs[number], ranked[0].label)
+        view, note = _draw(form, images[number], inputs[number], ranked[0].label)
         difference = Difference()
         difference.add(compared[0], compared[number])
         milliseconds = 1e3 * summarise(times[number]).median
-        answers.append(Answer(form, ranked, milliseconds, view, no_map, difference if number else None))
+        answers.append(Answer(form, ranked, milliseconds, view, note, difference if number else None))
     return answers
 
 
@@ -89,14 +89,14 @@ def _prepare(form: Form, sample: dict[str, Any]) -> Tensor:
 
 
 def _draw(form: Form, sample: dict[str, Any], inputs: Tensor, label: int) -> tuple[Image.Image, str]:
-    """The picture of an image with its map, and why there is no map."""
+    """The picture of an image with its map, and what the map is, or why there is none."""
     image = to_picture(sample['inputs'].to(torch.uint8))
     scale = max(1.0, _EDGE / min(image.size))
     image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
     try:
-        (activation,) = class_activation_maps(form.model, inputs, torch.tensor([label]))
+        (activation,), stage = locate_evidence(form.model, inputs, torch.tensor([label]))
     except ValueError:
-        return image, 'this file gives scores only' if is_exported(form.file) else 'the head of this model has none'
-    if activation.numel() == 1:
-        return image, 'the last feature map of so small an image is one value'
-    return overlay(image, activation), ''
+        reason = 'this file gives scores only' if is_exported(form.file) else 'the head of this model has none'
+        return image, f'No class activation map: {reason}'
+    kind = 'Class activation map' if stage is None else f'Evidence at {stage}'
+    return overlay(image, activation), f'{kind}: bright parts speak for the first class'
