@@ -21,8 +21,7 @@ SMALL, SMALL_DEPLOY = (ROOT / f'tests/configs/digits_small{form}.py' for form in
 # What a command that succeeds may say on stderr in a pipe: its own warnings, the log of a training and where its report
 # is, notes, and lists of images. All else is noise of the libraries under it.
 _OWN_WORDS = re.compile(
-    r'(mmrepvgg )?[\w.-]+: warning: |\d\d/\d\d \d\d:\d\d:\d\d - mmengine - '
-    r'|report: |note: |\d+ of \d+ images could not|  \S'
+    r'((mmrepvgg )?[\w.-]+: )?warning: |\d\d/\d\d \d\d:\d\d:\d\d - mmengine - |report: |note: |  \S'
 )
 
 # Runs a script in a Python in which some packages seem not to be installed.
