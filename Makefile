@@ -5,7 +5,7 @@
 # make browser  find a Chromium for the tests of pages, or install one (Debian, Ubuntu: as root)
 # make test-deep   run the long tests: thousands of random networks, mutated files and killed processes (hours), there
 # make soak   test and predict again and again for an hour in one process, and see whether its memory grows
-# make test-onedl  run the tests, and those of segmentation, with the onedl forks of the stack, in .venv-onedl
+# make test-onedl  run the tests, and those of segmentation and detection, with the onedl forks of the stack, in .venv-onedl
 # make test-matrix  run the tests with Python 3.10 to 3.13 and the oldest and newest packages that setup.py allows, in .tox
 # make docs   build the site of docs/ in English and Chinese, into docs/_build
 # make translations  after a change of English pages: update the files in docs/locale, in which the Chinese stands

@@ -94,7 +94,8 @@ def test_every_registered_config_exists():
 
 def test_pretrained_downloads_and_loads(server, tmp_path):
     file, state_dict = serve_checkpoint(tmp_path)
-    register(tmp_path, 'tiny-good', f'{server}/{file}')
+    register(tmp_path, 'Tiny-good', f'{server}/{file}')
+    register(tmp_path, 'Tiny-good', f'{server}/{file}')
     model = mmpretrain.get_model('tiny-good', pretrained=True)
     assert not model.training
     for key, value in model.state_dict().items():
@@ -126,7 +127,7 @@ def test_pretrained_deploy_form_has_the_train_forms_weights_switched(server, tmp
 
 
 def test_only_names_whose_train_form_has_weights_have_them_in_deploy_form():
-    weights = {name: ModelHub.get(name).weights for name in mmrepvgg.register_models()}
+    weights = {name: ModelHub._models_dict[name].weights for name in mmrepvgg.register_models()}
     for name, address in weights.items():
         if name.endswith('_deploy'):
             train = name.replace('_deploy', '_8xb32')

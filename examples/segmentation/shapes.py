@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,12 @@ def draw_shapes(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return noisy.clip(0, 255).astype(np.uint8), mask
 
 
-def find_boxes(mask: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
+def find_boxes(mask: np.ndarray) -> dict[int, Sequence[int]]:
     """Left, top, width and height of what is visible of each shape, by its index in :data:`CLASSES`."""
     return {label: cv2.boundingRect((mask == label).astype(np.uint8)) for label in np.unique(mask).tolist() if label}
 
 
-def describe_boxes(boxes: list[dict[int, tuple[int, int, int, int]]]) -> dict[str, Any]:
+def describe_boxes(boxes: list[dict[int, Sequence[int]]]) -> dict[str, Any]:
     """The boxes of all images in COCO's format. The images have the names of their indices."""
     annotations = [
         dict(image_id=index, category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0)

@@ -51,19 +51,19 @@ def register_models(metafile: str | Path | None = None) -> list[str]:
     index.build_models_with_collections()
     models = list(index.models)
     others = list(_list_others(models)) if metafile is None else []
-    known = {model.name: ModelHub.get(model.name) for model in [*models, *others] if ModelHub.has(model.name)}
+    names = [model.name for model in [*models, *others]]
+    hub = ModelHub._models_dict  # `ModelHub.get` would read the config of each, and nothing adds a single model
+    known = {name: hub[name.lower()] for name in names if ModelHub.has(name.lower())}
     if foreign := [name for name, model in known.items() if Path(model.filepath).resolve() != path.resolve()]:
         raise ValueError(
             f'{path} names {", ".join(foreign)}, which {known[foreign[0]].filepath} has registered already; rename it'
         )
     if not known:
         ModelHub.register_model_index(path, config_prefix=root)
-        # mmpretrain has no function for one model
-        ModelHub._models_dict.update({model.name: model for model in others})
-    names = [model.name for model in [*models, *others]]
-    for registered in map(ModelHub._models_dict.__getitem__, names):
-        if registered.results is None:
-            registered.results = ResultList([Result(TASK, dataset=None, metrics={})])
+        hub.update({model.name: model for model in others})
+    for name in names:
+        if hub[name.lower()].results is None:
+            hub[name.lower()].results = ResultList([Result(TASK, dataset=None, metrics={})])
     for folder in {model.weights.rsplit('/', 1)[0] for model in models if model.weights}:
         # The longest prefix wins. mmengine's own loader of http addresses would run the code in a pickle.
         CheckpointLoader.register_scheme(prefixes=f'{folder}/', loader=_load_address, force=True)
