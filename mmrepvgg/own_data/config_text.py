@@ -1,7 +1,6 @@
 """The text of a config for a user's own images, which a person can read and change."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -148,7 +147,7 @@ def write_config_text(
     uses_lists = lists_reason is not None
     network: Any = start.arch if start else arch
     title = (
-        f'RepVGG{"" if isinstance(network, dict) else f"-{network}"} on {Path(found.root).name}: '
+        f'RepVGG{"" if isinstance(network, dict) else f"-{network}"} on {places.config.stem}: '
         f'{num_images["train"]} training and {num_images["val"]} validation images of {len(found.classes)} classes.'
     )
     prefixes = found.folders or {}
