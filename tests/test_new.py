@@ -140,6 +140,11 @@ def test_validation_without_a_class_and_blanks_in_names(folder, tmp_path):
     assert (tmp_path / 'other_lists/val.txt').read_text().startswith('./ 7, or so /')
 
 
+def test_a_class_of_trains(folder, tmp_path):
+    (folder / '7').rename(folder / 'train')
+    assert new_project(folder, tmp_path / 'net.py').classes == ('3', '5', 'train')
+
+
 def test_a_test_folder_is_tested_on(folder, tmp_path):
     split_in_two(folder)
     (folder / 'val').rename(folder / 'Testing')

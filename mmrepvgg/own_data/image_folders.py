@@ -16,7 +16,11 @@ def find_splits(root: Path) -> dict[str, str]:
     """The subfolders that are parts of a data set: ``{'train': 'Training', 'test': 'Test'}``."""
     folders = {name.lower(): name for name in list_class_folders(root)}
     found = {split: [folders[name] for name in names if name in folders] for split, names in SPLIT_NAMES.items()}
-    return {split: names[0] for split, names in found.items() if names}
+    splits = {split: names[0] for split, names in found.items() if names}
+    # beside cars and planes it is a class
+    if 'train' in splits and len(folders) > len(splits) and not list_class_folders(root / splits['train']):
+        return {}
+    return splits
 
 
 def read_class_folders(root: Path) -> LabelledImages:
