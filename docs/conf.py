@@ -50,7 +50,7 @@ nitpicky = True
 # What is not of this package, and has no page here. Names of type variables lead nowhere by nature.
 nitpick_ignore_regex = [
     ('py:.*', r'(collections|mmcv|mmengine|mmpretrain|numpy|pathlib|torch)\..*'),
-    ('py:class', r'Config|Tensor|.*\.M'),
+    ('py:class', r'Config|Path|Tensor|.*\.M'),
 ]
 
 # `-D language=zh_CN` builds the Chinese site. One file of translations a page.

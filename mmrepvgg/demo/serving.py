@@ -78,7 +78,7 @@ def serve_demo(
     Raises:
         PortError: If the port is taken, or this machine has no such address.
         MissingPackageError: If Streamlit is not installed, or the runtime of a file.
-        NoConfigError, ValueError, CheckpointError: From :func:`~mmrepvgg.demo.forms.load_forms`.
+        NoConfigError, ValueError, CheckpointError: If a file can't be shown.
     """
     global _show
     require_packages('local pages', ['streamlit'], 'demo')

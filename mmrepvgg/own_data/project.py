@@ -60,7 +60,7 @@ def new_project(
     beside the config.
 
     Args:
-        data: A folder or table of images, as :func:`~mmrepvgg.own_data.finding.find_labelled_images` reads it.
+        data: A folder or table of images, as ``own_data.finding.find_labelled_images`` reads it.
         out: The config to write. Default: a file with the name of the data, in the current folder.
         arch: Name of the arch. Default: that of the weights, or A0.
         weights: Checkpoint in train form to fine-tune, of any system that `convert_checkpoint` reads. Its head is
