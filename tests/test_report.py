@@ -212,6 +212,8 @@ def test_a_training_in_deploy_form_without_validation(digits, tmp_path, monkeypa
     for name in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'):
         cfg[name] = None
     cfg.default_hooks.checkpoint.update(interval=1, save_best=None)
+    succeed_here('reparameterize', SMALL, digits / 'small.pth', 'deploy.pth', cwd=tmp_path)
+    cfg.load_from = 'deploy.pth'
     with pytest.warns(UserWarning, match='training a RepVGG that was built with deploy=True'):
         train(cfg, 'work')
     text = write_report('work', tmp_path / 'elsewhere/page.html').read_text()
