@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from tool_runs import fail_here, run_command, succeed_here
 
-from mmrepvgg import base_configs, build_classifier, convert_checkpoint, load_config, new_project, reparameterize
+from mmrepvgg import build_classifier, convert_checkpoint, load_config, new_project, reparameterize
 from mmrepvgg.checkpoints.errors import CheckpointError
 from mmrepvgg.data.layout import DataError
 from mmrepvgg.models.forms import CheckpointFormError
@@ -375,10 +375,3 @@ def test_choices(edge, num, fine_tunes, expected):
     choices = choose_settings([edge] * num, num, fine_tunes)
     assert (choices.size, choices.short_edge, choices.batch_size, choices.epochs) == expected
     assert choices.epochs % choices.interval == 0
-
-
-def test_parts_of_configs_by_name():
-    (path,) = base_configs('models/repvgg-a0')
-    assert path.endswith('configs/_base_/models/repvgg-a0.py')
-    with pytest.raises(FileNotFoundError, match=r"no part 'models/a0' of a config; the parts are datasets/"):
-        base_configs('models/a0')

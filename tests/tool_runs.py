@@ -1,6 +1,7 @@
 """The tools and Python itself, run as users run them: as processes. And the command line in this process."""
 
 import io
+import logging
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from mmengine.logging import MMLogger
 
 from mmrepvgg.commands.main import main
 
@@ -68,6 +71,7 @@ def run_command(*args: object, cwd: Path, reports: bool = False) -> subprocess.C
         redirect_stderr(stderr),
     ):
         _warn_as_a_process()
+        _log_to(stderr)
         os.chdir(cwd)
         try:
             main([*map(str, given)])
@@ -87,6 +91,16 @@ def _warn_as_a_process() -> None:
     warnings.showwarning = show
     for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter('ignore', category)
+    # a command that does not write LiteRT files has not loaded JAX, which other tests of this process have
+    warnings.filterwarnings('ignore', r'os\.fork\(\) was called', RuntimeWarning)
+
+
+def _log_to(stderr: io.StringIO) -> None:
+    """Lead the loggers that other tests have made to this stderr: theirs may be closed."""
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(stderr)
 
 
 def succeed(name: str, *args: object, cwd: Path, **env: str) -> str:
