@@ -100,7 +100,7 @@ def _log_to(stderr: io.StringIO) -> None:
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(stderr)
+                handler.stream = stderr  # setStream would flush the old one
 
 
 def succeed(name: str, *args: object, cwd: Path, **env: str) -> str:
