@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..runtimes.cpu import list_instructions, read_cpuinfo
+from ..runtimes.cpu import list_instructions, name_cpu
 
 _PACKAGES = (
     *('torch', 'mmpretrain', 'timm', 'onnxruntime', 'openvino', 'ncnn', 'executorch', 'ai-edge-litert'),
@@ -20,7 +20,7 @@ _PACKAGES = (
 def describe_machine() -> dict[str, Any]:
     """Describe the CPU, its cores and matrix instructions, the GPU, and the present load of the machine."""
     return dict(
-        cpu=read_cpuinfo().get('model name') or platform.processor() or platform.machine(),
+        cpu=name_cpu(),
         cores=os.cpu_count(),
         instructions=list_instructions(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..runtimes.cpu import list_instructions, read_cpuinfo
+from ..runtimes.cpu import list_instructions, name_cpu
 
 
 def describe_hardware() -> dict[str, Any]:
@@ -15,7 +15,7 @@ def describe_hardware() -> dict[str, Any]:
     shared = shutil.disk_usage('/dev/shm').total if Path('/dev/shm').is_dir() else None
     return dict(
         system=platform.platform(),
-        cpu=read_cpuinfo().get('model name') or platform.processor() or platform.machine(),
+        cpu=name_cpu(),
         cores=os.cpu_count(),
         usable_cores=_count_usable_cores(),
         instructions=list_instructions(),

@@ -1,6 +1,7 @@
-"""The instructions of the CPU, as Linux lists them. Imports no torch."""
+"""The CPU and its instructions, as Linux lists them. Imports no torch."""
 
 import functools
+import platform
 from pathlib import Path
 
 # Instructions that decide the speed of matrix products, by their names in /proc/cpuinfo, the fastest first.
@@ -32,6 +33,11 @@ def read_cpuinfo() -> dict[str, str]:
     first, _, _ = path.read_text().partition('\n\n')
     pairs = (line.partition(':') for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def name_cpu() -> str:
+    """The model of the CPU, or the kind if the system does not say more."""
+    return read_cpuinfo().get('model name') or platform.processor() or platform.machine()
 
 
 def read_flags() -> set[str]:

@@ -5,8 +5,9 @@ from itertools import chain
 
 import pytest
 import torch
+from both_forms import check_both_forms
 from mmengine.config import Config
-from tool_runs import ROOT, fail, run_python, succeed
+from tool_runs import ROOT, run_python, succeed
 
 from examples.segmentation.shapes import prepare_shapes
 from mmrepvgg import RepVGGBlock, reparameterize
@@ -43,19 +44,7 @@ def test_whole_detector_switches_to_equal_predictions(randomise):
 
 
 def test_tools_convert_and_test_both_forms(trained):
-    source, destination = trained / 'retina/epoch_1.pth', trained / 'deploy.pth'
-    for options in ([], ['--data', 'data/shapes/images/val']):
-        output = succeed('reparameterize_model', CONFIG, source, destination, *options, cwd=trained)
-        found = re.search(r'largest difference (\S+) of the largest output on [28] (image|noise)', output)
-        assert found is not None, output
-        assert float(found[1]) < 1e-5
-    scores = []
-    for config, checkpoint in ((CONFIG, source), (DEPLOY_CONFIG, destination)):
-        output = succeed('test', config, checkpoint, '--work-dir', 'test', cwd=trained)
-        scores.append(re.findall(r'^(coco/bbox_mAP\S*): (\S+)$', output, re.MULTILINE))
-    assert len(scores[0]) == 6
-    assert scores[0] == scores[1]
-    assert 'is in deploy form' in fail('test', CONFIG, destination, cwd=trained)
+    check_both_forms(trained, trained / 'retina/epoch_1.pth', CONFIG, DEPLOY_CONFIG, r'coco/bbox_mAP\S*', 6)
 
 
 def test_the_exported_backbone_gives_the_checkpoints_feature_maps(trained):

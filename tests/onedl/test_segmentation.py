@@ -1,9 +1,8 @@
 """A PSPNet on RepVGG: trained, switched and tested by the tools, as a user runs them."""
 
-import re
-
 import pytest
 import torch
+from both_forms import check_both_forms
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from tool_runs import ROOT, fail, succeed
@@ -48,20 +47,8 @@ def test_whole_segmentor_switches_to_equal_predictions(trained, randomise):
 
 
 def test_tools_convert_and_test_both_forms(trained):
-    source, destination = trained / 'psp/epoch_1.pth', trained / 'deploy.pth'
-    for options in ([], ['--data', 'data/shapes/images/val']):
-        output = succeed('reparameterize_model', CONFIG, source, destination, *options, cwd=trained)
-        found = re.search(r'largest difference (\S+) of the largest output on [28] (image|noise)', output)
-        assert found is not None, output
-        assert float(found[1]) < 1e-5
-    scores = []
-    for config, checkpoint in ((CONFIG, source), (DEPLOY_CONFIG, destination)):
-        output = succeed('test', config, checkpoint, '--work-dir', 'test', cwd=trained)
-        scores.append(re.findall(r'^(aAcc|mIoU|mAcc): (\d+\.\d+)$', output, re.MULTILINE))
-    assert len(scores[0]) == 3
-    assert scores[0] == scores[1]
-
-    assert 'is in deploy form' in fail('test', CONFIG, destination, cwd=trained)
+    source = trained / 'psp/epoch_1.pth'
+    check_both_forms(trained, source, CONFIG, DEPLOY_CONFIG, r'aAcc|mIoU|mAcc', 3)
     line = fail('test', CONFIG, source, '--metrics', 'accuracy', cwd=trained)
     assert 'are for classifiers, got a config of EncoderDecoder' in line
 
