@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
 
     has_test = args.eval_samples != 0
     # a model of quantization-aware training has ranges, and needs no training images
-    needs_train = plan.needs_images and not cfg.model.get('backbone', {}).get('quantization')
+    needs_train = plan.needs_images and not cfg.get('model', {}).get('backbone', {}).get('quantization')
     needed = dict(train_dataloader=needs_train or not has_test, test_dataloader=has_test)
     check_data(cfg, [name for name, is_needed in needed.items() if is_needed])
 

@@ -16,7 +16,7 @@ from ..data.classes import check_classes, get_trained_classes, require_labels, r
 from ..data.faster_steps import use_own_reading
 from ..data.layout import get_num_classes
 from ..data.transparency import warn_of_transparent_data
-from ..models.config_types import get_type_name
+from ..models.config_types import get_type_name, require_model
 from .logs import closing_logs
 from .metrics import PredictionRecord, check_topk, make_evaluator, needs_labels
 from .processes import prepare_test_processes
@@ -58,6 +58,7 @@ def evaluate(
         OSError: If ``out`` can't be written.
     """
     require_writable(out)
+    require_model(cfg)
     if metrics or out is not None:
         if 'head' not in cfg.model:
             raise ValueError(

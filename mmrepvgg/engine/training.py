@@ -16,7 +16,7 @@ from ..data.damaged import skip_damaged_images
 from ..data.faster_steps import use_faster_steps, use_own_reading
 from ..data.layout import DataError, get_num_classes
 from ..data.transparency import warn_of_transparent_data
-from ..models.config_types import get_type_name
+from ..models.config_types import get_type_name, require_model
 from .compilation import add_compilation, explaining_compilation
 from .head_start import HeadStartHook
 from .locking import occupying
@@ -81,6 +81,7 @@ def train(
             fewer than k classes, or if this process was not started as ``launcher`` says.
     """
     cfg.work_dir = work_dir
+    require_model(cfg)
     if amp:
         _use_mixed_precision(cfg)
     # taken out of the config, since mmengine has a setting of this name

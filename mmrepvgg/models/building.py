@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .config_types import get_type_name, iterate_parts
+from .config_types import get_type_name, iterate_parts, require_model
 from .fake_quant import set_fake_quantization
 
 # The types that have an argument ``deploy``.
@@ -21,7 +21,11 @@ def build_model(cfg: Config, deploy: bool) -> nn.Module:
     No pretrained weights are read. If the config has ``deploy_norm``, its train form is the deploy form with these
     norms inserted. If the config has ``quantization``, the train form has quantizers, which are switched off: the model
     computes in floating point. The deploy form has no quantizers.
+
+    Raises:
+        ValueError: If the config has no model.
     """
+    require_model(cfg)
     model_cfg = copy.deepcopy(cfg.model)
     for part in iterate_parts(model_cfg):
         if get_type_name(part['type']) not in _PARTS_WITH_FORM:

@@ -1,6 +1,6 @@
 """The parts of a config and their ``type``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -23,3 +23,16 @@ def iterate_parts(node: Any) -> Iterator[dict]:
     if isinstance(node, list | tuple):
         for value in node:
             yield from iterate_parts(value)
+
+
+def require_model(cfg: Mapping[str, Any]) -> None:
+    """Refuse a config without a model.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if 'model' not in cfg:
+        raise ValueError(
+            'the config must have a model; start from one of those that come with mmrepvgg, for example '
+            "_base_ = __import__('mmrepvgg').base_configs('repvgg-a0_8xb32')"
+        )

@@ -18,7 +18,7 @@ from ..data.layout import get_num_classes
 from ..engine.launchers import share_cores
 from ..measures.finite import is_finite
 from ..models.building import build_model
-from ..models.config_types import get_type_name
+from ..models.config_types import get_type_name, require_model
 from ..models.fake_quant import set_fake_quantization
 from .loading import load_exported
 from .metadata import ExportMetadata
@@ -167,6 +167,7 @@ def make_exported_config(cfg: Config, path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: If the model of ``cfg`` is no classifier, or gives an image several labels.
     """
+    require_model(cfg)
     if 'head' not in cfg.model:
         raise ValueError(
             f'an exported file takes the place of a classifier, got a config of {get_type_name(cfg.model.type)}; give '
