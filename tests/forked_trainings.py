@@ -4,6 +4,7 @@ A server has imported all that a training needs, and forks for each of them. It 
 stdin, and answers on stdout.
 """
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -118,12 +119,14 @@ def _iterate(value: Any) -> Iterator[bytes]:
 
 
 def serve() -> None:
-    import matplotlib.figure  # noqa: F401 (a training's log imports it)
-    from mmengine.hooks import Hook
-    from mmengine.registry import HOOKS
+    # the onedl forks of the stack print when they are imported, and stdout is for answers
+    with contextlib.redirect_stdout(sys.stderr):
+        import matplotlib.figure  # noqa: F401 (a training's log imports it)
+        from mmengine.hooks import Hook
+        from mmengine.registry import HOOKS
 
-    import mmrepvgg.engine.training
-    import mmrepvgg.registry  # noqa: F401
+        import mmrepvgg.engine.training
+        import mmrepvgg.registry  # noqa: F401
 
     gc.freeze()  # collections in the forks do not look through what was imported
 
