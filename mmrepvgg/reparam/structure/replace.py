@@ -54,6 +54,7 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     single = [child for name, child in module.named_modules() if name and name not in opened]
     graph = trace(module, single)
     assert isinstance(graph, fx.GraphModule)
+    before = _find_names(graph)
     wanted = {pattern.layers: pattern for pattern in patterns}
     for node, path in search(graph).patterns.items():
         pattern = wanted.get(describe_pattern(graph, owner, node, path).layers)
@@ -69,12 +70,14 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
         node.replace_all_uses_with(fused)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    kept = {str(node.target) for node in graph.graph.nodes if node.op in ('call_module', 'get_attr')}
-    removed = {layer[len(prefix) :] for pattern in patterns for layer in pattern.layers} - kept
-    for name in removed:
+    for name in before - _find_names(graph):
         parent, _, leaf = name.rpartition('.')
         delattr(module.get_submodule(parent), leaf)
     _become(module, graph)
+
+
+def _find_names(graph: fx.GraphModule) -> set[str]:
+    return {str(node.target) for node in graph.graph.nodes if node.op in ('call_module', 'get_attr')}
 
 
 def _become(module: nn.Module, graph: fx.GraphModule) -> None:

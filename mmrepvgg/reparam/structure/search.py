@@ -1,11 +1,14 @@
 """Find what in a graph one convolution computes: chains of layers, and parallel paths from one tensor to one sum."""
 
+import contextlib
+import inspect
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .layers import describe
@@ -15,6 +18,7 @@ _SUMS = {operator.add, operator.iadd, torch.add}
 _DIFFERENCES = {operator.sub, operator.isub, torch.sub}
 _PRODUCTS = {operator.mul, operator.imul, torch.mul}
 _SUM_METHODS, _DIFFERENCE_METHODS, _PRODUCT_METHODS = {'add', 'add_'}, {'sub', 'sub_'}, {'mul', 'mul_'}
+_IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,8 @@ class _Searcher:
     def _extend(self, node: fx.Node, earlier: fx.Node, described: AffineMap) -> Iterator[Path]:
         own = described.num_weights if isinstance(described, ConvMap) else 0
         for path in self.paths[earlier]:
+            if isinstance(path.map, ConvMap) and isinstance(described, ConvMap) and path.map.num_axes != described.num_axes:
+                continue
             try:
                 joined = chain(path.map, described)
             except InexactError as error:
@@ -109,16 +115,16 @@ class _Searcher:
             yield Path(path.source, joined, path.members | {node}, path.num_weights + own)
 
     def _visit_operation(self, node: fx.Node) -> Iterator[Path]:
+        if node.target is F.batch_norm:
+            yield from self._visit_batch_norm(node)
+            return
         operands = list(node.args)
         if node.kwargs or not operands:
             return
+        if node.all_input_nodes and all(each in self.constants for each in node.all_input_nodes):
+            self._compute_constant(node)
+            return
         kind = _name_operation(node)
-        if all(not isinstance(each, fx.Node) or each in self.constants for each in operands) and kind is not None:
-            self._compute_constant(node)
-            return
-        if node.op == 'call_method' and isinstance(operands[0], fx.Node) and operands[0] in self.constants:
-            self._compute_constant(node)
-            return
         if kind is None or len(operands) != 2 or self._changes_others(node):
             return
         one, other = (self.constants.get(each, each) if isinstance(each, fx.Node) else each for each in operands)
@@ -132,24 +138,32 @@ class _Searcher:
         elif isinstance(other, fx.Node):
             yield from self._join_constant(node, other, one, kind)
 
+    def _visit_batch_norm(self, node: fx.Node) -> Iterator[Path]:
+        """A norm that a layer of another kind computes, such as one with an activation in it."""
+        given = inspect.signature(F.batch_norm).bind(*node.args, **node.kwargs)
+        given.apply_defaults()
+        x, *tensors = (given.arguments[name] for name in ('input', 'running_mean', 'running_var', 'weight', 'bias'))
+        mean, var, weight, bias = (self.constants.get(each, each) for each in tensors)
+        if given.arguments['training'] or not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+            return
+        factor = (var.double() + given.arguments['eps']).rsqrt()
+        factor = factor if weight is None else factor * weight.detach().double()
+        shift = -mean.double() * factor
+        shift = shift if bias is None else shift + bias.detach().double()
+        for axes in (1, 2, 3):
+            yield from self._extend(node, x, make_channel_scale(factor, shift, axes))
+
     def _changes_others(self, node: fx.Node) -> bool:
         """Whether the operation is in place on a value that is used elsewhere."""
-        changed = node.op == 'call_method' and str(node.target).endswith('_')
-        changed = changed or node.target in (operator.iadd, operator.isub, operator.imul)
-        return changed and isinstance(node.args[0], fx.Node) and any(user > node for user in node.args[0].users)
+        return _is_in_place(node) and isinstance(node.args[0], fx.Node) and any(u > node for u in node.args[0].users)
 
     def _compute_constant(self, node: fx.Node) -> None:
-        values = [self.constants.get(each, each) if isinstance(each, fx.Node) else each for each in node.args]
-        if any(isinstance(each, fx.Node) for each in values):
+        if _is_in_place(node):
             return
-        try:
-            with torch.no_grad():
-                target: Any = node.target
-                self.constants[node] = (
-                    getattr(values[0], target)(*values[1:]) if node.op == 'call_method' else target(*values)
-                )
-        except Exception:  # noqa: BLE001, S110 - not computable now, so it is no constant
-            return
+        values: Any = fx.map_arg(node.args, lambda each: self.constants[each])
+        target: Any = getattr(values[0], str(node.target)) if node.op == 'call_method' else node.target
+        with torch.no_grad(), contextlib.suppress(Exception):  # what can't be computed now is no constant
+            self.constants[node] = target(*(values[1:] if node.op == 'call_method' else values))
 
     def _join(self, node: fx.Node, one: fx.Node, other: fx.Node, sign: float) -> Iterator[Path]:
         for first in self.paths[one]:
@@ -225,6 +239,12 @@ class _Searcher:
 
     def _is_nothing(self, node: fx.Node) -> bool:
         return node.op == 'call_module' and describe(self.modules[node.target]) == Scaling()
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    if node.op == 'call_method':
+        return str(node.target).endswith('_')
+    return node.target in _IN_PLACE or getattr(node.target, '__name__', '').endswith('_')
 
 
 def _name_operation(node: fx.Node) -> str | None:
