@@ -72,8 +72,20 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     graph.recompile()
     for name in before - _find_names(graph):
         parent, _, leaf = name.rpartition('.')
-        delattr(module.get_submodule(parent), leaf)
+        part = module.get_submodule(parent)
+        if leaf not in part._modules and parent:  # a layer without its numbers
+            _set(module, parent, part := _keep_children(part))
+        if hasattr(part, leaf):
+            delattr(part, leaf)
     _become(module, graph)
+
+
+def _keep_children(layer: nn.Module) -> nn.Module:
+    """What is in ``layer``, an activation for example, under its name."""
+    kept = nn.Module()
+    for name, child in layer.named_children():
+        kept.add_module(name, child)
+    return kept.train(layer.training)
 
 
 def _find_names(graph: fx.GraphModule) -> set[str]:
