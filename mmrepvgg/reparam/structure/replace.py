@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .code import take_code
 from .layers import describe
 from .maps import ConvMap, chain, make_layer
 from .plan import Pattern, Plan, describe_pattern
@@ -77,7 +78,7 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
             _set(module, parent, part := _keep_children(part))
         if hasattr(part, leaf):
             delattr(part, leaf)
-    _become(module, graph)
+    take_code(module, graph.graph)
 
 
 def _keep_children(layer: nn.Module) -> nn.Module:
@@ -90,12 +91,6 @@ def _keep_children(layer: nn.Module) -> nn.Module:
 
 def _find_names(graph: fx.GraphModule) -> set[str]:
     return {str(node.target) for node in graph.graph.nodes if node.op in ('call_module', 'get_attr')}
-
-
-def _become(module: nn.Module, graph: fx.GraphModule) -> None:
-    """Give ``module`` the code of ``graph``. It stays the object that it is, of a subclass of its class."""
-    base = type(module)
-    module.__class__ = type(base.__name__, (base,), {'forward': type(graph).forward, '__module__': base.__module__})
 
 
 def _fill_places(model: nn.Module, pattern: Pattern) -> None:
