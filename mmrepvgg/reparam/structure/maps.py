@@ -157,7 +157,8 @@ def add(one: AffineMap, other: AffineMap) -> AffineMap:
     groups = math.gcd(one.groups, other.groups)
     one, other = regroup(one, groups), regroup(other, groups)
     taps = [
-        _join_axes(*axis) for axis in zip(one.start, one.step, one.size, other.start, other.step, other.size, strict=True)
+        _join_axes(*axis)
+        for axis in zip(one.start, one.step, one.size, other.start, other.step, other.size, strict=True)
     ]
     start, step, size = (tuple(each) for each in zip(*taps, strict=True)) if taps else ((), (), ())
     weight = _spread(one, start, step, size) + _spread(other, start, step, size)
@@ -279,7 +280,8 @@ def _spread(one: ConvMap, start: tuple[int, ...], step: tuple[int, ...], size: t
     weight = one.weight.new_zeros(*one.weight.shape[:2], *size)
     axes = zip(one.start, one.step, one.size, start, step, strict=True)
     where = tuple(
-        slice((a - b) // e, (a - b) // e + (k - 1) * d // e + 1, max(d // e, 1) if k > 1 else 1) for a, d, k, b, e in axes
+        slice((a - b) // e, (a - b) // e + (k - 1) * d // e + 1, max(d // e, 1) if k > 1 else 1)
+        for a, d, k, b, e in axes
     )
     weight[(slice(None), slice(None), *where)] = one.weight
     return weight

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
+from .reading import read_steps
 from .search import Path, search
+from .steps import Step
 from .tracing import find_closed, trace
 
 
@@ -50,14 +52,14 @@ def make_plan(model: nn.Module) -> Plan:
         graph = trace(root, plan.closed)
         if isinstance(graph, Exception):
             continue
-        found = search(graph)
-        done: set[fx.Node] = set()
-        for node, path in found.patterns.items():
-            plan.patterns.append(describe_pattern(graph, name, node, path))
+        found = search(read_steps(graph))
+        done: set[Step] = set()
+        for path in found.patterns.values():
+            plan.patterns.append(describe_pattern(graph, name, path))
             done |= path.members
-        for node, reason in found.reasons.items():
-            if node not in done:
-                plan.left[_name(name, node)] = reason
+        for step, reason in found.reasons.items():
+            if step not in done:
+                plan.left[_name(name, step.origin)] = reason
     return plan
 
 
@@ -74,11 +76,12 @@ def _find_roots(module: nn.Module, name: str, closed: dict[nn.Module, Exception]
         yield from _find_roots(child, _join(name, path), closed)
 
 
-def describe_pattern(graph: fx.GraphModule, name: str, node: fx.Node, path: Path) -> Pattern:
-    layers = [str(each.target) for each in sorted(path.members) if each.op == 'call_module']
+def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
+    nodes = sorted(step.origin for step in path.members)
+    layers = [str(each.target) for each in nodes if each.op == 'call_module']
     place = max(layers, key=lambda target: _count_weights(graph.get_submodule(target)))
-    is_chain = len(layers) == len(path.members) and all(len(each.all_input_nodes) == 1 for each in path.members)
-    scopes = [_scope(each) for each in path.members]
+    is_chain = len(layers) == len(nodes)
+    scopes = [_scope(each) for each in nodes]
     owner = _join(name, _common(scopes))
     names = tuple(_join(name, each) for each in layers)
     return Pattern(names, _join(name, place), frozenset(_join(name, each) for each in scopes), owner, is_chain)

@@ -10,6 +10,7 @@ from .code import take_code
 from .layers import describe
 from .maps import ConvMap, chain, make_layer
 from .plan import Pattern, Plan, describe_pattern
+from .reading import read_steps
 from .search import search
 from .tracing import trace
 
@@ -57,8 +58,8 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     assert isinstance(graph, fx.GraphModule)
     before = _find_names(graph)
     wanted = {pattern.layers: pattern for pattern in patterns}
-    for node, path in search(graph).patterns.items():
-        pattern = wanted.get(describe_pattern(graph, owner, node, path).layers)
+    for step, path in search(read_steps(graph)).patterns.items():
+        pattern = wanted.get(describe_pattern(graph, owner, path).layers)
         if pattern is None:
             continue
         assert isinstance(path.map, ConvMap)
@@ -66,9 +67,9 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
         layer, place = _make_like(path.map, example), pattern.place[len(prefix) :]
         _set(module, place, layer)
         _set(graph, place, layer)
-        with graph.graph.inserting_after(node):
-            fused = graph.graph.call_module(place, (path.source,))
-        node.replace_all_uses_with(fused)
+        with graph.graph.inserting_after(step.origin):
+            fused = graph.graph.call_module(place, (path.source.origin,))
+        step.origin.replace_all_uses_with(fused)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     for name in before - _find_names(graph):

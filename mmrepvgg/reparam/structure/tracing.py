@@ -10,7 +10,6 @@ from torch import fx, nn
 
 from .layers import is_layer
 
-
 # They have no forward of their own.
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -47,7 +46,9 @@ def trace(model: nn.Module, closed: Collection[nn.Module] = ()) -> fx.GraphModul
 def _keeping_state(model: nn.Module) -> Iterator[None]:
     """Undo what the model's code stores in its modules, for example in a cache: while it is traced, that is no number."""
     before = [(module, dict(vars(module))) for module in model.modules()]
-    inner = [(value, copy.copy(value)) for _, state in before for value in state.values() if type(value) in (dict, list)]
+    inner = [
+        (value, copy.copy(value)) for _, state in before for value in state.values() if type(value) in (dict, list)
+    ]
     try:
         yield
     finally:
