@@ -88,12 +88,13 @@ def test_a_frozen_backbone_trains_in_ddp():
         torch.distributed.destroy_process_group()
 
 
-def test_a_model_without_blocks_is_refused():
-    from mmpretrain.models.backbones import RepVGG as OtherRepVGG
-
-    for model in (nn.Conv2d(3, 8, 3), OtherRepVGG('A0')):
-        with pytest.raises(ValueError, match=r"holds no RepVGGBlock of mmrepvgg; .* type='mmrepvgg\.RepVGG'"):
-            reparameterize(model)
+def test_what_holds_nothing_to_fuse_is_refused():
+    with pytest.raises(ValueError, match='ReLU holds no convolution and no linear layer'):
+        reparameterize(nn.ReLU())
+    with pytest.raises(TypeError, match=r'`model` must be a torch\.nn\.Module, got dict'):
+        reparameterize({})
+    with pytest.raises(TypeError, match='name `inplace=True`'):
+        reparameterize(nn.Conv2d(3, 8, 3), True)
 
 
 def test_a_shared_block_is_switched_once(randomise):

@@ -90,8 +90,8 @@ def _computes_like(module: Any, base: type[nn.Module]) -> bool:
     if type(module).forward is base.forward:
         return True
     module = copy.deepcopy(module).double().eval()
-    channels = module.in_channels if base is nn.Conv2d else module.num_features
-    x = torch.linspace(-10, 10, 2 * channels * 7 * 7, dtype=torch.float64).reshape(2, channels, 7, 7)
+    channels, size = (module.in_channels, 7) if base is nn.Conv2d else (module.num_features, 2)
+    x = torch.linspace(-10, 10, 2 * channels * size * size, dtype=torch.float64).reshape(2, channels, size, size)
     x = x.to(next(iter(module.state_dict().values())).device)
     actual, expected = module(x), base.forward(module, x)
     return actual.shape == expected.shape and torch.allclose(actual, expected)

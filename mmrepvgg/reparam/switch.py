@@ -1,46 +1,138 @@
-"""Switch any model that holds RepVGG blocks."""
+"""Switch any model: this project's blocks, and whatever else one convolution computes."""
 
 import copy
-from typing import TypeVar
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DistributedDataParallel
 
 from ..models.backbone import RepVGG
 from ..models.blocks import RepVGGBlock, copy_switched, switch_blocks
 from ..models.heads import AuxiliaryClsHead
+from .outputs import compare_outputs, record_outputs
+from .report import SwitchReport
+from .structure.fuse import fuse_structure
+from .structure.restoring import restoring
 
 M = TypeVar('M', bound=nn.Module)
 
+# Positional arguments, named ones, or the only one.
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
-def reparameterize(model: M, inplace: bool = False) -> M:
-    """Replace the branches of every RepVGG block in ``model`` by one convolution, and drop training-only heads.
+
+@overload
+def reparameterize(
+    model: M,
+    example_inputs: ExampleInputs | None = ...,
+    *,
+    inplace: bool = ...,
+    tolerance: float = ...,
+    by_layer: bool = ...,
+    return_report: Literal[False] = ...,
+) -> M: ...
+
+
+@overload
+def reparameterize(
+    model: M,
+    example_inputs: ExampleInputs | None = ...,
+    *,
+    inplace: bool = ...,
+    tolerance: float = ...,
+    by_layer: bool = ...,
+    return_report: Literal[True],
+) -> tuple[M, SwitchReport]: ...
+
+
+def reparameterize(
+    model: M,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    inplace: bool = False,
+    tolerance: float = 1e-4,
+    by_layer: bool = False,
+    return_report: bool = False,
+) -> M | tuple[M, SwitchReport]:
+    """Replace what one convolution computes in eval mode by that convolution: branches, batch norms, layer scales.
+
+    Blocks of this project are known. All other modules are searched by structure, in the graph of their code:
+    parallel branches from one tensor to one sum, each of them linear, and batch norms before or behind a convolution
+    or a linear layer. The numbers are computed in float64 and rounded once. What is not exact for inputs of all sizes,
+    borders included, stays. Training-only heads of this project are dropped.
+
+    The model stays what it is: its class, attributes, methods and hooks. Of the layers that become one, the largest
+    keeps its name, and with it the keys ``.weight`` and ``.bias``. They depend on the code of the model and not on its
+    weights: a state dict of the result loads into the result of any model of that kind.
 
     Args:
-        model: A block, a backbone, a classifier, a detector or segmentor, or a wrapper of one of these (DDP, EMA). If
-            you train a switched model in DDP, wrap it anew: DDP's buckets hold the old parameters.
+        model: A block, a backbone, a classifier, a detector or segmentor, any other module, or a wrapper of one (DDP,
+            EMA). If you train a switched model in DDP, wrap it anew: DDP's buckets hold the old parameters.
+        example_inputs: What the model takes: a tensor, a sequence of positional arguments, or a mapping of named ones.
+            The outputs before and after are compared on it.
         inplace: Change ``model`` itself instead of a copy.
+        tolerance: Largest allowed difference, relative to the largest output.
+        by_layer: Whether the outputs of the modules within are compared, too, for the report.
+        return_report: Whether the report is returned, too.
 
     Returns:
         The model in deploy form (a copy, unless ``inplace``), in the same train or eval mode. A model that is in deploy
-        form already does not change.
+        form already does not change. With ``return_report`` also the report of what was fused and what is left.
 
     Raises:
-        ValueError: If the model holds no block of this project.
-        FusionError: If a block can't be fused. No block has changed then.
-        OverflowError: If a kernel is too large for float16 weights. No block has changed then.
+        TypeError: If ``model`` is no module.
+        ValueError: If the model holds no layer that could be fused, or the outputs differ by more than ``tolerance``.
+            ``model`` has not changed then.
+        FusionError: If a block of this project can't be fused. ``model`` has not changed then.
+        OverflowError: If a kernel is too large for float16 weights. ``model`` has not changed then.
     """
+    _check(model, example_inputs, by_layer)
+    before = None if example_inputs is None else record_outputs(model, example_inputs, by_layer)
     blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
-    if not blocks:
-        raise ValueError(
-            f'{type(model).__name__} holds no RepVGGBlock of mmrepvgg; if it was built with another implementation, '
-            "build it with type='mmrepvgg.RepVGG' and load its weights into that"
-        )
-    if inplace:
-        switch_blocks(blocks)
-    else:
+    if not inplace:
         copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
         model = copy.deepcopy(model, copies)
+    with restoring(model):
+        if inplace:
+            switch_blocks(blocks)
+        report = fuse_structure(
+            model, [module for module in model.modules() if isinstance(module, RepVGG | RepVGGBlock)]
+        )
+        _finish(model)
+        if before is not None:
+            after = record_outputs(model, example_inputs, by_layer)
+            report = report.with_differences(*compare_outputs(before, after, report))
+            if not report.difference <= tolerance:  # true for NaN, too
+                raise ValueError(
+                    f'the outputs of the two forms differ by {report.difference:.2e} of the largest output, more than '
+                    f'the tolerance of {tolerance:.0e}; the model has not changed. Look for the module by '
+                    '`by_layer=True` and a larger `tolerance`'
+                )
+    if report.branches:
+        name, reason = next(iter(report.branches.items()))
+        warnings.warn(
+            f'{report.num_branches_left} sum(s) of parallel linear branches are left in {type(model).__name__}: {name}: '
+            f'{reason}. The report names all (`return_report=True`)',
+            stacklevel=2,
+        )
+    return (model, report) if return_report else model
+
+
+def _check(model: nn.Module, example_inputs: Any, by_layer: bool) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'`model` must be a torch.nn.Module, got {type(model).__name__}')
+    if isinstance(example_inputs, bool):
+        raise TypeError('`example_inputs` must be a tensor, a sequence or a mapping, got a bool; name `inplace=True`')
+    if by_layer and example_inputs is None:
+        raise ValueError('`by_layer` compares outputs, which needs `example_inputs`')
+    if not any(isinstance(module, RepVGGBlock | _ConvNd | nn.Linear | _BatchNorm) for module in model.modules()):
+        raise ValueError(f'{type(model).__name__} holds no convolution and no linear layer: there is nothing to fuse')
+
+
+def _finish(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, RepVGG):
             module.deploy = True
@@ -49,4 +141,3 @@ def reparameterize(model: M, inplace: bool = False) -> M:
         elif isinstance(module, DistributedDataParallel):
             # DDP would broadcast the batch norms' statistics before each forward pass, and fail without them.
             module.broadcast_buffers = False
-    return model

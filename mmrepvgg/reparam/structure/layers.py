@@ -1,54 +1,107 @@
 """Which affine map a single layer computes in eval mode."""
 
+import copy
+import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
 
-from ...models.fusion import FusionError, get_norm_scale_shift
-from .maps import AffineMap, ConvMap, InexactError, Pooling, Scaling, make_channel_scale, place
+from ...models.fusion import FusionError, get_conv_weight, get_norm_scale_shift
+from .algebra import InexactError
+from .maps import (
+    AffineMap,
+    ConvMap,
+    CustomMap,
+    Pooling,
+    Scaling,
+    TransposedMap,
+    make_channel_scale,
+    make_pointwise,
+    place,
+)
 
 _CONVS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+_TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 _POOLS = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
+# For how many axes a norm is. Others, such as SyncBatchNorm, take any number.
 _NORMS = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
 # They return their input in eval mode.
-_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+# The layers whose place one convolution can take.
+FUSED_LAYERS = (nn.Linear, *_CONVS, *_TRANSPOSED)
+
+
+class UnknownLayerError(InexactError):
+    """A layer of which nobody knows whether it is linear."""
 
 
 def is_layer(module: nn.Module) -> bool:
     """Whether ``module`` is to be taken as one layer, and not as a block of others."""
     try:
-        return describe(module) is not None
+        return bool(describe(module, numbers=False))
     except InexactError:
-        return type(module).__module__.startswith('torch.nn')
+        return isinstance(module, nn.Conv2d) or type(module).__module__.startswith('torch.nn')
+
+
+def has_hooks(module: Any) -> bool:
+    """Whether somebody's function is called with what goes into ``module``, or comes out."""
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
 @torch.no_grad()
-def describe(layer: nn.Module) -> AffineMap | None:
-    """The map that ``layer`` computes, or None if it is no map that a convolution computes.
+def describe(layer: nn.Module, numbers: bool = True) -> list[AffineMap]:
+    """The map that ``layer`` computes: one for each number of axes, if it takes several. Empty if it is none.
+
+    Args:
+        layer: The layer.
+        numbers: Whether the map has its numbers, or only their shapes.
 
     Raises:
-        InexactError: If it is a linear map, but none that a convolution computes for inputs of all sizes.
+        InexactError: If it is linear, but no map that a convolution computes for inputs of all sizes.
     """
     if isinstance(layer, _NOTHING):
-        return Scaling()
+        return [Scaling()]
+    if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
+        return [make_pointwise(_read(layer.weight, numbers), _read_bias(layer, numbers), 1, 0)]
     for kind, num_axes in _CONVS.items():
         if isinstance(layer, kind):
-            return _describe_conv(layer, kind, num_axes)
+            return [_describe_conv(layer, kind, num_axes, numbers)]
+    for kind, num_axes in _TRANSPOSED.items():
+        if isinstance(layer, kind) and type(layer).forward is kind.forward:
+            return [_describe_transposed(layer, numbers)]
     if isinstance(layer, _BatchNorm):
         return _describe_norm(layer)
     for kind, num_axes in _POOLS.items():
         if type(layer) is kind:
-            return _describe_pool(layer, num_axes)
-    return None
+            return [_describe_pool(layer, num_axes)]
+    return []
 
 
-def _describe_conv(conv: Any, kind: type[nn.Module], num_axes: int) -> ConvMap | None:
-    if type(conv).forward is not kind.forward or type(conv)._conv_forward is not kind._conv_forward:  # type: ignore
-        return None
-    weight = conv.weight.detach().double()
-    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+def _read(parameter: Tensor, numbers: bool) -> Tensor:
+    if isinstance(parameter, UninitializedParameter):
+        raise InexactError('its weights have no shape yet; run the model once')
+    if not parameter.is_floating_point():
+        raise UnknownLayerError(f'its numbers are {parameter.dtype}')
+    return parameter.detach().to(None if numbers else 'meta', torch.float64)
+
+
+def _read_bias(layer: Any, numbers: bool) -> Tensor | None:
+    return None if layer.bias is None else _read(layer.bias, numbers)
+
+
+def _describe_conv(conv: Any, kind: type[Any], num_axes: int, numbers: bool) -> ConvMap | CustomMap:
+    weight, bias = _read(conv.weight, numbers), _read_bias(conv, numbers)
+    if not (type(conv).forward is kind.forward and type(conv)._conv_forward is kind._conv_forward):
+        match _judge(conv, num_axes):
+            case 'scaled':
+                return CustomMap(weight, bias, conv)
+            case 'unknown':
+                raise UnknownLayerError(f'what {type(conv).__name__} computes is not known')
+        weight = get_conv_weight(conv).detach()
     if conv.padding == 'valid':
         left = right = (0,) * num_axes
     elif conv.padding == 'same':
@@ -60,22 +113,68 @@ def _describe_conv(conv: Any, kind: type[nn.Module], num_axes: int) -> ConvMap |
     return place(weight, bias, conv.groups, conv.stride, left, right, conv.dilation, conv.padding_mode)
 
 
-def _describe_norm(norm: _BatchNorm) -> ConvMap | None:
-    num_axes = next((number for kind, number in _NORMS.items() if isinstance(norm, kind)), 2)
+# What is known of a convolution of another kind, by its class and geometry: asking is slow.
+_VERDICTS: dict[tuple, str] = {}
+
+
+def _judge(conv: Any, num_axes: int) -> str:
+    """What a layer with a forward of its own computes: ``'plain'`` if its kernel is known, ``'scaled'`` if its outputs are
+    linear in its weights, or ``'unknown'``.
+    """
+    key = type(conv), conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups == 1
+    if key not in _VERDICTS:
+        try:
+            assert num_axes == 2
+            get_conv_weight(conv)  # knows more kinds, such as weight standardisation
+            _VERDICTS[key] = 'plain'
+        except Exception:  # the layer's own code is run
+            _VERDICTS[key] = 'scaled' if _is_scaled_by_weights(conv, num_axes) else 'unknown'
+    return _VERDICTS[key]
+
+
+def _is_scaled_by_weights(conv: Any, num_axes: int) -> bool:
+    """Whether the outputs of a layer are linear in its weights and its bias, each channel by itself."""
+    scaled = copy.deepcopy(conv).double().eval()
+    plain = copy.deepcopy(scaled)
+    factors = torch.linspace(-2, 3, len(conv.weight), dtype=torch.float64, device=conv.weight.device)
+    plain.bias, scaled.bias = None, nn.Parameter(factors)
+    tail = (1,) * num_axes
+    scaled.weight.mul_(factors.view(-1, 1, *tail))
+    size = [d * (k - 1) + 3 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+    x = torch.linspace(-10, 10, conv.in_channels * math.prod(size), dtype=torch.float64, device=factors.device)
+    x = x.reshape(1, conv.in_channels, *size)
+    try:
+        expected, actual = plain(x), scaled(x)
+    except Exception:  # the layer's own code is run
+        return False
+    shifts = factors.view(1, -1, *tail)
+    return expected.shape == actual.shape and torch.allclose(actual, expected * shifts + shifts)
+
+
+def _describe_transposed(conv: Any, numbers: bool) -> TransposedMap:
+    geometry = tuple(tuple(each) for each in (conv.stride, conv.padding, conv.output_padding, conv.dilation))
+    return TransposedMap(_read(conv.weight, numbers), _read_bias(conv, numbers), conv.groups, geometry)
+
+
+def _describe_norm(norm: _BatchNorm) -> list[AffineMap]:
     try:
         scale, shift = get_norm_scale_shift(norm)
     except FusionError as error:
-        raise InexactError(str(error)) from None
-    return make_channel_scale(scale, shift, num_axes)
+        raise UnknownLayerError(str(error)) from None
+    axes = next(([number] for kind, number in _NORMS.items() if isinstance(norm, kind)), [1, 2, 3])
+    if 1 in axes:
+        axes = [0, *axes]  # the caller knows whether its inputs are (N, C)
+    return [make_channel_scale(scale, shift, number) for number in axes]
 
 
 def _describe_pool(pool: Any, num_axes: int) -> Pooling:
-    pair = lambda value: tuple(value) if isinstance(value, tuple | list) else (value,) * num_axes  # noqa: E731
-    size, stride, padding = pair(pool.kernel_size), pair(pool.stride or pool.kernel_size), pair(pool.padding)
+    def spread(value: Any) -> tuple[int, ...]:
+        return tuple(value) if isinstance(value, tuple | list) else (value,) * num_axes
+
     if pool.ceil_mode:
         raise InexactError('average pooling with ceil_mode divides by other numbers at the border')
-    if any(padding) and not pool.count_include_pad:
+    if any(spread(pool.padding)) and not pool.count_include_pad:
         raise InexactError('average pooling that does not count its padding divides by other numbers at the border')
     if getattr(pool, 'divisor_override', None):
         raise InexactError('average pooling with a divisor of its own')
-    return Pooling(size, stride, padding)
+    return Pooling(spread(pool.kernel_size), spread(pool.stride), spread(pool.padding))

@@ -4,14 +4,17 @@ import contextlib
 import inspect
 import operator
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .layers import describe
-from .maps import AffineMap, ConvMap, InexactError, make_channel_scale
+from .algebra import InexactError
+from .layers import FUSED_LAYERS, UnknownLayerError, describe, has_hooks
+from .maps import LAYER_MAPS, AffineMap, Scaling, make_channel_scale, to_meta
+from .passing import returns_its_input
 from .steps import Constant, Step
 
 _KINDS = {
@@ -22,22 +25,35 @@ _KINDS = {
 _IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
-def read_steps(model: fx.GraphModule) -> list[Step]:
-    """The steps of a graph, in its order. Constants are no steps."""
-    reader = _Reader(model)
+def read_steps(model: fx.GraphModule, flat: Collection[str] = ()) -> list[Step]:
+    """The steps of a graph, in its order. Constants are no steps.
+
+    Args:
+        model: The graph.
+        flat: Names of layers whose inputs are known to be ``(N, C)``.
+    """
+    reader = _Reader(model, flat)
     for node in model.graph.nodes:
         reader.read(node)
     return list(reader.steps.values())
 
 
 class _Reader:
-    def __init__(self, model: fx.GraphModule):
+    def __init__(self, model: fx.GraphModule, flat: Collection[str]):
         self.model = model
+        self.flat_layers = {id(model.get_submodule(name)) for name in flat}
         self.modules = dict(model.named_modules(remove_duplicate=False))
         calls = (node.target for node in model.graph.nodes if node.op == 'call_module')
-        self.num_calls = Counter(id(self.modules[target]) for target in calls)
+        self.num_calls = Counter(id(self.modules[str(target)]) for target in calls)
+        self.num_owners = Counter(
+            id(each) for module in {*self.modules.values()} for each in module.parameters(recurse=False)
+        )
+        read = (str(node.target) for node in model.graph.nodes if node.op == 'get_attr')
+        self.read_elsewhere = {id(operator.attrgetter(target)(model)) for target in read}
         self.steps: dict[fx.Node, Step] = {}
         self.constants: dict[fx.Node, Any] = {}
+        # the steps whose values are known to be (N, C)
+        self.flat: set[Step] = set()
 
     def read(self, node: fx.Node) -> None:
         if node.op == 'get_attr':
@@ -49,10 +65,15 @@ class _Reader:
         inputs = [self.steps[each] for each in node.all_input_nodes if each in self.steps]
         step = Step(str(node.target), inputs, origin=node)
         self.steps[node] = step
-        if node.op == 'call_module':
+        step.is_call, step.takes_shape = node.op == 'call_module', _takes_shape(node)
+        if step.is_call:
             self._read_layer(node, step)
+        elif node.target in (torch.flatten, 'flatten', torch.mean, 'mean'):
+            if self._makes_flat(node):
+                self.flat.add(step)
         elif node.target is F.batch_norm:
-            step.does = self._read_batch_norm(node)
+            described = self._read_batch_norm(node)
+            step.does, step.numbers = described and list(map(to_meta, described)), lambda: self._read_batch_norm(node)
         elif node.op in ('call_function', 'call_method') and not _changes_others(node):
             self._read_operation(node, step)
 
@@ -67,18 +88,52 @@ class _Reader:
 
     def _read_layer(self, node: fx.Node, step: Step) -> None:
         layer = self.modules[str(node.target)]
+        if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+            self.flat.add(step)
+        if len(node.args) != 1 or node.kwargs or len(step.inputs) != 1:
+            return
         try:
-            described = describe(layer)
+            described = self._describe(layer, step, numbers=False)
         except InexactError as error:
-            step.reason = str(error)
+            step.reason, step.is_linear = str(error), not isinstance(error, UnknownLayerError)
             return
-        if described is None or len(node.args) != 1 or node.kwargs or len(step.inputs) != 1:
+        if not described:
             return
-        if self.num_calls[id(layer)] > 1 and isinstance(described, ConvMap):
-            step.reason = 'the layer is called several times'
-            return
-        step.does = [described]
-        step.is_conv = isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if step.inputs[0] in self.flat:
+            self.flat.add(step)
+        step.is_conv = isinstance(layer, FUSED_LAYERS)
+        step.reason = self._find_obstacle(layer) if isinstance(described[0], LAYER_MAPS) else None
+        step.is_linear = step.reason is not None
+        if step.reason is None:
+            step.does, step.numbers = list(map(to_meta, described)), lambda: self._describe(layer, step)
+
+    def _makes_flat(self, node: fx.Node) -> bool:
+        """Whether the value is ``(N, C)``."""
+        given = node.args[1:], dict(node.kwargs)
+        if node.target in (torch.flatten, 'flatten'):
+            return given in (((1,), {}), ((1, -1), {}), ((), dict(start_dim=1)))
+        axes, options = (given[0][0] if given[0] else given[1].get('dim')), given[1].get('keepdim', False)
+        has_volumes = any(isinstance(each, nn.Conv3d) for each in self.modules.values())
+        return axes in ((2, 3), [2, 3], (-2, -1), [-2, -1]) and not options and len(given[0]) < 2 and not has_volumes
+
+    def _describe(self, layer: nn.Module, step: Step, numbers: bool = True) -> list[AffineMap]:
+        if returns_its_input(layer):
+            return [Scaling()]
+        is_flat = isinstance(layer, nn.Linear) or step.inputs[0] in self.flat or id(layer) in self.flat_layers
+        return [each for each in describe(layer, numbers) if is_flat or not _is_without_axes(each)]
+
+    def _find_obstacle(self, layer: nn.Module) -> str | None:
+        """Why a layer must stay as it is, whatever it computes."""
+        if self.num_calls[id(layer)] > 1:
+            return 'the layer is called several times'
+        if has_hooks(layer):
+            return 'the layer has a hook, which sees or changes its values'
+        numbers = list(layer.parameters())
+        if any(self.num_owners[id(each)] > 1 for each in numbers):
+            return 'the layer shares its weights with another one'
+        if any(id(each) in self.read_elsewhere for each in numbers):
+            return 'the weights of the layer are read by other code, too'
+        return None
 
     def _read_batch_norm(self, node: fx.Node) -> list[AffineMap] | None:
         """A norm that a layer of another kind computes, such as one with an activation in it."""
@@ -109,6 +164,16 @@ class _Reader:
 
     def _get_value(self, argument: Any) -> Any:
         return self.constants.get(argument, argument) if isinstance(argument, fx.Node) else argument
+
+
+def _takes_shape(node: fx.Node) -> bool:
+    if node.op == 'call_method':
+        return node.target in ('size', 'dim', 'stride')
+    return node.target is getattr and node.args[1] in ('shape', 'ndim', 'dtype', 'device')
+
+
+def _is_without_axes(one: AffineMap) -> bool:
+    return isinstance(one, LAYER_MAPS) and one.num_axes == 0
 
 
 def _changes_others(node: fx.Node) -> bool:

@@ -1,28 +1,34 @@
 """Put the convolutions of a plan into a model."""
 
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from .algebra import chain
 from .code import take_code
 from .layers import describe
-from .maps import ConvMap, chain, make_layer
+from .making import make_layer
+from .maps import AffineMap, Scaling
+from .passing import returns_its_input
 from .plan import Pattern, Plan, describe_pattern
 from .reading import read_steps
-from .search import search
-from .tracing import trace
+from .search import compute_map, have_same_axes, list_candidates
+from .tracing import Traced, trace
 
 
 @torch.no_grad()
 def apply(model: nn.Module, plan: Plan) -> None:
-    """Change ``model`` in place as ``plan`` says."""
+    """Change ``model`` in place as ``plan`` says.
+
+    Raises:
+        OverflowError: If a number is too large for the dtype of its layer.
+    """
     names = _lift(plan.patterns)
     for owner in sorted(set(names.values()), key=lambda name: -name.count('.')):
         _rewrite(model, owner, [pattern for pattern, name in names.items() if name == owner])
     for pattern in plan.patterns:
-        if pattern.is_chain:
+        if pattern not in names:
             _fill_places(model, pattern)
 
 
@@ -46,25 +52,19 @@ def _is_within(name: str, owner: str) -> bool:
 
 
 def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
+    """Let the code of ``owner`` call one layer for each pattern."""
     module = model.get_submodule(owner)
     prefix = f'{owner}.' if owner else ''
-    opened = set()
+    traced = trace(module, _find_single(module, prefix, patterns))
+    assert isinstance(traced, Traced)
+    graph, before = traced.graph, _find_names(traced.graph)
+    flat = [pattern for pattern in patterns if isinstance(model.get_submodule(pattern.place), nn.Linear)]
+    steps = read_steps(graph, [name.removeprefix(prefix) for pattern in flat for name in pattern.layers])
+    found = {describe_pattern(graph, owner, path).key: (step, path) for step, path in list_candidates(steps)}
     for pattern in patterns:
-        for scope in pattern.scopes:
-            parts = scope[len(prefix) :].split('.')
-            opened |= {'.'.join(parts[:depth]) for depth in range(1, len(parts) + 1)}
-    single = [child for name, child in module.named_modules() if name and name not in opened]
-    graph = trace(module, single)
-    assert isinstance(graph, fx.GraphModule)
-    before = _find_names(graph)
-    wanted = {pattern.layers: pattern for pattern in patterns}
-    for step, path in search(read_steps(graph)).patterns.items():
-        pattern = wanted.get(describe_pattern(graph, owner, path).layers)
-        if pattern is None:
-            continue
-        assert isinstance(path.map, ConvMap)
-        example = module.get_submodule(pattern.place[len(prefix) :])
-        layer, place = _make_like(path.map, example), pattern.place[len(prefix) :]
+        step, path = found[pattern.key]
+        place = pattern.place.removeprefix(prefix)
+        layer = _make_like(compute_map(path, step, steps), model, pattern)
         _set(module, place, layer)
         _set(graph, place, layer)
         with graph.graph.inserting_after(step.origin):
@@ -72,14 +72,30 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
         step.origin.replace_all_uses_with(fused)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    for name in before - _find_names(graph):
+    _remove(module, before, _find_names(graph))
+    take_code(module, graph.graph)
+
+
+def _find_single(module: nn.Module, prefix: str, patterns: list[Pattern]) -> list[nn.Module]:
+    """What stays one call in the code of ``module``: all that no pattern reaches into."""
+    opened = set()
+    for pattern in patterns:
+        for scope in pattern.scopes:
+            parts = scope.removeprefix(prefix).split('.')
+            opened |= {'.'.join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+    return [child for name, child in module.named_modules() if name and name not in opened]
+
+
+def _remove(module: nn.Module, before: set[str], after: set[str]) -> None:
+    """Remove the layers and numbers that the code of ``module`` does not use any more."""
+    for name in sorted(before - after):
         parent, _, leaf = name.rpartition('.')
         part = module.get_submodule(parent)
-        if leaf not in part._modules and parent:  # a layer without its numbers
-            _set(module, parent, part := _keep_children(part))
-        if hasattr(part, leaf):
+        numbers = [each for each, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))]
+        if parent and leaf in numbers and not any(f'{parent}.{each}' in after for each in numbers):
+            _set(module, parent, _keep_children(part))
+        elif hasattr(part, leaf):
             delattr(part, leaf)
-    take_code(module, graph.graph)
 
 
 def _keep_children(layer: nn.Module) -> nn.Module:
@@ -95,19 +111,32 @@ def _find_names(graph: fx.GraphModule) -> set[str]:
 
 
 def _fill_places(model: nn.Module, pattern: Pattern) -> None:
-    """Put the convolution into one place, and nothing into the others: the code calls them all as before."""
-    maps = [describe(model.get_submodule(name)) for name in pattern.layers]
-    joined = reduce(chain, maps)  # type: ignore[arg-type]
-    assert isinstance(joined, ConvMap)
-    _set(model, pattern.place, _make_like(joined, model.get_submodule(pattern.place)))
+    """Put the one layer into one place, and nothing into the others: the code calls them all as before."""
+    (own,) = describe(model.get_submodule(pattern.place))
+    joined: AffineMap = Scaling()
+    for name in pattern.layers:
+        joined = chain(joined, _describe_like(model.get_submodule(name), own))
+    _set(model, pattern.place, _make_like(joined, model, pattern))
     for name in pattern.layers:
         if name != pattern.place:
-            _set(model, name, nn.Identity())
+            _set(model, name, nn.Identity().train(model.get_submodule(name).training))
 
 
-def _make_like(joined: ConvMap, example: Any) -> nn.Module:
-    trained = example.weight.requires_grad
-    return make_layer(joined, example.weight.dtype).train(example.training).requires_grad_(trained)
+def _describe_like(layer: nn.Module, like: AffineMap) -> AffineMap:
+    """The map of a layer, of those for several numbers of axes the one that fits to ``like``."""
+    if returns_its_input(layer):
+        return Scaling()
+    return next(each for each in describe(layer) if have_same_axes(each, like))
+
+
+def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Module:
+    """The layer of a map, in the dtype, mode and memory format of the one whose place it takes."""
+    old: Any = model.get_submodule(pattern.place)
+    parts = [each for name in pattern.layers for each in model.get_submodule(name).parameters()]
+    layer = make_layer(joined, old.weight.dtype)
+    if old.weight.dim() == 4 and old.weight.is_contiguous(memory_format=torch.channels_last):
+        layer.to(memory_format=torch.channels_last)
+    return layer.train(old.training).requires_grad_(any(each.requires_grad for each in parts))
 
 
 def _set(module: Any, name: str, layer: nn.Module) -> None:

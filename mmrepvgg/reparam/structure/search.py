@@ -1,27 +1,33 @@
-"""Find what in a graph one convolution computes: chains of layers, and parallel paths from one tensor to one sum."""
+"""Find what in a graph one convolution computes: chains of layers, and parallel branches from one tensor to one sum."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from .maps import AffineMap, ConvMap, InexactError, Scaling, add, chain
+from .algebra import InexactError, add, chain
+from .making import make_even
+from .maps import LAYER_MAPS, AffineMap, ConvMap, Scaling, to_meta
 from .steps import Constant, Step
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """A value as a map of an earlier value.
+    """A value as a linear function of an earlier value.
 
     Attributes:
         source: The step of the earlier value.
-        map: The map.
+        map: The map, without numbers; or why it is none that a convolution computes.
         members: The steps that the map stands for.
         num_weights: Number of weights of the layers among them.
     """
 
     source: Step
-    map: AffineMap
+    map: AffineMap | str
     members: frozenset[Step] = frozenset()
     num_weights: int = 0
+
+    @property
+    def has_conv(self) -> bool:
+        return any(each.is_conv for each in self.members)
 
 
 @dataclass
@@ -30,21 +36,52 @@ class Findings:
 
     Attributes:
         patterns: The steps that one convolution can compute, each with its path.
-        reasons: Why something linear is left, for the steps at which it ends.
+        branches: Sums of parallel linear branches that are left, each with the reason.
+        layers: Other linear layers that are left, each with the reason.
     """
 
     patterns: dict[Step, Path] = field(default_factory=dict)
-    reasons: dict[Step, str] = field(default_factory=dict)
+    branches: dict[Step, str] = field(default_factory=dict)
+    layers: dict[Step, str] = field(default_factory=dict)
 
 
 def search(steps: Sequence[Step]) -> Findings:
-    """Find the largest patterns of a graph.
+    """Find the largest patterns of a graph. Only the structure decides, and no number in the weights.
 
     Args:
         steps: All steps, in the order in which they are computed. Those that nobody uses are its outputs.
     """
-    search = _Search(steps)
-    return search.choose()
+    return _Search(steps).choose()
+
+
+def list_candidates(steps: Sequence[Step]) -> Iterator[tuple[Step, Path]]:
+    """All that one convolution can compute, whether there is something larger or not."""
+    for step, paths in _Search(steps).paths.items():
+        for path in paths:
+            if find_obstacle(step, path) is None:
+                yield step, trim(path)
+
+
+def compute_map(path: Path, end: Step, steps: Sequence[Step]) -> AffineMap:
+    """The numbers of a pattern.
+
+    Args:
+        path: The pattern.
+        end: The step whose value it computes.
+        steps: All steps of the graph, in its order.
+    """
+    maps: dict[Step, AffineMap] = {path.source: Scaling()}
+    for step in steps:
+        if step not in path.members:
+            continue
+        if isinstance(step.does, float):
+            one, other = (maps[each] for each in step.inputs)
+            maps[step] = add(one, chain(other, Scaling(step.does)))
+        else:
+            earlier = maps[step.inputs[0]]
+            described = step.describe(earlier, step.load())
+            maps[step] = chain(earlier, next(each for each in described if have_same_axes(earlier, each)))
+    return maps[end]
 
 
 class _Search:
@@ -58,38 +95,44 @@ class _Search:
 
     def _find_paths(self, step: Step) -> Iterator[Path]:
         if step.reason is not None:
-            self.findings.reasons[step] = step.reason
+            self.findings.layers[step] = step.reason
+            if step.is_linear:
+                yield from self._follow(step, step.reason)
         elif isinstance(step.does, float):
             yield from self._find_sums(step, *step.inputs, sign=step.does)
         elif step.does is not None:
-            yield from self._find_chains(step, step.does)
+            yield from self._find_chains(step)
 
-    def _find_chains(self, step: Step, does: list[AffineMap] | Constant) -> Iterator[Path]:
+    def _follow(self, step: Step, reason: str) -> Iterator[Path]:
+        """The paths on which the step lies, which are no convolution because of ``reason``."""
         for path in self.paths[step.inputs[0]]:
-            described = [does.describe(path.map)] if isinstance(does, Constant) else does
-            for each in described:
-                if each is None or not _have_same_axes(path.map, each):
+            yield Path(path.source, reason, path.members | {step}, path.num_weights)
+
+    def _find_chains(self, step: Step) -> Iterator[Path]:
+        for path in self.paths[step.inputs[0]]:
+            members = path.members | {step}
+            if isinstance(path.map, str):
+                yield Path(path.source, path.map, members)
+                continue
+            for each in step.describe(path.map, step.does):
+                if not have_same_axes(path.map, each):
                     continue
+                own = 0 if isinstance(step.does, Constant) or not isinstance(each, LAYER_MAPS) else each.num_weights
                 try:
-                    joined = chain(path.map, each)
+                    joined: AffineMap | str = chain(path.map, to_meta(each))
                 except InexactError as error:
-                    self.findings.reasons.setdefault(step, str(error))
-                    continue
-                own = each.num_weights if isinstance(each, ConvMap) and not isinstance(does, Constant) else 0
-                yield Path(path.source, joined, path.members | {step}, path.num_weights + own)
+                    joined = str(error)
+                    if not step.is_conv:  # that a convolution follows another one is nothing to tell
+                        self.findings.layers.setdefault(step, joined)
+                yield Path(path.source, joined, members, path.num_weights + own)
 
     def _find_sums(self, step: Step, one: Step, other: Step, *, sign: float) -> Iterator[Path]:
         for first in self.paths[one]:
             for second in self.paths[other]:
                 if first.source is not second.source:
                     continue
-                try:
-                    joined = add(first.map, chain(second.map, Scaling(sign)))
-                except InexactError as error:
-                    if first.members or second.members:
-                        self.findings.reasons.setdefault(step, str(error))
-                    continue
                 members = first.members | second.members | {step}
+                joined = _join(first.map, second.map, sign)
                 yield Path(first.source, joined, members, first.num_weights + second.num_weights)
 
     def choose(self) -> Findings:
@@ -101,35 +144,91 @@ class _Search:
             path = self._choose_path(step)
             if path is not None:
                 self.findings.patterns[step] = path
+            elif isinstance(step.does, float):
+                self._explain(step)
             for each in [path.source] if path else step.inputs:
                 if each not in seen:
                     seen.add(each)
                     needed.append(each)
+        done = {member for path in self.findings.patterns.values() for member in path.members}
+        self.findings.layers = {step: reason for step, reason in self.findings.layers.items() if step not in done}
         return self.findings
 
     def _choose_path(self, step: Step) -> Path | None:
-        gains = [_trim(path) for path in self.paths[step] if _is_gain(step, path)]
-        # a norm goes to the convolution before it rather than to the one behind it
-        first = (path for path in gains if not (path.source.is_conv and len(path.source.users) == 1))
+        gains = self._find_gains(step)
+        # a norm goes to what is before it rather than to what is behind it
+        first = (path for path in gains if not self._takes_norm(path.source))
         return next(first, gains[0] if gains else None)
 
+    def _find_gains(self, step: Step) -> list[Path]:
+        if step.is_nothing:
+            return []
+        return [trim(path) for path in self.paths[step] if find_obstacle(step, path) is None]
 
-def _have_same_axes(one: AffineMap, other: AffineMap) -> bool:
-    return not (isinstance(one, ConvMap) and isinstance(other, ConvMap)) or one.num_axes == other.num_axes
+    def _takes_norm(self, step: Step) -> bool:
+        """Whether ``step`` is, or becomes, a convolution whose value nobody else needs."""
+        return len(step.users) == 1 and (step.is_conv or bool(self._find_gains(step)))
+
+    def _explain(self, step: Step) -> None:
+        """Say why a sum is left, if parallel linear branches lead to it."""
+        found = next((path for path in reversed(self.paths[step]) if path.has_conv), None)
+        if found is not None:
+            self.findings.branches[step] = find_obstacle(step, found) or 'it has no convolution of its own'
 
 
-def _is_gain(step: Step, path: Path) -> bool:
-    """Whether one convolution instead of ``path`` has no more weights, and nobody else needs what is within."""
-    if not isinstance(path.map, ConvMap) or path.map.num_weights > path.num_weights or step.is_nothing:
-        return False
-    if not any(each.is_conv for each in path.members):
-        return False
+def have_same_axes(one: AffineMap, other: AffineMap) -> bool:
+    """Whether two maps are for the same number of axes, as far as that is known."""
+    if isinstance(one, LAYER_MAPS) and isinstance(other, LAYER_MAPS):
+        return one.num_axes == other.num_axes
+    return True
+
+
+def _join(one: AffineMap | str, other: AffineMap | str, sign: float) -> AffineMap | str:
+    if isinstance(one, str) or isinstance(other, str):
+        return one if isinstance(one, str) else other
+    try:
+        return add(one, chain(other, Scaling(sign)))
+    except InexactError as error:
+        return str(error)
+
+
+def find_obstacle(step: Step, path: Path) -> str | None:
+    """Why one convolution can't take the place of ``path``, or should not; None if it can."""
+    if isinstance(path.map, str):
+        return path.map
+    if not isinstance(path.map, LAYER_MAPS) or not path.has_conv:
+        return 'no convolution is among the layers'
     if sum(not each.is_nothing for each in path.members) < 2:
+        return 'it is one layer already'
+    if path.map.num_weights > path.num_weights:
+        return f'one convolution would have more weights ({path.map.num_weights:,} instead of {path.num_weights:,})'
+    for each in path.members - {step}:
+        others = [user for user in each.users if user not in path.members]
+        if others and not (all(user.takes_shape for user in others) and _keeps_shape(each, path)):
+            return f'a value within is used elsewhere, too (by {others[0].name})'
+    try:
+        if isinstance(path.map, ConvMap):
+            make_even(path.map)
+    except InexactError as error:
+        return str(error)
+    return None
+
+
+def _keeps_shape(step: Step, path: Path) -> bool:
+    """Whether what the path does behind ``step`` leaves the shape of its value, and no code changes."""
+    if not all(each.is_call for each in path.members):
         return False
-    return all(user in path.members for each in path.members if each is not step for user in each.users)
+    behind = [user for user in step.users if user in path.members]
+    return all(_is_scale(user) and _keeps_shape(user, path) for user in behind)
 
 
-def _trim(path: Path) -> Path:
+def _is_scale(step: Step) -> bool:
+    """Whether a layer is a batch norm, or does nothing."""
+    maps = step.does if isinstance(step.does, list) else []
+    return all(isinstance(each, Scaling) or (isinstance(each, ConvMap) and each.is_channel_scale) for each in maps)
+
+
+def trim(path: Path) -> Path:
     """The path without the steps at its beginning that do nothing."""
     while True:
         readers = [each for each in path.source.users if each in path.members]

@@ -1,12 +1,13 @@
 """A graph of computing steps, as the search for patterns sees it: from PyTorch code or from an ONNX file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .maps import AffineMap, ConvMap, Scaling, make_channel_scale
+from .maps import LAYER_MAPS, AffineMap, ConvMap, Scaling, make_channel_scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +24,28 @@ class Constant:
 
     def describe(self, earlier: AffineMap) -> AffineMap | None:
         """The map, behind the map ``earlier``; None if it is none, or if nothing tells the number of channels."""
-        value = self.value
-        axes = earlier.num_axes if isinstance(earlier, ConvMap) else 0
+        value, has_axes = self.value, isinstance(earlier, LAYER_MAPS)
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()
-        if isinstance(value, Tensor):
-            axes = axes or value.dim() - 2
-            if axes < 1 or list(value.shape) not in ([1, value.numel(), *[1] * axes], [value.numel(), *[1] * axes]):
+        elif isinstance(value, Tensor):
+            num_axes = earlier.num_axes if has_axes else value.dim() - 2  # type: ignore[union-attr]
+            tail = [value.numel(), *[1] * num_axes]
+            if num_axes < 0 or list(value.shape) not in (tail, [1, *tail]):
                 return None
-            numbers = value.detach().flatten().double()
-        elif self.kind == 'product':
+            return self._make_map(value.detach().flatten().double(), num_axes)
+        if self.kind == 'product':
             return Scaling(float(value))
-        elif value == 0:
+        if not isinstance(self.value, Tensor) and value == 0:
             return Scaling(-1.0 if self.kind == 'reversed' else 1.0)
-        elif isinstance(earlier, ConvMap):
-            numbers = torch.full((len(earlier.weight),), float(value), dtype=torch.float64)
-        else:
+        if not isinstance(earlier, LAYER_MAPS):
             return None
-        ones, nothing = torch.ones_like(numbers), torch.zeros_like(numbers)
+        return self._make_map(earlier.weight.new_full((earlier.num_outputs,), float(value)), earlier.num_axes)
+
+    def _make_map(self, numbers: Tensor, num_axes: int) -> ConvMap:
+        ones = torch.ones_like(numbers)
         scale = {'product': numbers, 'reversed': -ones}.get(self.kind, ones)
-        shift = {'product': nothing, 'difference': -numbers}.get(self.kind, numbers)
-        return make_channel_scale(scale, shift, axes)
+        shift = {'product': None, 'difference': -numbers}.get(self.kind, numbers)
+        return make_channel_scale(scale, shift, num_axes)
 
 
 @dataclass(eq=False)
@@ -53,9 +55,13 @@ class Step:
     Attributes:
         name: Name for messages.
         inputs: The steps whose values it takes.
-        does: The maps that it may be (several if the number of axes is not known), a constant, or the sign of the second
-            operand of a sum; None if it is something else.
+        does: The maps that it may be (several if the number of axes is not known), a constant, or the sign of the
+            second operand of a sum; None if it is something else. Maps may be without numbers, if there is ``numbers``.
+        numbers: Gives the maps with their numbers.
         is_conv: Whether it is a convolution, whose place a new one can take.
+        is_linear: Whether it is a linear layer nevertheless, if there is a reason.
+        is_call: Whether it is a call of a layer, whose place another layer can fill.
+        takes_shape: Whether it asks its inputs for their shape or dtype alone, and not for their values.
         reason: Why it is something else, if it looks like a linear layer.
         users: The steps that take its value.
         origin: The node of PyTorch's or ONNX's graph.
@@ -64,7 +70,11 @@ class Step:
     name: str
     inputs: list['Step']
     does: list[AffineMap] | Constant | float | None = None
+    numbers: Callable[[], list[AffineMap]] | None = None
     is_conv: bool = False
+    is_linear: bool = False
+    is_call: bool = False
+    takes_shape: bool = False
     reason: str | None = None
     users: list['Step'] = field(default_factory=list)
     origin: Any = None
@@ -76,3 +86,14 @@ class Step:
     @property
     def is_nothing(self) -> bool:
         return self.does == [Scaling()]
+
+    def load(self) -> list[AffineMap] | Constant | float | None:
+        """What it does, with all numbers."""
+        return self.does if self.numbers is None else self.numbers()
+
+    def describe(self, earlier: AffineMap, does: Any) -> list[AffineMap]:
+        """The maps that it may be behind ``earlier``, by what it does, with or without numbers."""
+        if not isinstance(does, Constant):
+            return does
+        described = does.describe(earlier)
+        return [] if described is None else [described]

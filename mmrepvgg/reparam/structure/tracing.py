@@ -2,36 +2,90 @@
 
 import contextlib
 import copy
+import inspect
+from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from .layers import is_layer
+from .layers import has_hooks, is_layer
+from .passing import returns_its_input
 
 # They have no forward of their own.
-_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+CONTAINERS = nn.ModuleList | nn.ModuleDict
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A module that could be followed.
+
+    Attributes:
+        graph: The graph of its code.
+        is_steered: Whether its code depends on arguments that the caller may leave out. The graph is that without them.
+        num_calls: How often each module within is called.
+    """
+
+    graph: fx.GraphModule
+    is_steered: bool
+    num_calls: Counter[nn.Module]
+
+
+class _Proxy(fx.Proxy):
+    # as in inference: blocks ask for it before they save memory by computing twice
+    requires_grad = False
 
 
 class _Tracer(fx.Tracer):
     def __init__(self, single: Collection[nn.Module]):
         super().__init__()
         self.single = set(single)
+        self.called: Counter[nn.Module] = Counter()
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return module in self.single or super().is_leaf_module(module, name)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
-def trace(model: nn.Module, closed: Collection[nn.Module] = ()) -> fx.GraphModule | Exception:
-    """The graph of ``model``, in which those of ``closed`` are single nodes; or what stopped it."""
-    # asked before: while a model is traced its parameters are no numbers
-    tracer = _Tracer({*closed, *filter(is_layer, model.modules())})
-    with _keeping_state(model):
+    def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        self.called[module] += 1
+        return super().call_module(module, forward, args, kwargs)
+
+
+def trace(model: nn.Module, single: Collection[nn.Module]) -> Traced | Exception:
+    """Follow the code of ``model``, in which those of ``single`` are one step each; or say what stopped it."""
+    defaults = _get_defaults(model)
+    with keeping_state(model):
+        model.eval()
         try:
-            graph = tracer.trace(model)
+            graph, num_calls = _follow(model, single, defaults)
         except Exception as error:  # the model's own code may raise anything when it gets no numbers
             return error
+        if not defaults:
+            return Traced(graph, False, num_calls)
+        try:
+            free, free_calls = _follow(model, single, {})
+        except Exception:
+            return Traced(graph, True, num_calls)
+    if _list_operations(free) == _list_operations(graph):
+        return Traced(free, False, free_calls)
+    return Traced(graph, True, num_calls)
+
+
+def _get_defaults(model: nn.Module) -> dict[str, Any]:
+    """The arguments of ``forward`` that a caller may leave out."""
+    parameters = list(inspect.signature(type(model).forward).parameters.values())[1:]
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+def _follow(
+    model: nn.Module, single: Collection[nn.Module], given: dict[str, Any]
+) -> tuple[fx.GraphModule, Counter[nn.Module]]:
+    tracer = _Tracer(single)
+    graph = tracer.trace(model, given or None)
     for node in reversed(graph.nodes):
         # an assertion about the shape of a value between two layers would keep that value
         if node.target is torch._assert:
@@ -39,12 +93,16 @@ def trace(model: nn.Module, closed: Collection[nn.Module] = ()) -> fx.GraphModul
     traced = fx.GraphModule(tracer.root, graph)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    return traced
+    return traced, tracer.called
+
+
+def _list_operations(graph: fx.GraphModule) -> list[tuple[str, str]]:
+    return [(node.op, str(node.target)) for node in graph.graph.nodes if node.op != 'placeholder']
 
 
 @contextlib.contextmanager
-def _keeping_state(model: nn.Module) -> Iterator[None]:
-    """Undo what the model's code stores in its modules, for example in a cache: while it is traced, that is no number."""
+def keeping_state(model: nn.Module) -> Iterator[None]:
+    """Undo what the code of a model stores in its modules, such as caches: while it is traced that is no number."""
     before = [(module, dict(vars(module))) for module in model.modules()]
     inner = [
         (value, copy.copy(value)) for _, state in before for value in state.values() if type(value) in (dict, list)
@@ -60,17 +118,46 @@ def _keeping_state(model: nn.Module) -> Iterator[None]:
             value.update(old) if isinstance(value, dict) else value.extend(old)
 
 
-def find_closed(model: nn.Module) -> dict[nn.Module, Exception]:
-    """The modules in ``model`` whose code can't be followed, each with what stopped it."""
-    closed: dict[nn.Module, Exception] = {}
-    for module in _children_first(model):
-        if is_layer(module) or not any(True for _ in module.children()) or isinstance(module, _CONTAINERS):
+@dataclass
+class Closed:
+    """The modules of a model that are one step each in the graph of what is around them.
+
+    Attributes:
+        leaves: Layers, and others that are taken as they are.
+        reasons: What stopped the others, whose parts are looked at by themselves.
+        steered: Modules that can be followed, but whose code depends on arguments that the caller may leave out.
+    """
+
+    leaves: set[nn.Module]
+    reasons: dict[nn.Module, str] = field(default_factory=dict)
+    steered: set[nn.Module] = field(default_factory=set)
+
+    @property
+    def modules(self) -> set[nn.Module]:
+        return self.leaves | self.reasons.keys()
+
+
+def find_closed(model: nn.Module, known: Collection[nn.Module]) -> Closed:
+    """The modules in ``model`` whose code can't be followed, each with what stopped it, and all of ``known``."""
+    inner = {part for each in known for part in each.modules()}
+    layers = {module for module in model.modules() if is_layer(module)}
+    closed = Closed({*known, *layers, *filter(_is_one_step, model.modules())})
+    for module in reversed(list(model.modules())):  # parts before the whole
+        if module in inner or module in layers or isinstance(module, CONTAINERS | torch.jit.ScriptModule):
             continue
-        traced = trace(module, closed)
-        if isinstance(traced, Exception):
-            closed[module] = traced
+        if any(True for _ in module.children()):
+            traced = trace(module, closed.modules)
+            if isinstance(traced, Exception):
+                closed.reasons[module] = _describe(traced)
+            elif traced.is_steered:
+                closed.steered.add(module)
     return closed
 
 
-def _children_first(model: nn.Module) -> list[Any]:
-    return list(reversed(list(model.modules())))
+def _is_one_step(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule) or has_hooks(module) or returns_its_input(module)
+
+
+def _describe(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__

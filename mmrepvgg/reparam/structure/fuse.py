@@ -1,0 +1,55 @@
+"""Fuse whatever one convolution computes in a model."""
+
+from collections.abc import Collection
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from ..report import Fused, SwitchReport
+from .plan import make_plan
+from .replace import apply
+
+
+def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> SwitchReport:
+    """Change ``model`` in place, so that each chain and each sum of parallel branches that one convolution computes is one.
+
+    Args:
+        model: The model.
+        known: Modules in it that are taken as they are.
+
+    Returns:
+        SwitchReport: What was fused and what is left, by a second look at the result.
+
+    Raises:
+        OverflowError: If a number is too large for the dtype of its layer.
+    """
+    before = _count_convs(model)
+    plan = make_plan(model, known)
+    apply(model, plan)
+    fused = tuple(
+        Fused(pattern.place, pattern.layers, _summarise(model.get_submodule(pattern.place)))
+        for pattern in plan.patterns
+    )
+    left = make_plan(model, known) if fused else plan
+    norms = {
+        name: left.layers.get(name, 'no convolution stands directly before it')
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and not any(module in each.modules() for each in known)
+    }
+    return SwitchReport(
+        fused,
+        left.branches,
+        {**left.layers, **norms},
+        left.not_followed,
+        len(norms),
+        (before, _count_convs(model)),
+    )
+
+
+def _count_convs(model: nn.Module) -> int:
+    return sum(isinstance(module, _ConvNd) for module in model.modules())
+
+
+def _summarise(layer: nn.Module) -> str:
+    return f'{type(layer).__name__}({layer.extra_repr()})'
