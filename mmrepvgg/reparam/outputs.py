@@ -75,7 +75,7 @@ def _list_tensors(outputs: Any) -> list[Tensor]:
 
 
 def compare_outputs(before: Outputs, after: Outputs, report: SwitchReport) -> tuple[float, dict[str, float]]:
-    """The differences, relative to the largest output: of the model, and of the modules that compute the same as before."""
+    """The differences relative to the largest output: of the model, and of the modules that compute what they did."""
     if not before.model:
         raise ValueError('the model gives no tensor for `example_inputs`, so that nothing can be compared')
     # torch's maximum of numbers with a NaN is NaN, Python's may be another

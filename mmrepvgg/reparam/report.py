@@ -62,7 +62,8 @@ class SwitchReport:
         num_layers = sum(len(each.layers) for each in self.fused)
         lines = [
             f'{num_layers} layers became {len(self.fused)}; convolutions: {self.num_convs[0]} -> {self.num_convs[1]}',
-            _count(self.num_branches_left, 'parallel linear branch', 'es') + ' left',
+            _count(self.num_branches_left, 'parallel linear branch', 'es')
+            + (' left, as far as the code could be followed' if self.not_followed else ' left'),
             *_list(self.branches),
             _count(self.num_norms_left, 'batch norm') + ' left',
             *_list(self.left),

@@ -104,17 +104,19 @@ def reparameterize(
         _finish(model)
         if before is not None:
             after = record_outputs(model, example_inputs, by_layer)
-            report = report.with_differences(*compare_outputs(before, after, report))
-            if not report.difference <= tolerance:  # true for NaN, too
+            difference, layers = compare_outputs(before, after, report)
+            report = report.with_differences(difference, layers)
+            if not difference <= tolerance:  # true for NaN, too
                 raise ValueError(
-                    f'the outputs of the two forms differ by {report.difference:.2e} of the largest output, more than '
+                    f'the outputs of the two forms differ by {difference:.2e} of the largest output, more than '
                     f'the tolerance of {tolerance:.0e}; the model has not changed. Look for the module by '
                     '`by_layer=True` and a larger `tolerance`'
                 )
     if report.branches:
         name, reason = next(iter(report.branches.items()))
         warnings.warn(
-            f'{report.num_branches_left} sum(s) of parallel linear branches are left in {type(model).__name__}: {name}: '
+            f'{report.num_branches_left} sum(s) of parallel linear branches are left in {type(model).__name__}. '
+            f'{name}: '
             f'{reason}. The report names all (`return_report=True`)',
             stacklevel=2,
         )

@@ -8,7 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .maps import AffineMap, ConvMap, CustomMap, Pooling, Scaling, TransposedMap, make_channel_scale, make_pooling
+from .maps import (
+    LAYER_MAPS,
+    AffineMap,
+    ConvMap,
+    CustomMap,
+    Pooling,
+    Scaling,
+    TransposedMap,
+    make_channel_scale,
+    make_pooling,
+)
 
 LayerMap = ConvMap | TransposedMap | CustomMap
 
@@ -105,6 +115,7 @@ def chain(first: AffineMap, second: AffineMap) -> AffineMap:
     if isinstance(first, Pooling) or isinstance(second, Pooling):
         raise InexactError('no layer tells the number of channels')
     if isinstance(second, Scaling):
+        assert isinstance(first, LAYER_MAPS)
         return _scale(first, second.factor)
     if isinstance(first, Scaling):
         return replace(second, weight=second.weight * first.factor)

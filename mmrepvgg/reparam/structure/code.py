@@ -1,4 +1,4 @@
-"""Give a module other code, which is traced, and leave all else as it is: attributes, hooks, methods, ``isinstance``."""
+"""Give a module other code, which was traced, and leave all else: attributes, hooks, methods, ``isinstance``."""
 
 import hashlib
 import linecache
@@ -18,23 +18,29 @@ def take_code(module: nn.Module, graph: fx.Graph) -> None:
     code = graph.python_code('self')
     modules = {name: each.__name__ for name, each in code.globals.items() if isinstance(each, ModuleType)}
     others = {name: each for name, each in code.globals.items() if not isinstance(each, ModuleType)}
+    _change_class(module, code.src, modules, others)
+
+
+def drop_code(module: nn.Module) -> None:
+    """Let ``module`` have no ``forward``: the code of a module around it has taken it in."""
+    _change_class(module, '', {}, {})
+
+
+def _change_class(module: nn.Module, *code: Any) -> None:
     base = next(each for each in type(module).__mro__ if '_is_fused_class' not in vars(each))
-    module.__class__ = _make_class(base, code.src, modules, others)
+    module.__class__ = _make_class(base, *code)
 
 
 def _make_class(base: type, source: str, modules: dict[str, str], others: dict[str, Any]) -> type:
-    names: dict[str, Any] = {**others, **{name: import_module(path) for name, path in modules.items()}}
-    # with the source at hand tracebacks show it, and torch.jit.script reads it
-    file = f'<fused {base.__name__} {hashlib.sha256(source.encode()).hexdigest()[:12]}>'
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, 'exec'), names)
+    forward = _compile(base.__name__, source, modules, others) if source else nn.Module.forward
+    parent: Any = base
 
-    def reduce(self: Any, protocol: Any) -> tuple:
+    def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
         """For copies and pickles, which otherwise look for the class in its module."""
-        return _make, (base, source, modules, others), *base.__reduce_ex__(self, protocol)[2:]
+        return _make, (base, source, modules, others), *parent.__reduce_ex__(self, protocol)[2:]
 
     members = dict(
-        forward=names['forward'],
+        forward=forward,
         __reduce_ex__=reduce,
         __module__=base.__module__,
         __qualname__=base.__qualname__,
@@ -44,6 +50,15 @@ def _make_class(base: type, source: str, modules: dict[str, str], others: dict[s
     return type(base.__name__, (base,), members)
 
 
+def _compile(name: str, source: str, modules: dict[str, str], others: dict[str, Any]) -> Any:
+    names: dict[str, Any] = {**others, **{name: import_module(path) for name, path in modules.items()}}
+    # with the source at hand tracebacks show it, and torch.jit.script reads it
+    file = f'<fused {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>'
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, 'exec'), names)
+    return names['forward']
+
+
 def _make(*args: Any) -> Any:
-    made = _make_class(*args)
+    made: Any = _make_class(*args)
     return made.__new__(made)

@@ -12,10 +12,10 @@ from .replace import apply
 
 
 def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> SwitchReport:
-    """Change ``model`` in place, so that each chain and each sum of parallel branches that one convolution computes is one.
+    """Let one convolution take the place of each chain and each sum of parallel branches that it can compute.
 
     Args:
-        model: The model.
+        model: The model, which is changed in place.
         known: Modules in it that are taken as they are.
 
     Returns:

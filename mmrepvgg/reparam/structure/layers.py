@@ -23,16 +23,16 @@ from .maps import (
     place,
 )
 
-_CONVS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-_TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
-_POOLS = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
+_CONVS: dict[type[Any], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+_TRANSPOSED: tuple[type[Any], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_POOLS: dict[type[Any], int] = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
 # For how many axes a norm is. Others, such as SyncBatchNorm, take any number.
 _NORMS = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
 # They return their input in eval mode.
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 # The layers whose place one convolution can take.
-FUSED_LAYERS = (nn.Linear, *_CONVS, *_TRANSPOSED)
+FUSED_LAYERS: tuple[type[Any], ...] = (nn.Linear, *_CONVS, *_TRANSPOSED)
 
 
 class UnknownLayerError(InexactError):
@@ -70,7 +70,7 @@ def describe(layer: nn.Module, numbers: bool = True) -> list[AffineMap]:
     for kind, num_axes in _CONVS.items():
         if isinstance(layer, kind):
             return [_describe_conv(layer, kind, num_axes, numbers)]
-    for kind, num_axes in _TRANSPOSED.items():
+    for kind in _TRANSPOSED:
         if isinstance(layer, kind) and type(layer).forward is kind.forward:
             return [_describe_transposed(layer, numbers)]
     if isinstance(layer, _BatchNorm):
@@ -118,8 +118,10 @@ _VERDICTS: dict[tuple, str] = {}
 
 
 def _judge(conv: Any, num_axes: int) -> str:
-    """What a layer with a forward of its own computes: ``'plain'`` if its kernel is known, ``'scaled'`` if its outputs are
-    linear in its weights, or ``'unknown'``.
+    """What a layer with a forward of its own computes.
+
+    Returns:
+        ``'plain'`` if its kernel is known, ``'scaled'`` if its outputs are linear in its weights, or ``'unknown'``.
     """
     key = type(conv), conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups == 1
     if key not in _VERDICTS:

@@ -1,8 +1,9 @@
 """Affine maps that one convolution computes.
 
-The output of a map at position ``o`` of an axis is a sum over taps: tap ``i`` looks at ``o * stride + start + i * step``
-of the input. ``start`` is minus the padding on the left. An axis of length ``L`` has the outputs with
-``o * stride <= L - 1 + slack``: two maps give outputs of the same length for every input if stride and slack are the same.
+The output of a map at position ``o`` of an axis is a sum over taps: tap ``i`` looks at the place
+``o * stride + start + i * step`` of the input. ``start`` is minus the padding on the left. An axis of length ``L`` has
+the outputs with ``o * stride <= L - 1 + slack``: two maps give outputs of the same length for every input if stride and
+slack are the same.
 """
 
 import math

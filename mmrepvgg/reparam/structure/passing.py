@@ -6,8 +6,9 @@ from torch import fx, nn
 
 
 def returns_its_input(module: nn.Module) -> bool:
-    """Whether the code of ``module`` does nothing in eval mode. Modules of torch, and those with parts or numbers, count
-    as doing something.
+    """Whether the code of ``module`` does nothing in eval mode.
+
+    Modules of torch, and those with parts or numbers, count as doing something.
     """
     has_parts = any(True for _ in module.children()) or bool(module.state_dict())
     if has_parts or type(module).__module__.startswith('torch.nn'):

@@ -164,7 +164,7 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
 
 
 def _count_weights(layer: nn.Module) -> int:
-    return layer.weight.numel() if isinstance(layer, FUSED_LAYERS) else -1  # type: ignore[union-attr, operator]
+    return layer.weight.numel() if isinstance(layer, FUSED_LAYERS) else -1
 
 
 def _scope(node: fx.Node) -> str:
@@ -175,8 +175,9 @@ def _scope(node: fx.Node) -> str:
 
 
 def _common(scopes: list[str]) -> str:
-    parts = [scope.split('.') if scope else [] for scope in scopes]
-    return '.'.join(os.path.commonprefix(parts))
+    """The module that holds all of ``scopes``."""
+    parts = [f'/{scope}'.replace('.', '/') for scope in scopes]
+    return os.path.commonpath(parts).lstrip('/').replace('/', '.')
 
 
 def _join(name: str, path: str) -> str:
@@ -184,4 +185,4 @@ def _join(name: str, path: str) -> str:
 
 
 def _name(name: str, node: fx.Node) -> str:
-    return _join(name, str(node.target) if node.op == 'call_module' else f'{_scope(node)}:{node.name}')
+    return _join(name, str(node.target) if node.op == 'call_module' else _join(_scope(node), node.name))

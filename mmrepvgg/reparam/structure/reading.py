@@ -73,7 +73,7 @@ class _Reader:
                 self.flat.add(step)
         elif node.target is F.batch_norm:
             described = self._read_batch_norm(node)
-            step.does, step.numbers = described and list(map(to_meta, described)), lambda: self._read_batch_norm(node)
+            step.does, step.numbers = list(map(to_meta, described)) or None, lambda: self._read_batch_norm(node)
         elif node.op in ('call_function', 'call_method') and not _changes_others(node):
             self._read_operation(node, step)
 
@@ -135,14 +135,14 @@ class _Reader:
             return 'the weights of the layer are read by other code, too'
         return None
 
-    def _read_batch_norm(self, node: fx.Node) -> list[AffineMap] | None:
+    def _read_batch_norm(self, node: fx.Node) -> list[AffineMap]:
         """A norm that a layer of another kind computes, such as one with an activation in it."""
         given = inspect.signature(F.batch_norm).bind(*node.args, **node.kwargs)
         given.apply_defaults()
         names = ('running_mean', 'running_var', 'weight', 'bias')
         mean, var, weight, bias = (self._get_value(given.arguments[name]) for name in names)
         if given.arguments['training'] or not isinstance(mean, Tensor) or not isinstance(var, Tensor):
-            return None
+            return []
         factor = (var.double() + given.arguments['eps']).rsqrt()
         factor = factor if weight is None else factor * weight.detach().double()
         shift = -mean.double() * factor

@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 
 from .algebra import chain
-from .code import take_code
+from .code import drop_code, take_code
 from .layers import describe
 from .making import make_layer
 from .maps import AffineMap, Scaling
@@ -55,7 +55,8 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     """Let the code of ``owner`` call one layer for each pattern."""
     module = model.get_submodule(owner)
     prefix = f'{owner}.' if owner else ''
-    traced = trace(module, _find_single(module, prefix, patterns))
+    opened = _find_opened(prefix, patterns)
+    traced = trace(module, [child for name, child in module.named_modules() if name and name not in opened])
     assert isinstance(traced, Traced)
     graph, before = traced.graph, _find_names(traced.graph)
     flat = [pattern for pattern in patterns if isinstance(model.get_submodule(pattern.place), nn.Linear)]
@@ -74,16 +75,15 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     graph.recompile()
     _remove(module, before, _find_names(graph))
     take_code(module, graph.graph)
+    for name in opened:
+        drop_code(module.get_submodule(name))
 
 
-def _find_single(module: nn.Module, prefix: str, patterns: list[Pattern]) -> list[nn.Module]:
-    """What stays one call in the code of ``module``: all that no pattern reaches into."""
-    opened = set()
-    for pattern in patterns:
-        for scope in pattern.scopes:
-            parts = scope.removeprefix(prefix).split('.')
-            opened |= {'.'.join(parts[:depth]) for depth in range(1, len(parts) + 1)}
-    return [child for name, child in module.named_modules() if name and name not in opened]
+def _find_opened(prefix: str, patterns: list[Pattern]) -> set[str]:
+    """The modules within an owner whose code is taken into that of the owner."""
+    inner = {f'{scope}.'.removeprefix(prefix) for pattern in patterns for scope in pattern.scopes}
+    parts = [scope.split('.')[:-1] for scope in inner if scope not in ('', '.')]
+    return {'.'.join(each[:depth]) for each in parts for depth in range(1, len(each) + 1)}
 
 
 def _remove(module: nn.Module, before: set[str], after: set[str]) -> None:
@@ -133,7 +133,7 @@ def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Modu
     """The layer of a map, in the dtype, mode and memory format of the one whose place it takes."""
     old: Any = model.get_submodule(pattern.place)
     parts = [each for name in pattern.layers for each in model.get_submodule(name).parameters()]
-    layer = make_layer(joined, old.weight.dtype)
+    layer: Any = make_layer(joined, old.weight.dtype)
     if old.weight.dim() == 4 and old.weight.is_contiguous(memory_format=torch.channels_last):
         layer.to(memory_format=torch.channels_last)
     return layer.train(old.training).requires_grad_(any(each.requires_grad for each in parts))

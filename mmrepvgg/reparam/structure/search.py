@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .algebra import InexactError, add, chain
 from .making import make_even
@@ -90,8 +91,11 @@ class _Search:
         self.paths: dict[Step, list[Path]] = {}
         self.findings = Findings()
         for step in steps:
-            found = sorted(self._find_paths(step), key=lambda path: -len(path.members))  # the longest first
-            self.paths[step] = [*found, Path(step, Scaling())]
+            kept: dict[Any, Path] = {}
+            for path in sorted(self._find_paths(step), key=lambda path: -len(path.members)):  # the longest first
+                # one from each source; where the number of axes is not known, one for each of them
+                kept.setdefault((path.source, getattr(path.map, 'num_axes', None)), path)
+            self.paths[step] = [*kept.values(), Path(step, Scaling())]
 
     def _find_paths(self, step: Step) -> Iterator[Path]:
         if step.reason is not None:
@@ -129,7 +133,7 @@ class _Search:
     def _find_sums(self, step: Step, one: Step, other: Step, *, sign: float) -> Iterator[Path]:
         for first in self.paths[one]:
             for second in self.paths[other]:
-                if first.source is not second.source:
+                if first.source is not second.source or not have_same_axes(first.map, second.map):
                     continue
                 members = first.members | second.members | {step}
                 joined = _join(first.map, second.map, sign)
@@ -174,9 +178,23 @@ class _Search:
         found = next((path for path in reversed(self.paths[step]) if path.has_conv), None)
         if found is not None:
             self.findings.branches[step] = find_obstacle(step, found) or 'it has no convolution of its own'
+            return
+        sources: set[Step] = set()
+        for term in self._list_terms(step):
+            own = {path.source for path in self.paths[term] if path.has_conv}
+            if own & sources:
+                self.findings.branches[step] = 'a term of the sum that is not linear stands between linear ones'
+                return
+            sources |= own
+
+    def _list_terms(self, step: Step) -> list[Step]:
+        """What a sum adds, if sums within are only added to."""
+        if not isinstance(step.does, float) or step in self.findings.patterns:
+            return [step]
+        return [term for each in step.inputs for term in (self._list_terms(each) if len(each.users) == 1 else [each])]
 
 
-def have_same_axes(one: AffineMap, other: AffineMap) -> bool:
+def have_same_axes(one: AffineMap | str, other: AffineMap | str) -> bool:
     """Whether two maps are for the same number of axes, as far as that is known."""
     if isinstance(one, LAYER_MAPS) and isinstance(other, LAYER_MAPS):
         return one.num_axes == other.num_axes
