@@ -40,11 +40,11 @@ class UnknownLayerError(InexactError):
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether ``module`` is to be taken as one layer, and not as a block of others."""
+    """Whether ``module`` is to be taken as one layer, and not as code that calls others."""
     try:
         return bool(describe(module, numbers=False))
     except InexactError:
-        return isinstance(module, nn.Conv2d) or type(module).__module__.startswith('torch.nn')
+        return type(module).__module__.startswith('torch.nn')
 
 
 def has_hooks(module: Any) -> bool:
@@ -102,15 +102,35 @@ def _describe_conv(conv: Any, kind: type[Any], num_axes: int, numbers: bool) -> 
             case 'unknown':
                 raise UnknownLayerError(f'what {type(conv).__name__} computes is not known')
         weight = get_conv_weight(conv).detach()
-    if conv.padding == 'valid':
+    return make_conv(weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
+
+
+def make_conv(
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    padding_mode: str = 'zeros',
+) -> ConvMap:
+    """The map of a convolution with the arguments of ``torch.nn.functional.conv2d``."""
+    num_axes = weight.dim() - 2
+    steps = _spread(dilation, num_axes)
+    if padding == 'valid':
         left = right = (0,) * num_axes
-    elif conv.padding == 'same':
-        totals = [d * (k - 1) for d, k in zip(conv.dilation, weight.shape[2:], strict=True)]
+    elif padding == 'same':
+        totals = [d * (k - 1) for d, k in zip(steps, weight.shape[2:], strict=True)]
         left = tuple(total // 2 for total in totals)
         right = tuple(total - total // 2 for total in totals)
     else:
-        left = right = tuple(conv.padding)
-    return place(weight, bias, conv.groups, conv.stride, left, right, conv.dilation, conv.padding_mode)
+        left = right = _spread(padding, num_axes)
+    return place(weight, bias, groups, _spread(stride, num_axes), left, right, steps, padding_mode)
+
+
+def _spread(value: Any, num_axes: int) -> tuple[int, ...]:
+    value = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return value * num_axes if len(value) == 1 else value
 
 
 # What is known of a convolution of another kind, by its class and geometry: asking is slow.
@@ -170,13 +190,10 @@ def _describe_norm(norm: _BatchNorm) -> list[AffineMap]:
 
 
 def _describe_pool(pool: Any, num_axes: int) -> Pooling:
-    def spread(value: Any) -> tuple[int, ...]:
-        return tuple(value) if isinstance(value, tuple | list) else (value,) * num_axes
-
     if pool.ceil_mode:
         raise InexactError('average pooling with ceil_mode divides by other numbers at the border')
-    if any(spread(pool.padding)) and not pool.count_include_pad:
+    if any(_spread(pool.padding, num_axes)) and not pool.count_include_pad:
         raise InexactError('average pooling that does not count its padding divides by other numbers at the border')
     if getattr(pool, 'divisor_override', None):
         raise InexactError('average pooling with a divisor of its own')
-    return Pooling(spread(pool.kernel_size), spread(pool.stride), spread(pool.padding))
+    return Pooling(*(_spread(each, num_axes) for each in (pool.kernel_size, pool.stride, pool.padding)))

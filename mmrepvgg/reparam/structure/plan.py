@@ -3,15 +3,16 @@
 import os.path
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .layers import FUSED_LAYERS, is_layer
+from .following import CONTAINERS, Follower, describe_error
+from .layers import FUSED_LAYERS
 from .reading import read_steps
 from .search import Path, search
-from .tracing import CONTAINERS, Traced, find_closed, trace
+from .tracing import Traced, trace
 
 _STEERED = 'an argument of `forward` that may be left out changes what {} computes'
 
@@ -27,6 +28,8 @@ class Pattern:
         owner: The module that holds them all, in whose code one call takes the place of theirs.
         is_chain: Whether the layers simply follow each other, so that no code needs to change.
         num_steps: Number of steps of the graph: the layers, and what joins them.
+        numbers: Names of parameters and buffers that its code uses beside the layers.
+        is_flat: Whether its inputs are ``(N, C)``.
     """
 
     layers: tuple[str, ...]
@@ -35,11 +38,13 @@ class Pattern:
     owner: str
     is_chain: bool
     num_steps: int
+    numbers: tuple[str, ...]
+    is_flat: bool
 
     @property
-    def key(self) -> tuple[tuple[str, ...], frozenset[str], int]:
+    def key(self) -> tuple[Any, ...]:
         """What tells it from others, in whichever module's code it is looked for."""
-        return self.layers, self.scopes, self.num_steps
+        return self.layers, self.scopes, self.num_steps, self.numbers
 
 
 @dataclass
@@ -68,43 +73,43 @@ def make_plan(model: nn.Module, known: Collection[nn.Module] = ()) -> Plan:
     """
     planner = _Planner(model, known)
     planner.visit('', model)
-    plan = planner.plan
-    # a module that is only a wrapper, and one without linear layers, is no loss
+    plan, reasons = planner.plan, planner.follower.reasons
+    # a module that only calls others is no loss
     plan.not_followed = {
-        name: planner.closed.reasons[module]
+        name or type(module).__name__: reasons[module]
         for name, module in model.named_modules()
-        if module in planner.closed.reasons and any(isinstance(each, _BatchNorm) for each in module.children())
+        if module in reasons and any(isinstance(each, _BatchNorm) for each in module.children())
     }
     return plan
 
 
 class _Planner:
     def __init__(self, model: nn.Module, known: Collection[nn.Module]):
-        self.model, self.known = model, known
-        self.closed, self.plan = find_closed(model, known), Plan()
+        self.model, self.follower, self.plan = model, Follower(model, known), Plan()
         self.seen: set[nn.Module] = set()
+        self.steady: dict[str, bool] = {}
 
     def visit(self, name: str, module: nn.Module) -> None:
         """Look at the code of a module by itself, and then at those in it that are one step of this code."""
-        if module in self.seen or module in self.known or not _is_block(module):
+        if module in self.seen or not self.follower.is_block(module):
             return
         self.seen.add(module)
-        if module in self.closed.reasons or isinstance(module, CONTAINERS):
+        traced = Exception() if isinstance(module, CONTAINERS) else self.follower.follow(module)
+        if isinstance(traced, Exception):
+            if not isinstance(module, CONTAINERS):
+                self.follower.reasons.setdefault(module, describe_error(traced))
             for path, child in module.named_children():
                 self.visit(_join(name, path), child)
             return
-        single = self.closed.modules
-        traced = trace(module, single)
-        if isinstance(traced, Traced):
-            # what is called several times is fused by itself, once
-            again = {each for each, number in traced.num_calls.items() if number > 1 and _is_block(each)}
-            if again:
-                single = single | again
-                traced = trace(module, single)
-        if isinstance(traced, Exception):
-            return
+        single = self.follower.single
+        # what is called several times is fused by itself, once
+        again = {each for each, number in traced.num_calls.items() if number > 1 and self.follower.is_block(each)}
+        if again:
+            single |= again
+            traced = trace(module, single)
+            assert isinstance(traced, Traced)
         self._read(name, traced.graph)
-        for path, part in _find_tops(module, single):
+        for path, part in _find_tops(module, single, traced.num_calls.keys()):
             self.visit(_join(name, path), part)
 
     def _read(self, name: str, graph: fx.GraphModule) -> None:
@@ -121,29 +126,39 @@ class _Planner:
                 left = self.plan.branches if isinstance(step.does, float) else self.plan.layers
                 left[_name(name, step.origin)] = reason
             else:
-                self.plan.patterns.append(replace(pattern, owner=owner))
+                place = self._find_free(pattern.place)
+                self.plan.patterns.append(replace(pattern, owner=owner, place=place))
+
+    def _find_free(self, place: str) -> str:
+        """The name, with a number if another pattern has it already."""
+        taken = {pattern.place for pattern in self.plan.patterns}
+        names = (place, *(f'{place}{number}' for number in range(2, len(taken) + 3)))
+        return next(each for each in names if each not in taken)
 
     def _find_owner(self, root: str, owner: str) -> str | None:
         """The smallest module around ``owner`` whose code does not depend on what its caller leaves out."""
-        while self.model.get_submodule(owner) in self.closed.steered:
+        while not self._is_steady(owner):
             if owner == root:
                 return None
             owner = owner.rpartition('.')[0]
         return owner
 
+    def _is_steady(self, name: str) -> bool:
+        if name not in self.steady:
+            traced = trace(self.model.get_submodule(name), self.follower.single)
+            self.steady[name] = isinstance(traced, Traced) and not traced.is_steered
+        return self.steady[name]
 
-def _is_block(module: nn.Module) -> bool:
-    is_script = isinstance(module, torch.jit.ScriptModule)
-    return not is_script and not is_layer(module) and any(True for _ in module.children())
 
-
-def _find_tops(module: nn.Module, single: Collection[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """The largest modules in ``module`` that are one step of its code, and have parts."""
+def _find_tops(
+    module: nn.Module, single: Collection[nn.Module], called: Collection[nn.Module]
+) -> Iterator[tuple[str, nn.Module]]:
+    """The largest modules in ``module`` that are one step of its code, or that its code does not call at all."""
     for name, child in module.named_children():
-        if child in single:
+        if child in single or not any(part in called for part in child.modules()):
             yield name, child
         else:
-            for path, part in _find_tops(child, single):
+            for path, part in _find_tops(child, single, called):
                 yield _join(name, path), part
 
 
@@ -151,8 +166,10 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
     """The pattern of a path in the graph of the module ``name``."""
     nodes = sorted(step.origin for step in path.members)
     layers = [str(each.target) for each in nodes if each.op == 'call_module']
-    place = max(layers, key=lambda target: _count_weights(graph.get_submodule(target)))
     scopes = [_scope(each) for each in nodes]
+    place = max(layers, key=lambda target: _count_weights(graph.get_submodule(target)), default='')
+    if not place or _count_weights(graph.get_submodule(place)) < 0:
+        place = _find_place(graph, next(step.origin for step in path.members if step.is_conv))
     return Pattern(
         tuple(_join(name, each) for each in layers),
         _join(name, place),
@@ -160,7 +177,17 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
         _join(name, _common(scopes)),
         len(layers) == len(nodes),
         len(nodes),
+        tuple(sorted({_join(name, each) for step in path.members for each in step.parameters})),
+        getattr(path.map, 'num_axes', None) == 0,
     )
+
+
+def _find_place(graph: fx.GraphModule, conv: fx.Node) -> str:
+    """The name for a convolution that is no layer: that of the module whose code it is, if this does nothing else."""
+    scope = _scope(conv)
+    module = graph.get_submodule(scope)
+    is_layer = hasattr(module, 'weight') and not any(True for _ in module.children())
+    return scope if is_layer and scope else _join(scope, 'fused_conv')
 
 
 def _count_weights(layer: nn.Module) -> int:

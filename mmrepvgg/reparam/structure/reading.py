@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .algebra import InexactError
-from .layers import FUSED_LAYERS, UnknownLayerError, describe, has_hooks
+from .layers import FUSED_LAYERS, UnknownLayerError, describe, has_hooks, make_conv
 from .maps import LAYER_MAPS, AffineMap, Scaling, make_channel_scale, to_meta
 from .passing import returns_its_input
 from .steps import Constant, Step
@@ -52,18 +52,23 @@ class _Reader:
         self.read_elsewhere = {id(operator.attrgetter(target)(model)) for target in read}
         self.steps: dict[fx.Node, Step] = {}
         self.constants: dict[fx.Node, Any] = {}
+        # the names of the parameters and buffers from which each constant comes
+        self.origins: dict[fx.Node, frozenset[str]] = {}
         # the steps whose values are known to be (N, C)
         self.flat: set[Step] = set()
 
     def read(self, node: fx.Node) -> None:
         if node.op == 'get_attr':
             self.constants[node] = operator.attrgetter(str(node.target))(self.model)
+            self.origins[node] = frozenset([str(node.target)])
         elif node.all_input_nodes and all(each in self.constants for each in node.all_input_nodes):
             self._compute_constant(node)
+        names = frozenset[str]().union(*(self.origins.get(each, ()) for each in node.all_input_nodes))
         if node in self.constants:
+            self.origins.setdefault(node, names)
             return
         inputs = [self.steps[each] for each in node.all_input_nodes if each in self.steps]
-        step = Step(str(node.target), inputs, origin=node)
+        step = Step(str(node.target), inputs, parameters=names, origin=node)
         self.steps[node] = step
         step.is_call, step.takes_shape = node.op == 'call_module', _takes_shape(node)
         if step.is_call:
@@ -74,6 +79,10 @@ class _Reader:
         elif node.target is F.batch_norm:
             described = self._read_batch_norm(node)
             step.does, step.numbers = list(map(to_meta, described)) or None, lambda: self._read_batch_norm(node)
+        elif node.target in (F.conv1d, F.conv2d, F.conv3d):
+            described = self._read_conv(node)
+            step.does, step.numbers = list(map(to_meta, described)) or None, lambda: self._read_conv(node)
+            step.is_conv = bool(described)
         elif node.op in ('call_function', 'call_method') and not _changes_others(node):
             self._read_operation(node, step)
 
@@ -148,6 +157,19 @@ class _Reader:
         shift = -mean.double() * factor
         shift = shift if bias is None else shift + bias.detach().double()
         return [make_channel_scale(factor, shift, num_axes) for num_axes in (1, 2, 3)]
+
+    def _read_conv(self, node: fx.Node) -> list[AffineMap]:
+        """A convolution whose kernel the code computes of its numbers."""
+        names = ('input', 'weight', 'bias', 'stride', 'padding', 'dilation', 'groups')
+        arguments = {'bias': None, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+        given: dict[str, Any] = {name: self._get_value(each) for name, each in arguments.items() if name != 'input'}
+        weight, bias = given.pop('weight', None), given.pop('bias')
+        if not isinstance(weight, Tensor) or not (bias is None or isinstance(bias, Tensor)):
+            return []
+        if any(isinstance(each, fx.Node) for each in given.values()):
+            return []
+        bias = None if bias is None else bias.detach().double()
+        return [make_conv(weight.detach().double(), bias, **given)]
 
     def _read_operation(self, node: fx.Node, step: Step) -> None:
         kind = next((name for name, targets in _KINDS.items() if node.target in targets), None)

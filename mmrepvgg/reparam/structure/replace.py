@@ -59,23 +59,26 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     traced = trace(module, [child for name, child in module.named_modules() if name and name not in opened])
     assert isinstance(traced, Traced)
     graph, before = traced.graph, _find_names(traced.graph)
-    flat = [pattern for pattern in patterns if isinstance(model.get_submodule(pattern.place), nn.Linear)]
+    flat = [pattern for pattern in patterns if pattern.is_flat]
     steps = read_steps(graph, [name.removeprefix(prefix) for pattern in flat for name in pattern.layers])
     found = {describe_pattern(graph, owner, path).key: (step, path) for step, path in list_candidates(steps)}
-    for pattern in patterns:
+    calls = {}
+    for number, pattern in enumerate(patterns):
         step, path = found[pattern.key]
-        place = pattern.place.removeprefix(prefix)
         layer = _make_like(compute_map(path, step, steps), model, pattern)
-        _set(module, place, layer)
-        _set(graph, place, layer)
+        graph.add_submodule(f'_fused_{number}', layer)
         with graph.graph.inserting_after(step.origin):
-            fused = graph.graph.call_module(place, (path.source.origin,))
+            fused = graph.graph.call_module(f'_fused_{number}', (path.source.origin,))
         step.origin.replace_all_uses_with(fused)
+        calls[fused] = pattern.place.removeprefix(prefix), layer
     graph.graph.eliminate_dead_code()
-    graph.recompile()
-    _remove(module, before, _find_names(graph))
+    for node, (place, layer) in calls.items():
+        node.target = place
+        _set(module, place, layer)
+    places = {pattern.place.removeprefix(prefix) for pattern in patterns}
+    _remove(module, {name for name in before if name.rpartition('.')[0] not in places}, _find_names(graph))
     take_code(module, graph.graph)
-    for name in opened:
+    for name in opened - places:
         drop_code(module.get_submodule(name))
 
 
@@ -131,12 +134,14 @@ def _describe_like(layer: nn.Module, like: AffineMap) -> AffineMap:
 
 def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Module:
     """The layer of a map, in the dtype, mode and memory format of the one whose place it takes."""
-    old: Any = model.get_submodule(pattern.place)
     parts = [each for name in pattern.layers for each in model.get_submodule(name).parameters()]
-    layer: Any = make_layer(joined, old.weight.dtype)
-    if old.weight.dim() == 4 and old.weight.is_contiguous(memory_format=torch.channels_last):
+    parts += [each for name, each in model.named_parameters() if name in pattern.numbers]
+    largest = max(parts, key=lambda each: each.numel())
+    layer: Any = make_layer(joined, largest.dtype)
+    if largest.dim() == 4 and largest.is_contiguous(memory_format=torch.channels_last):
         layer.to(memory_format=torch.channels_last)
-    return layer.train(old.training).requires_grad_(any(each.requires_grad for each in parts))
+    mode = model.get_submodule(pattern.owner).training
+    return layer.train(mode).requires_grad_(any(each.requires_grad for each in parts))
 
 
 def _set(module: Any, name: str, layer: nn.Module) -> None:

@@ -62,6 +62,7 @@ class Step:
         is_linear: Whether it is a linear layer nevertheless, if there is a reason.
         is_call: Whether it is a call of a layer, whose place another layer can fill.
         takes_shape: Whether it asks its inputs for their shape or dtype alone, and not for their values.
+        parameters: Names of the parameters and buffers that it uses, if it is no call.
         reason: Why it is something else, if it looks like a linear layer.
         users: The steps that take its value.
         origin: The node of PyTorch's or ONNX's graph.
@@ -75,6 +76,7 @@ class Step:
     is_linear: bool = False
     is_call: bool = False
     takes_shape: bool = False
+    parameters: frozenset[str] = frozenset()
     reason: str | None = None
     users: list['Step'] = field(default_factory=list)
     origin: Any = None

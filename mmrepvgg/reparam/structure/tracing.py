@@ -5,17 +5,11 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
-
-from .layers import has_hooks, is_layer
-from .passing import returns_its_input
-
-# They have no forward of their own.
-CONTAINERS = nn.ModuleList | nn.ModuleDict
 
 
 @dataclass(frozen=True)
@@ -116,48 +110,3 @@ def keeping_state(model: nn.Module) -> Iterator[None]:
         for value, old in inner:
             value.clear()
             value.update(old) if isinstance(value, dict) else value.extend(old)
-
-
-@dataclass
-class Closed:
-    """The modules of a model that are one step each in the graph of what is around them.
-
-    Attributes:
-        leaves: Layers, and others that are taken as they are.
-        reasons: What stopped the others, whose parts are looked at by themselves.
-        steered: Modules that can be followed, but whose code depends on arguments that the caller may leave out.
-    """
-
-    leaves: set[nn.Module]
-    reasons: dict[nn.Module, str] = field(default_factory=dict)
-    steered: set[nn.Module] = field(default_factory=set)
-
-    @property
-    def modules(self) -> set[nn.Module]:
-        return self.leaves | self.reasons.keys()
-
-
-def find_closed(model: nn.Module, known: Collection[nn.Module]) -> Closed:
-    """The modules in ``model`` whose code can't be followed, each with what stopped it, and all of ``known``."""
-    inner = {part for each in known for part in each.modules()}
-    layers = {module for module in model.modules() if is_layer(module)}
-    closed = Closed({*known, *layers, *filter(_is_one_step, model.modules())})
-    for module in reversed(list(model.modules())):  # parts before the whole
-        if module in inner or module in layers or isinstance(module, CONTAINERS | torch.jit.ScriptModule):
-            continue
-        if any(True for _ in module.children()):
-            traced = trace(module, closed.modules)
-            if isinstance(traced, Exception):
-                closed.reasons[module] = _describe(traced)
-            elif traced.is_steered:
-                closed.steered.add(module)
-    return closed
-
-
-def _is_one_step(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule) or has_hooks(module) or returns_its_input(module)
-
-
-def _describe(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
