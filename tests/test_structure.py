@@ -168,9 +168,7 @@ class TestWhatStays:
 
     def test_it_is_said_as_a_warning(self, make):
         block = make(Branches(nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.Conv2d(8, 8, 1)))
-        with pytest.warns(
-            UserWarning, match=r'1 sum\(s\) of parallel linear branches are left in Branches\. add: one'
-        ):
+        with pytest.warns(UserWarning, match=r'1 sum\(s\) of parallel linear branches are left in Branches\. add: one'):
             reparameterize(block)
 
     def test_values_that_are_used_elsewhere(self, make):
@@ -327,6 +325,16 @@ class TestTheResult:
 
         _switched, report = switch(make(Residual()), noise(2, 4, 5, 5))
         assert report.num_norms_left == 0
+
+    def test_tensors_that_the_code_makes(self, make):
+        class Made(Branches):
+            def forward(self, x):
+                return super().forward(x).mul(torch.arange(4.0).view(-1, 1, 1)).tanh() + torch.ones(5)
+
+        model = make(Made(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)))
+        switched, report = switch(model, noise(1, 4, 5, 5))
+        assert report.num_convs == (2, 1)
+        assert list(copy.deepcopy(switched).state_dict()) == ['branches.0.weight', 'branches.0.bias']
 
     def test_channels_last_stays(self, make):
         model = make(self.model()).to(memory_format=torch.channels_last)

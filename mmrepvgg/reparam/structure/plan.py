@@ -12,6 +12,7 @@ from .following import CONTAINERS, Follower, describe_error
 from .layers import FUSED_LAYERS
 from .reading import read_steps
 from .search import Path, search
+from .steps import Constant
 from .tracing import Traced, trace
 
 _STEERED = 'an argument of `forward` that may be left out changes what {} computes'
@@ -121,6 +122,8 @@ class _Planner:
         for step, path in found.patterns.items():
             pattern = describe_pattern(graph, name, path)
             owner = pattern.owner if pattern.is_chain else self._find_owner(name, pattern.owner)
+            if owner != pattern.owner and _is_scaled_layer(path):
+                continue  # a layer scale is not worth it to take a block into the code around it
             if owner is None:
                 reason = _STEERED.format(type(self.model.get_submodule(pattern.owner)).__name__)
                 left = self.plan.branches if isinstance(step.does, float) else self.plan.layers
@@ -148,6 +151,11 @@ class _Planner:
             traced = trace(self.model.get_submodule(name), self.follower.single)
             self.steady[name] = isinstance(traced, Traced) and not traced.is_steered
         return self.steady[name]
+
+
+def _is_scaled_layer(path: Path) -> bool:
+    """Whether a path is one layer and constants, and nothing else."""
+    return all(step.is_conv or isinstance(step.does, Constant) for step in path.members)
 
 
 def _find_tops(

@@ -77,6 +77,7 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
         _set(module, place, layer)
     places = {pattern.place.removeprefix(prefix) for pattern in patterns}
     _remove(module, {name for name in before if name.rpartition('.')[0] not in places}, _find_names(graph))
+    _keep_constants(module, graph)
     take_code(module, graph.graph)
     for name in opened - places:
         drop_code(module.get_submodule(name))
@@ -99,6 +100,13 @@ def _remove(module: nn.Module, before: set[str], after: set[str]) -> None:
             _set(module, parent, _keep_children(part))
         elif hasattr(part, leaf):
             delattr(part, leaf)
+
+
+def _keep_constants(module: nn.Module, graph: fx.GraphModule) -> None:
+    """Tensors that the code of ``module`` makes in each call are made once by the trace."""
+    for node in graph.graph.find_nodes(op='get_attr'):
+        if '.' not in str(node.target) and not hasattr(module, str(node.target)):
+            module.register_buffer(str(node.target), getattr(graph, str(node.target)), persistent=False)
 
 
 def _keep_children(layer: nn.Module) -> nn.Module:
