@@ -110,7 +110,8 @@ def reparameterize(
                 raise ValueError(
                     f'the outputs of the two forms differ by {difference:.2e} of the largest output, more than '
                     f'the tolerance of {tolerance:.0e}; the model has not changed. Look for the module by '
-                    '`by_layer=True` and a larger `tolerance`'
+                    '`by_layer=True` and a larger `tolerance`. What sorts or cuts off may jump, such as the boxes of a '
+                    'detector: compare its backbone then'
                 )
     if report.branches:
         name, reason = next(iter(report.branches.items()))

@@ -155,7 +155,7 @@ class _Planner:
 
 def _is_scaled_layer(path: Path) -> bool:
     """Whether a path is one layer and constants, and nothing else."""
-    return all(step.is_conv or isinstance(step.does, Constant) for step in path.members)
+    return all(step.is_conv or step.is_nothing or isinstance(step.does, Constant) for step in path.members)
 
 
 def _find_tops(
