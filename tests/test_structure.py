@@ -98,6 +98,30 @@ class TestPatterns:
         _, report = switch(make(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))), noise(4, 5, 6))
         assert report.num_norms_left == 1
 
+    def test_a_norm_of_tokens(self, make):
+        """As in LeViT: the norm sees the tokens of all images as one batch."""
+
+        class LinearNorm(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(6, 5, bias=False), nn.BatchNorm1d(5)
+
+            def forward(self, x):
+                x = self.linear(x)
+                return self.norm(x.flatten(0, 1)).reshape_as(x)
+
+        class Tokens(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.token = conv_norm(3, 6, 3), LinearNorm()
+
+            def forward(self, x):
+                return self.token(self.stem(x).flatten(2).transpose(1, 2)).mean(1)
+
+        assert switch(make(Tokens()), noise(2, 3, 6, 7))[1].num_norms_left == 0
+        # by itself nothing tells that its inputs are (N, L, C)
+        assert switch(make(LinearNorm()), noise(2, 3, 6))[1].num_norms_left == 1
+
     def test_transposed_convolutions(self, make):
         model = nn.Sequential(nn.ConvTranspose2d(4, 6, 4, 2, 1, groups=2), nn.BatchNorm2d(6))
         assert switch(make(model), noise(1, 4, 5, 5))[1].num_norms_left == 0

@@ -183,7 +183,7 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
         _join(name, place),
         frozenset(_join(name, each) for each in scopes),
         _join(name, _common(scopes)),
-        len(layers) == len(nodes),
+        all(step.is_call or step.is_reshape for step in path.members),
         len(nodes),
         tuple(sorted({_join(name, each) for step in path.members for each in step.parameters})),
         getattr(path.map, 'num_axes', None) == 0,

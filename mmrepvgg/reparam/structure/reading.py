@@ -15,6 +15,7 @@ from .algebra import InexactError
 from .layers import FUSED_LAYERS, UnknownLayerError, describe, has_hooks, make_conv
 from .maps import LAYER_MAPS, AffineMap, Scaling, make_channel_scale, to_meta
 from .passing import returns_its_input
+from .ranks import find_ranks
 from .steps import Constant, Step
 
 _KINDS = {
@@ -54,8 +55,7 @@ class _Reader:
         self.constants: dict[fx.Node, Any] = {}
         # the names of the parameters and buffers from which each constant comes
         self.origins: dict[fx.Node, frozenset[str]] = {}
-        # the steps whose values are known to be (N, C)
-        self.flat: set[Step] = set()
+        self.ranks = find_ranks(model)
 
     def read(self, node: fx.Node) -> None:
         if node.op == 'get_attr':
@@ -69,13 +69,13 @@ class _Reader:
             return
         inputs = [self.steps[each] for each in node.all_input_nodes if each in self.steps]
         step = Step(str(node.target), inputs, parameters=names, origin=node)
+        step.asks_shape = frozenset(each for each in inputs if _takes_shape(node, each.origin))
         self.steps[node] = step
-        step.is_call, step.takes_shape = node.op == 'call_module', _takes_shape(node)
+        step.is_call = node.op == 'call_module'
         if step.is_call:
             self._read_layer(node, step)
-        elif node.target in (torch.flatten, 'flatten', torch.mean, 'mean'):
-            if self._makes_flat(node):
-                self.flat.add(step)
+        elif self._keeps_channels_last(node):
+            step.does, step.is_reshape = [Scaling()], True
         elif node.target is F.batch_norm:
             described = self._read_batch_norm(node)
             step.does, step.numbers = list(map(to_meta, described)) or None, lambda: self._read_batch_norm(node)
@@ -97,8 +97,6 @@ class _Reader:
 
     def _read_layer(self, node: fx.Node, step: Step) -> None:
         layer = self.modules[str(node.target)]
-        if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
-            self.flat.add(step)
         if len(node.args) != 1 or node.kwargs or len(step.inputs) != 1:
             return
         try:
@@ -108,27 +106,26 @@ class _Reader:
             return
         if not described:
             return
-        if step.inputs[0] in self.flat:
-            self.flat.add(step)
         step.is_conv = isinstance(layer, FUSED_LAYERS)
         step.reason = self._find_obstacle(layer) if isinstance(described[0], LAYER_MAPS) else None
         step.is_linear = step.reason is not None
         if step.reason is None:
             step.does, step.numbers = list(map(to_meta, described)), lambda: self._describe(layer, step)
 
-    def _makes_flat(self, node: fx.Node) -> bool:
-        """Whether the value is ``(N, C)``."""
-        given = node.args[1:], dict(node.kwargs)
-        if node.target in (torch.flatten, 'flatten'):
-            return given in (((1,), {}), ((1, -1), {}), ((), dict(start_dim=1)))
-        axes, options = (given[0][0] if given[0] else given[1].get('dim')), given[1].get('keepdim', False)
-        has_volumes = any(isinstance(each, nn.Conv3d) for each in self.modules.values())
-        return axes in ((2, 3), [2, 3], (-2, -1), [-2, -1]) and not options and len(given[0]) < 2 and not has_volumes
+    def _get_rank(self, step: Step) -> int | None:
+        return self.ranks.get(step.origin)
+
+    def _keeps_channels_last(self, node: fx.Node) -> bool:
+        """Whether axes before the last one are joined, which is all the same to a linear layer."""
+        if node.target not in (torch.flatten, 'flatten') or node.kwargs or len(node.args) != 3:
+            return False
+        rank, end = self.ranks.get(node.args[0]), node.args[2]  # type: ignore[arg-type]
+        return rank is not None and isinstance(end, int) and end % rank < rank - 1
 
     def _describe(self, layer: nn.Module, step: Step, numbers: bool = True) -> list[AffineMap]:
         if returns_its_input(layer):
             return [Scaling()]
-        is_flat = isinstance(layer, nn.Linear) or step.inputs[0] in self.flat or id(layer) in self.flat_layers
+        is_flat = isinstance(layer, nn.Linear) or self._get_rank(step.inputs[0]) == 2 or id(layer) in self.flat_layers
         return [each for each in describe(layer, numbers) if is_flat or not _is_without_axes(each)]
 
     def _find_obstacle(self, layer: nn.Module) -> str | None:
@@ -188,8 +185,11 @@ class _Reader:
         return self.constants.get(argument, argument) if isinstance(argument, fx.Node) else argument
 
 
-def _takes_shape(node: fx.Node) -> bool:
+def _takes_shape(node: fx.Node, value: fx.Node) -> bool:
+    """Whether ``node`` asks ``value`` for its shape or dtype alone."""
     if node.op == 'call_method':
+        if node.target in ('reshape_as', 'view_as', 'expand_as'):
+            return node.args[0] is not value
         return node.target in ('size', 'dim', 'stride')
     return node.target is getattr and node.args[1] in ('shape', 'ndim', 'dtype', 'device')
 

@@ -119,7 +119,7 @@ class _Search:
                 yield Path(path.source, path.map, members)
                 continue
             for each in step.describe(path.map, step.does):
-                if not have_same_axes(path.map, each):
+                if not have_same_axes(path.map, each) or (step.is_reshape and not _has_no_axes(path.map)):
                     continue
                 own = 0 if isinstance(step.does, Constant) or not isinstance(each, LAYER_MAPS) else each.num_weights
                 try:
@@ -222,8 +222,12 @@ def find_obstacle(step: Step, path: Path) -> str | None:
         return f'one convolution would have more weights ({path.map.num_weights:,} instead of {path.num_weights:,})'
     for each in path.members - {step}:
         others = [user for user in each.users if user not in path.members]
-        if others and not (all(user.takes_shape for user in others) and _keeps_shape(each, path)):
+        if others and not (all(each in user.asks_shape for user in others) and _keeps_shape(each, path)):
             return f'a value within is used elsewhere, too (by {others[0].name})'
+    if any(each.is_reshape for each in path.members) and not all(
+        each.is_call or each.is_reshape for each in path.members
+    ):
+        return 'axes are joined within'
     try:
         if isinstance(path.map, ConvMap):
             make_even(path.map)
@@ -232,9 +236,13 @@ def find_obstacle(step: Step, path: Path) -> str | None:
     return None
 
 
+def _has_no_axes(one: AffineMap) -> bool:
+    return isinstance(one, LAYER_MAPS) and one.num_axes == 0
+
+
 def _keeps_shape(step: Step, path: Path) -> bool:
     """Whether what the path does behind ``step`` leaves the shape of its value, and no code changes."""
-    if not all(each.is_call for each in path.members):
+    if not all(each.is_call or each.is_reshape for each in path.members):
         return False
     behind = [user for user in step.users if user in path.members]
     return all(_is_scale(user) and _keeps_shape(user, path) for user in behind)

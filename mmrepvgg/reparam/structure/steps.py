@@ -61,7 +61,8 @@ class Step:
         is_conv: Whether it is a convolution, whose place a new one can take.
         is_linear: Whether it is a linear layer nevertheless, if there is a reason.
         is_call: Whether it is a call of a layer, whose place another layer can fill.
-        takes_shape: Whether it asks its inputs for their shape or dtype alone, and not for their values.
+        is_reshape: Whether it only joins axes before the last one, which is all the same to maps without axes.
+        asks_shape: Those of its inputs that it asks for their shape or dtype alone, and not for their values.
         parameters: Names of the parameters and buffers that it uses, if it is no call.
         reason: Why it is something else, if it looks like a linear layer.
         users: The steps that take its value.
@@ -75,7 +76,8 @@ class Step:
     is_conv: bool = False
     is_linear: bool = False
     is_call: bool = False
-    takes_shape: bool = False
+    is_reshape: bool = False
+    asks_shape: frozenset['Step'] = frozenset()
     parameters: frozenset[str] = frozenset()
     reason: str | None = None
     users: list['Step'] = field(default_factory=list)
@@ -87,7 +89,7 @@ class Step:
 
     @property
     def is_nothing(self) -> bool:
-        return self.does == [Scaling()]
+        return self.does == [Scaling()] and not self.is_reshape
 
     def load(self) -> list[AffineMap] | Constant | float | None:
         """What it does, with all numbers."""
