@@ -50,10 +50,7 @@ def run_python(*args: object, cwd: Path = ROOT, timeout: int = 600, **env: str) 
     """Run Python, with the package of this tree."""
     command = [sys.executable, *map(str, args)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **env}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
-    # the onedl forks of the stack say this on stdout when they are imported
-    done.stdout = done.stdout.removeprefix('Could not import OneDL\n')
-    return done
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 def run_command(*args: object, cwd: Path, reports: bool = False) -> subprocess.CompletedProcess:
