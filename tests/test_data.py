@@ -249,6 +249,12 @@ def test_names_that_the_config_gives_to_a_part_of_imagenet(tmp_path):
     assert dataset.CLASSES == ['cat', 'dog']
 
 
+def test_a_root_that_is_a_path(tmp_path):
+    touch(tmp_path, 'train/n01/1.png')
+    for dataset in (OwnDataset(data_root=tmp_path / 'train'), ImageNet(data_root=tmp_path, split='train')):
+        assert dataset.get_data_info(0)['img_path'] == str(tmp_path / 'train/n01/1.png')
+
+
 WORDNET = [f'n{index:08d}' for index in range(1000)]
 
 

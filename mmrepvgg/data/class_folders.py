@@ -14,6 +14,11 @@ from .layout import DataError
 class FoundImages(datasets.CustomDataset):
     """Finds the images of a folder for mmpretrain's ``CustomDataset`` and its subclasses."""
 
+    @property
+    def img_prefix(self) -> str:
+        # of a data_root that is a Path, the onedl forks make a Path
+        return os.fspath(super().img_prefix)
+
     def _find_samples(self) -> list[Any]:
         if '://' in self.img_prefix:  # not on a disk
             return super()._find_samples()

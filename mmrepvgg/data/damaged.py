@@ -53,7 +53,7 @@ class SkipDamaged(Dataset):
             try:
                 sample = self.dataset[index]
             except UnreadableImageError as error:
-                skipped.append(f'{make_printable(self.get_data_info(index)["img_path"])}: {error.reason}')
+                skipped.append(f'{make_printable(str(self.get_data_info(index)["img_path"]))}: {error.reason}')
                 if len(skipped) == _MAX_SKIPPED:
                     raise UnreadableImageError(
                         f'{len(skipped)} images, drawn one after the other, can not be read, so most of the data must '

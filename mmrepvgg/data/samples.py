@@ -52,13 +52,13 @@ class Samples(Dataset):
         Raises:
             UnreadableImageError: If the image can't be read; names it.
         """
-        path = self.get_info(index).get('img_path', f'image {index}')  # some data sets have no files
+        path = str(self.get_info(index).get('img_path', f'image {index}'))  # some data sets have no files
         try:
             sample = self._dataset[index]
         except Exception as error:
             raise UnreadableImageError(f'{make_printable(path)} can not be read: {explain_failure(error)}') from error
         # a data set may put another image in the place of one that it can't read
-        if sample['data_samples'].get('img_path', path) != path:
+        if str(sample['data_samples'].get('img_path', path)) != path:
             raise UnreadableImageError(f'{make_printable(path)} can not be read')
         return sample
 

@@ -153,7 +153,7 @@ def _iterate_batches(cfg: Config, samples: Samples, batch_size: int, *, normalis
         for image in batch['inputs']:
             shape = shape or image.shape
             if image.shape != shape:
-                name = make_printable(samples.get_info(position)['img_path'])
+                name = make_printable(str(samples.get_info(position)['img_path']))
                 raise ValueError(
                     f'all inputs must have one size, got {tuple(image.shape)} for {name} after {tuple(shape)}; end the '
                     'test pipeline with a resize or crop to a fixed size'
