@@ -153,7 +153,9 @@ def train(order: dict[str, Any]) -> None:
 
     os.setsid()
     os.chdir(order['cwd'])
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs in the background ignore it
+    # shells let jobs in the background ignore the one, and nohup the other
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     descriptor = os.open(order['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
