@@ -11,6 +11,7 @@ from tool_runs import ROOT, run_python
 
 from mmrepvgg.environment.advice import advise
 from mmrepvgg.environment.checks import check_switch, check_torch
+from mmrepvgg.environment.distributions import find_version
 from mmrepvgg.environment.examination import Environment, examine_environment
 from mmrepvgg.environment.report import format_environment, to_json
 
@@ -68,6 +69,7 @@ class TestBroken:
             write_metadata(tmp_path, name, number)
         needs = ['numpy>=1.26', 'setuptools<82,>=65', 'onnx>=1.19; extra == "onnx"']
         write_metadata(tmp_path, 'mmrepvgg', '0.1.0', *needs)
+        mmcvs = ['mmcv', 'mmcv-lite', *(['onedl-mmcv'] if find_version('onedl-mmcv') else [])]
         done = run_python('-m', 'mmrepvgg', 'doctor', cwd=tmp_path, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
         assert (done.returncode, done.stderr) == (1, '')
         wrong = re.findall(r'^wrong: (.*)\n  do: (.*)$', done.stdout, re.M)
@@ -75,7 +77,7 @@ class TestBroken:
             r'numpy 1\.20\.0 is outside >=1\.26': r'pip install "numpy>=1\.26"',
             r'setuptools 82\.0\.1 is outside .* \(mmengine imports pkg_resources': r'pip install "setuptools<82,>=65"',
             r'onnx 1\.2 is outside >=1\.19, which the extra onnx asks for': r'pip install "onnx>=1\.19"',
-            r'mmcv and mmcv-lite are installed: builds of one package': r'pip uninstall -y mmcv mmcv-lite',
+            f'{" and ".join(mmcvs)} are installed: builds of one package': f'pip uninstall -y {" ".join(mmcvs)}, then ',
             r'opencv-python 5\.0\.0 and opencv-python-headless 4\.9\.0 are': r'pip uninstall -y opencv-python opencv',
             r'cv2 can not be used: ImportError: libGL\.so\.1': r'.*apt-get install libgl1 .* opencv-python-headless',
             r'torch can not be used: ended the process by SIGILL': r'.* the CPU lacks: take another version',
