@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
+import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from tool_runs import ROOT
@@ -16,6 +18,7 @@ PAGES = sorted(
     for pattern in ('README*.md', 'CONTRIBUTING.md', 'docs/*.md', 'configs/repvgg/README.md', 'examples/*/README.md')
     for path in ROOT.glob(pattern)
 )
+NEEDS_DOCS = pytest.mark.skipif(find_spec('sphinx') is None, reason='needs the extra `docs`, which the tested set has')
 # Pages in other languages have the blocks of their originals.
 TRANSLATED = {'README.zh-CN.md': 'README.md'}
 

@@ -2,8 +2,10 @@
 
 import pytest
 from browser import open_page
+from doc_blocks import NEEDS_DOCS
 from tool_runs import ROOT, run_python
 
+pytestmark = NEEDS_DOCS
 CONFIG = f"""
 import sys
 sys.path.insert(0, {str(ROOT / 'docs')!r})

@@ -9,11 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from doc_blocks import PAGES, TRANSLATED, Block, find_links, read_anchors, read_blocks, read_spans
+from doc_blocks import NEEDS_DOCS, PAGES, TRANSLATED, Block, find_links, read_anchors, read_blocks, read_spans
 from tool_runs import ROOT, run_python
 from warm_python import write_stand_ins
 
@@ -21,7 +20,7 @@ import mmrepvgg
 from mmrepvgg.commands.table import COMMANDS
 
 RUN = ('bash', 'python')
-pytestmark = pytest.mark.skipif(find_spec('sphinx') is None, reason='needs the extra `docs`, which the tested set has')
+pytestmark = NEEDS_DOCS
 # The training of docs/start.md, from which all other blocks start, with fewer epochs.
 TRAINING = """
 mmrepvgg train repvgg-a0_digits --cfg-options train_cfg.max_epochs=8

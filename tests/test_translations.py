@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from babel.messages.catalog import Catalog
-from babel.messages.pofile import read_po
-from doc_blocks import read_blocks
+from doc_blocks import NEEDS_DOCS, read_blocks
 from tool_runs import ROOT, run_python
+
+if TYPE_CHECKING:
+    from babel.messages.catalog import Catalog
 
 CATALOGS = ROOT / 'docs/locale/zh_CN/LC_MESSAGES'
 # Words of the site's theme, such as the next page.
@@ -38,10 +40,11 @@ def messages(tmp_path_factory) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope='module')
-def catalogs() -> dict[str, Catalog]:
+def catalogs() -> 'dict[str, Catalog]':
     return {_page(path, CATALOGS): _read(path) for path in CATALOGS.rglob('*.po') if path != THEME}
 
 
+@NEEDS_DOCS
 def test_every_message_is_translated(messages, catalogs):
     for page, ids in messages.items():
         assert page in catalogs, f'call `make translations`, and translate {page}.po, or name the page in ENGLISH'
@@ -51,6 +54,7 @@ def test_every_message_is_translated(messages, catalogs):
         assert not copied, f'these are still English in {page}.po: {copied}'
 
 
+@NEEDS_DOCS
 def test_catalogs_hold_nothing_else(messages, catalogs):
     assert catalogs.keys() == messages.keys(), 'remove what belongs to no page'
     for page, catalog in catalogs.items():
@@ -61,6 +65,7 @@ def test_catalogs_hold_nothing_else(messages, catalogs):
         assert not unused, f'{page} does not have these any more: {unused}'
 
 
+@NEEDS_DOCS
 def test_translations_have_the_same_code_links_and_numbers(catalogs):
     for page, catalog in catalogs.items():
         for message in _messages(catalog):
@@ -77,12 +82,14 @@ def _page(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder).with_suffix(''))
 
 
-def _read(path: Path) -> Catalog:
+def _read(path: Path) -> 'Catalog':
+    from babel.messages.pofile import read_po
+
     with path.open('rb') as file:
         return read_po(file)
 
 
-def _messages(catalog: Catalog) -> Iterator:
+def _messages(catalog: 'Catalog') -> Iterator:
     return (message for message in catalog if message.id)
 
 
