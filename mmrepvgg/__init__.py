@@ -54,6 +54,7 @@ _PUBLIC = {
     'get_activation_ranges': 'models.fake_quant',
     # files for runtimes, and what uses them
     'export_model': 'runtimes.export',
+    'fuse_onnx': 'runtimes.fuse',
     'load_exported': 'runtimes.loading',
     'load_classifier': 'runtimes.classifier',
     'ExportedClassifier': 'runtimes.classifier',
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from .runtimes.classifier import ExportedClassifier as ExportedClassifier
     from .runtimes.classifier import load_classifier as load_classifier
     from .runtimes.export import export_model as export_model
+    from .runtimes.fuse import fuse_onnx as fuse_onnx
     from .runtimes.layers import compare_layers as compare_layers
     from .runtimes.loading import load_exported as load_exported
     from .zoo.configs import base_configs as base_configs

@@ -50,6 +50,7 @@ COMMANDS = {
         Command('report', 'write a page about a training', 'write_report', 'WORK_DIR'),
         Command('convert', 'convert weights from and to other systems', 'convert_checkpoint', 'SRC DST'),
         Command('export', 'write a file for a runtime', 'export_model', 'CONFIG CHECKPOINT OUT'),
+        Command('fuse', 'fuse an ONNX file that was exported with its branches', 'fuse_onnx', 'SRC DST'),
         Command('analyze', 'predict what int8 will cost a model', 'analyze', 'CONFIG CHECKPOINT'),
         Command('quantize', 'write an int8 file for a runtime', 'quantize_model', 'CONFIG CHECKPOINT OUT'),
         Command('predict', 'predict the classes of images', 'Predictor', 'CONFIG CHECKPOINT IMAGES'),

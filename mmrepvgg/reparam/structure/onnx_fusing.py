@@ -1,65 +1,84 @@
-"""Fuse an ONNX graph that somebody exported with its branches and norms."""
+"""Fuse an ONNX model that somebody exported with its branches and norms."""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
-from .maps import ConvMap
-from .onnx_reading import read_onnx_steps
-from .search import Findings, Path, search
-from .steps import Step
+from .onnx_constants import Constants
+from .onnx_reading import read_graph
+from .onnx_rewriting import FusedNodes, clear, rewrite
+from .onnx_values import ValueTypes, iterate_graphs, list_graphs, list_names
+from .search import search
 
 
-def fuse_graph(graph: onnx.GraphProto) -> Findings:
-    """Put one convolution into the place of each pattern of ``graph``, in place."""
-    steps = read_onnx_steps(graph)
+@dataclass
+class ModelFusion:
+    """What was done to a model.
+
+    Attributes:
+        fused: What became one node.
+        branches: Sums of parallel linear branches that are left, each with the reason.
+        left: Other linear nodes that are left, each with the reason.
+    """
+
+    fused: list[FusedNodes] = field(default_factory=list)
+    branches: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dtypes(self) -> set[np.dtype]:
+        """Types of the numbers in the new nodes."""
+        return {each.dtype for each in self.fused}
+
+
+def fuse_model(model: onnx.ModelProto, types: ValueTypes) -> ModelFusion:
+    """Put one convolution, or one Gemm, into the place of each pattern of ``model``, in place.
+
+    Args:
+        model: A model of opset 7 or later without functions, with all its weights.
+        types: Shapes and types of its values.
+    """
+    result = ModelFusion()
+    _fuse_graph(model, model.graph, None, types, list_names(model.graph), result)
+    if result.fused:
+        for graph in reversed(list(iterate_graphs(model.graph))):  # the inner ones first
+            clear(graph)
+    return result
+
+
+def get_opset(model: onnx.ModelProto) -> int:
+    """Version of the ONNX operators; 0 if the model has none."""
+    return max((each.version for each in model.opset_import if each.domain in ('', 'ai.onnx')), default=0)
+
+
+def count_nodes(model: onnx.ModelProto, *kinds: str) -> int:
+    """Number of nodes of these operators, or of all, those in graphs within nodes, too."""
+    return sum(not kinds or node.op_type in kinds for graph in iterate_graphs(model.graph) for node in graph.node)
+
+
+def _fuse_graph(
+    model: onnx.ModelProto,
+    graph: onnx.GraphProto,
+    outer: Constants | None,
+    types: ValueTypes,
+    names: set[str],
+    result: ModelFusion,
+) -> None:
+    constants = Constants(graph, list(model.opset_import), types, outer)
+    for node in graph.node:
+        for inner in list_graphs(node):
+            _fuse_graph(model, inner, constants, types, names, result)
+    steps = read_graph(graph, get_opset(model), constants, types)
     found = search(steps)
-    new = {id(step.origin): _make_conv(graph, step, path) for step, path in found.patterns.items()}
-    gone = {id(member.origin) for path in found.patterns.values() for member in path.members}
-    nodes = [new.get(id(node), node) for node in graph.node if id(node) not in gone or id(node) in new]
-    used = {name for node in nodes for name in _list_names(node)} | {each.name for each in graph.output}
-    kept = [each for each in graph.initializer if each.name in used]
-    infos = [each for each in graph.value_info if each.name in {name for node in nodes for name in node.output}]
-    for field, values in ((graph.node, nodes), (graph.initializer, kept), (graph.value_info, infos)):
-        copies = [type(value)() for value in values]
-        for copied, value in zip(copies, values, strict=True):
-            copied.CopyFrom(value)
-        del field[:]
-        field.extend(copies)
-    return found
-
-
-def _list_names(node: onnx.NodeProto) -> list[str]:
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names += [name for inner in graph.node for name in _list_names(inner)]
-            names += [each.name for each in graph.output]
-    return names
-
-
-def _make_conv(graph: onnx.GraphProto, step: Step, path: Path) -> onnx.NodeProto:
-    one, node = path.map, step.origin
-    assert isinstance(one, ConvMap)
-    name = f'{step.name}_fused'
-    dtype = _get_dtype(graph, path)
-    for suffix, value in (('weight', one.weight), ('bias', one.bias)):
-        graph.initializer.append(numpy_helper.from_array(value.numpy().astype(dtype), f'{name}.{suffix}'))
-    left, right = ([pads[side] for pads in one.padding] for side in (0, 1))
-    source = path.source.name if path.source.origin is None else path.source.origin.output[0]
-    return helper.make_node(
-        'Conv',
-        [source, f'{name}.weight', f'{name}.bias'],
-        [node.output[0]],
-        name,
-        kernel_shape=one.size,
-        strides=one.stride,
-        dilations=one.step,
-        group=one.groups,
-        pads=[*left, *right],
-    )
-
-
-def _get_dtype(graph: onnx.GraphProto, path: Path) -> np.dtype:
-    conv = next(member.origin for member in path.members if member.is_conv)
-    return next(numpy_helper.to_array(each).dtype for each in graph.initializer if each.name == conv.input[1])
+    result.branches |= {step.name: reason for step, reason in found.branches.items()}
+    result.left |= {step.name: reason for step, reason in found.layers.items()}
+    # before version 4 of the format, weights are inputs, too
+    fused, left = rewrite(graph, steps, found.patterns, constants, names, with_inputs=model.ir_version < 4)
+    result.fused += fused
+    result.left |= left
+    gone = {name for each in fused for name in each.nodes}
+    for step in steps:
+        node = step.origin.node if step.origin else None
+        if node is not None and node.op_type == 'BatchNormalization' and step.name not in gone:
+            result.left.setdefault(step.name, 'no convolution stands before it that nothing else needs')

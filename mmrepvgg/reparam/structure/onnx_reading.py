@@ -1,149 +1,195 @@
 """Read the steps of an ONNX graph."""
 
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
-from torch import Tensor
 
-from .maps import AffineMap, Pooling, make_channel_scale, place
+from .algebra import InexactError
+from .maps import AffineMap, Scaling, make_channel_scale, to_meta
+from .onnx_constants import Constants
+from .onnx_layers import CONVS, LAYERS, Given, get_attributes, to_tensor
+from .onnx_values import ValueTypes, list_inputs
 from .steps import Constant, Step
 
-_KINDS = {'Add': 'sum', 'Sub': 'difference', 'Mul': 'product'}
+# Operators on two values, of which one may be a constant.
+_KINDS = {'Add': 'sum', 'Sub': 'difference', 'Mul': 'product', 'Div': 'quotient'}
 
 
-def read_onnx_steps(graph: onnx.GraphProto) -> list[Step]:
-    """The steps of a graph, in its order; the origin of each is its node, and of an input its name."""
-    reader = _Reader(graph)
-    for node in graph.node:
-        reader.read(node)
-    return reader.steps
+@dataclass(frozen=True, eq=False)
+class Value:
+    """Where the value of a step comes from.
+
+    Attributes:
+        name: Name of the value; empty for one within a node.
+        node: The node that gives it; None for an input of the graph.
+        num_inputs: For the sum of the first inputs of a node: how many these are.
+    """
+
+    name: str
+    node: onnx.NodeProto | None = None
+    num_inputs: int = 0
+
+
+def read_graph(graph: onnx.GraphProto, opset: int, constants: Constants, types: ValueTypes) -> list[Step]:
+    """The steps of a graph, in its order. The origin of each is a :class:`Value`. Constants are no steps.
+
+    Args:
+        graph: The graph.
+        opset: Version of the operators.
+        constants: Constants of the graph.
+        types: Shapes and types of the model's values.
+    """
+    return _Reader(graph, opset, constants, types).read()
 
 
 class _Reader:
-    def __init__(self, graph: onnx.GraphProto):
-        self.constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    def __init__(self, graph: onnx.GraphProto, opset: int, constants: Constants, types: ValueTypes):
+        self.opset, self.constants, self.types = opset, constants, types
         self.steps: list[Step] = []
-        self.values: dict[str, Step] = {}
-        for each in graph.input:
-            if each.name not in self.constants:
-                self._add(Step(each.name, [], origin=None), [each.name])
-        self.outputs = {each.name for each in graph.output}
+        self._values: dict[str, Step] = {}
+        self._graph = graph
+        self._nodes = list(graph.node)
+        self._names = Counter(node.name for node in self._nodes)
+        self._takers = Counter(name for node in self._nodes for name in list_inputs(node))
+        self._takers.update(each.name for each in graph.output)
+        # how many nodes take a weight that are not constants themselves, as its shape is
+        self._layers = Counter(name for node in self._nodes if not self._is_constant(node) for name in node.input)
 
-    def read(self, node: onnx.NodeProto) -> None:
-        if node.op_type == 'Constant' and node.attribute[0].name == 'value':
-            self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-            return
-        if node.op_type == 'Identity' and node.input[0] in self.constants:
-            self.constants[node.output[0]] = self.constants[node.input[0]]
-            return
-        inputs = [self.values[name] for name in _list_inputs(node) if name in self.values]
-        step = Step(node.name or node.output[0], inputs, origin=node)
-        self._add(step, list(node.output))
-        if len(node.output) == 1 or node.op_type in ('Dropout', 'BatchNormalization'):
-            self._describe(node, step)
-        # what the graph gives out must stay
-        for name in node.output:
-            if name in self.outputs:
-                self.steps.append(Step(name, [step]))
+    def read(self) -> list[Step]:
+        for node in self._nodes:
+            if not self._is_constant(node):
+                self._read_node(node)
+        for each in self._graph.output:  # what the graph gives out must stay
+            if each.name in self._values:
+                self.steps.append(Step(each.name, [self._values[each.name]]))
+        return self.steps
 
-    def _add(self, step: Step, names: list[str]) -> None:
+    def _is_constant(self, node: onnx.NodeProto) -> bool:
+        return all(name in self.constants for name in node.output if name)
+
+    def _read_node(self, node: onnx.NodeProto) -> None:
+        inputs = [self._get_step(name) for name in list_inputs(node) if name not in self.constants]
+        used = [name for name in node.output if name and self._takers.get(name)]
+        step = Step(self._make_name(node), inputs, origin=Value(used[0] if len(used) == 1 else '', node))
+        if len(used) == 1 and used[0] == node.output[0] and node.domain in ('', 'ai.onnx') and inputs:
+            step = self._describe(node, step)
         self.steps.append(step)
-        self.values.update(dict.fromkeys(names, step))
-
-    def _describe(self, node: onnx.NodeProto, step: Step) -> None:
-        if not step.inputs:
+        if len(used) == 1:
+            self._values[used[0]] = step
             return
-        if node.op_type in _KINDS:
+        for name in used:
+            self.steps.append(Step(name, [step], origin=Value(name, node)))
+            self._values[name] = self.steps[-1]
+
+    def _make_name(self, node: onnx.NodeProto) -> str:
+        """The name of a node for messages. Nodes need no name, and several may have the same."""
+        if node.name and self._names[node.name] == 1:
+            return node.name
+        return f'{node.name or node.op_type} -> {next(filter(None, node.output), "")}'
+
+    def _get_step(self, name: str) -> Step:
+        """The step that gives a value. One that no node gives is an input, or comes from the graph around this one."""
+        if name not in self._values:
+            self._values[name] = Step(name, [], origin=Value(name))
+            self.steps.append(self._values[name])
+        return self._values[name]
+
+    def _describe(self, node: onnx.NodeProto, step: Step) -> Step:
+        if node.op_type in _KINDS and len(node.input) == 2 and self.types.is_float(node.output[0]):
             self._describe_operation(node, step)
-        elif node.op_type in ('Identity', 'Dropout'):
-            step.does = Constant(1.0, 'product')
-        elif node.op_type in _LAYERS and len(step.inputs) == 1:
-            numbers = [self.constants.get(name) for name in node.input[1:] if name]
-            attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-            if all(each is not None for each in numbers):
-                described = _LAYERS[node.op_type](step, numbers, attributes)
-                step.does = described or None
-                step.is_conv = node.op_type == 'Conv' and bool(described)
+        elif node.op_type == 'Sum' and len(step.inputs) == len(node.input):
+            return self._describe_sum(node, step)
+        elif node.op_type == 'Identity' or (node.op_type == 'Dropout' and self._does_nothing(node)):
+            step.does = [Scaling()]
+        elif node.op_type == 'Neg' and self.types.is_float(node.output[0]):
+            step.does = [Scaling(-1.0)]
+        elif node.op_type in LAYERS and node.input[0] not in self.constants:
+            self._describe_layer(node, step)
+        return step
+
+    def _does_nothing(self, dropout: onnx.NodeProto) -> bool:
+        """Whether a dropout lets all through: in training mode it does not."""
+        if len(dropout.input) < 3 or not dropout.input[2]:
+            return True
+        mode = self.constants.get(dropout.input[2])
+        return mode is not None and not mode.any()
+
+    def _describe_sum(self, node: onnx.NodeProto, step: Step) -> Step:
+        """A sum of any number of values, as sums of two."""
+        if len(node.input) == 1:
+            step.does = [Scaling()]
+            return step
+        for each in dict.fromkeys(step.inputs):
+            each.users.remove(step)
+        total, *others = step.inputs
+        for number, each in enumerate(others, 2):
+            origin = Value(node.output[0] if number == len(node.input) else '', node, number)
+            total = Step(step.name, [total, each], does=1.0, origin=origin)
+            if number < len(node.input):
+                self.steps.append(total)
+        return total
 
     def _describe_operation(self, node: onnx.NodeProto, step: Step) -> None:
         kind = _KINDS[node.op_type]
         one, other = node.input
-        if one in self.values and other in self.values:
-            if kind != 'product':
-                step.inputs, step.does = [self.values[one], self.values[other]], 1.0 if kind == 'sum' else -1.0
-        elif one in self.values and other in self.constants:
-            step.does = Constant(_to_tensor(self.constants[other]), kind)
-        elif other in self.values and one in self.constants:
-            kind = 'reversed' if kind == 'difference' else kind
-            step.does = Constant(_to_tensor(self.constants[one]), kind)
+        if one not in self.constants and other not in self.constants:
+            if kind in ('sum', 'difference'):
+                step.inputs = [self._values[one], self._values[other]]
+                step.does = 1.0 if kind == 'sum' else -1.0
+            return
+        x, constant = (other, one) if one in self.constants else (one, other)
+        if x == other and kind == 'quotient':
+            return
+        kind = 'reversed' if x == other and kind == 'difference' else kind
+        array, shape = self.constants.get(constant), self.types.get_shape(x)
+        if array is not None:
+            step.does = _describe_constant(array.astype(np.float64), kind, shape)
+
+    def _describe_layer(self, node: onnx.NodeProto, step: Step) -> None:
+        names = list(node.input[1:])
+        if not all(name in self.constants for name in names if name):
+            if any(self.constants.is_quantized(name, self._nodes) for name in names):
+                step.reason, step.is_linear = 'its weights are stored in a quantized form', True
+            return
+        describe = LAYERS[node.op_type]
+        attributes, shape = get_attributes(node), self.types.get_shape(node.input[0])
+
+        def load() -> list[AffineMap]:
+            numbers = [self.constants.get(name) if name else None for name in names]
+            if any(number is None for number, name in zip(numbers, names, strict=True) if name):
+                return []
+            return describe(Given(attributes, numbers, shape, self.opset))
+
+        try:
+            step.does = [to_meta(each) for each in load()] or None
+            step.numbers = load
+            step.is_conv = node.op_type in CONVS and step.does is not None
+            if step.is_conv and self._layers[names[0]] > 1:
+                raise InexactError('its weights are used by other nodes, too')
+        except InexactError as error:
+            step.reason, step.is_linear = str(error), not attributes.get('training_mode', 0)
 
 
-def _list_inputs(node: onnx.NodeProto) -> list[str]:
-    """The values that a node takes, those taken by the graphs within it, too."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names += [name for inner in graph.node for name in _list_inputs(inner)]
-    return names
-
-
-def _to_tensor(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array, dtype=np.float64))
-
-
-def _describe_conv(step: Step, numbers: list[Any], attributes: dict[str, Any]) -> list[AffineMap]:
-    weight = _to_tensor(numbers[0])
-    bias = _to_tensor(numbers[1]) if len(numbers) > 1 else weight.new_zeros(len(weight))
-    axes = weight.dim() - 2
-    pads = _get_pads(attributes, axes)
-    if pads is None:
-        step.reason = 'its padding depends on the size of the input (auto_pad)'
-        return []
-    stride, dilation = (tuple(attributes.get(name, [1] * axes)) for name in ('strides', 'dilations'))
-    return [place(weight, bias, attributes.get('group', 1), stride, *pads, dilation)]
-
-
-def _get_pads(attributes: dict[str, Any], axes: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    if attributes.get('auto_pad', b'NOTSET') == b'VALID':
-        return (0,) * axes, (0,) * axes
-    if attributes.get('auto_pad', b'NOTSET') != b'NOTSET':
+def _describe_constant(
+    array: np.ndarray, kind: str, shape: tuple[int | None, ...] | None
+) -> list[AffineMap] | Constant | None:
+    """What an operation with a constant does to a value of this shape."""
+    if kind == 'quotient':
+        with np.errstate(divide='ignore'):
+            array, kind = 1 / array, 'product'
+    if array.size == 1 and array.ndim <= (1 if shape is None else len(shape)):
+        return Constant(array.item(), kind)
+    if shape is None or len(shape) < 2 or array.ndim > len(shape):
         return None
-    pads = tuple(attributes.get('pads', [0] * 2 * axes))
-    return pads[:axes], pads[axes:]
-
-
-def _describe_norm(step: Step, numbers: list[Any], attributes: dict[str, Any]) -> list[AffineMap]:
-    if attributes.get('training_mode', 0):
-        step.reason = 'the norm is in training mode'
-        return []
-    gain, bias, mean, var = map(_to_tensor, numbers)
-    scale = gain * (var + attributes.get('epsilon', 1e-5)).rsqrt()
-    return [make_channel_scale(scale, bias - mean * scale, num_axes) for num_axes in (1, 2, 3)]
-
-
-def _describe_pool(step: Step, numbers: list[Any], attributes: dict[str, Any]) -> list[AffineMap]:
-    size = tuple(attributes['kernel_shape'])
-    pads = _get_pads(attributes, len(size))
-    if (
-        pads is None
-        or pads[0] != pads[1]
-        or attributes.get('ceil_mode', 0)
-        or set(attributes.get('dilations', ())) - {1}
-    ):
-        step.reason = 'its padding depends on the size of the input, or differs from side to side'
-        return []
-    if any(pads[0]) and not attributes.get('count_include_pad', 0):
-        step.reason = 'average pooling that does not count its padding divides by other numbers at the border'
-        return []
-    return [Pooling(size, tuple(attributes.get('strides', [1] * len(size))), pads[0])]
-
-
-_LAYERS: dict[str, Callable[[Step, list[Any], dict[str, Any]], list[AffineMap]]] = {
-    'Conv': _describe_conv,
-    'BatchNormalization': _describe_norm,
-    'AveragePool': _describe_pool,
-}
+    sizes = (1,) * (len(shape) - array.ndim) + array.shape
+    # one number for each channel; the size of the value must not change
+    if sizes[1] != array.size or shape[1] != array.size:
+        return None
+    numbers = to_tensor(array.flatten())
+    ones = torch.ones_like(numbers)
+    scale = {'product': numbers, 'reversed': -ones}.get(kind, ones)
+    shift = {'product': None, 'difference': -numbers}.get(kind, numbers)
+    return [make_channel_scale(scale, shift, len(shape) - 2)]
