@@ -122,12 +122,15 @@ def pad_and_convolve(b, pads, channels=4):
 # each: a function that builds a value, and the shape of x
 OTHERS = {
     'padded channels': (lambda b: pad_and_convolve(b, [0, 1, 1, 1, 0, 1, 1, 1], 6), (2, 4, 7, 8)),
+    'padded batch': (lambda b: pad_and_convolve(b, [1, 0, 1, 1, 0, 0, 1, 1]), (2, 4, 7, 8)),
     'cropped': (lambda b: pad_and_convolve(b, [0, 0, -1, 1, 0, 0, 1, 1]), (2, 4, 7, 8)),
     'stretched channels': (lambda b: b.conv(b.node('Mul', 'x', b.random(1, 4, 1, 1)), 4, 4, 3, 3), (2, 1, 7, 8)),
     'transposed input': (lambda b: b.norm(b.node('Gemm', 'x', b.random(4, 5), transA=1), 5), (4, 3)),
     'divisor': (lambda b: b.conv(b.node('Div', b.random(1, 4, 1, 1), 'x'), 4, 4, 1, 1), (2, 4, 7, 8)),
     'rounded up': (
-        lambda b: b.conv(b.node('AveragePool', 'x', kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1), 4, 64, 1, 1),
+        lambda b: b.node(
+            'AveragePool', b.conv('x', 4, 4, 1, 1, group=4), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1
+        ),
         (2, 4, 7, 7),
     ),
     'product of values': (lambda b: b.node('Mul', b.conv('x', 4, 4, 1, 1), b.conv('x', 4, 4, 1, 1)), (2, 4, 7, 8)),
@@ -139,6 +142,14 @@ def test_what_looks_alike_stays(build, shape):
     b = Builder(dtype=np.float32)
     model = b.model(build(b), shape)
     assert fuse(model, shape=shape)[0] == model
+
+
+def test_random_weights_are_no_constants():
+    b = Builder()
+    model = b.model(b.norm(b.node('Conv', 'x', b.node('RandomNormalLike', b.random(4, 4, 1, 1))), 4))
+    fused = onnx.ModelProto.FromString(model.SerializeToString())
+    assert not fuse_model(fused, ValueTypes(fused)).fused
+    assert fused == model
 
 
 def test_operators_of_other_domains_are_no_convolutions():
