@@ -15,17 +15,17 @@ from .. import __version__
 from ..checkpoints.loading import check_weights, load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing, require_writable
-from ..data.images import iterate_images
+from ..data.images import find_input_size, iterate_images
 from ..data.noise import make_noise
 from ..equalization.equalize import equalize as equalize_model
 from ..equalization.equalize import require_float_training
 from ..measures.difference import Difference, join_outputs
 from ..measures.finite import is_finite
-from ..models.blocks import RepVGGBlock
-from ..models.building import NoRandomWeights, build_model
+from ..models.building import NoRandomWeights
+from ..models.channels import get_in_channels
 from ..models.complexity import count_params
 from ..models.fake_quant import find_quantizers
-from .switch import reparameterize
+from .forms import build_form, build_form_of, holds_own_blocks, switch
 from .unusual import describe_unusual
 
 DEFAULT_TOLERANCE = 1e-4
@@ -96,19 +96,23 @@ def reparameterize_checkpoint(
     """
     require_writable(destination)
     checkpoint = read_checkpoint(source, ema)
-    if checkpoint.is_deploy_form and not equalize:
-        raise CheckpointError(
-            f'{source} is in deploy form already (it has branch_reparam weights): there is nothing to convert; '
-            'test it with the deploy config, or rescale it for int8 with `equalize=True`'
-        )
     with NoRandomWeights():
-        model: Any = build_model(cfg, deploy=checkpoint.is_deploy_form)
+        built = build_form_of(cfg, checkpoint)
+    model, is_own = built.model, holds_own_blocks(built.model)
+    if built.is_deploy_form and not equalize:
+        reason, remedy = 'its weights are those of the switched model', ''
+        if is_own:
+            reason, remedy = 'it has branch_reparam weights', 'test it with the deploy config, or '
+        raise CheckpointError(
+            f'{source} is in deploy form already ({reason}): there is nothing to convert; {remedy}rescale it for int8 '
+            'with `equalize=True`'
+        )
     is_whole, prefix = _find_part(model, checkpoint)
     trained = model if is_whole else model.backbone
     load_weights(trained, _without_prefix(checkpoint, prefix), assign=True)
     dropped_heads = _find_aux_heads(checkpoint)
     checkpoint = replace(checkpoint, state_dict={})
-    deployed, equalization = reparameterize(trained), None
+    deployed, equalization = switch(trained), None
     if equalize:
         require_float_training(trained)
         images = None if data is None else _make_inputs(cfg, model, data)
@@ -153,8 +157,9 @@ def reparameterize_checkpoint(
     with replacing(destination) as temporary:
         torch.save(dict(state_dict=weights, meta=checkpoint.meta | dict(mmrepvgg=record)), temporary)
         written = _read_back(temporary, weights)
-        with torch.device('meta'):
-            twin: Any = build_model(cfg, deploy=True)
+        # the code of other models may need numbers to be built
+        with torch.device('meta') if is_own else NoRandomWeights():
+            twin: Any = build_form(cfg, deploy=True)
         check_weights(twin if is_whole else twin.backbone, _without_prefix(written, prefix))
     for note in notes:
         warnings.warn(note, stacklevel=1)
@@ -205,5 +210,7 @@ def _without_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
 def _make_inputs(cfg: Config, model: Any, data: str | Path | None) -> Iterator[Tensor]:
     if data is not None:
         return iterate_images(Path(data), cfg, model.data_preprocessor)
-    stem = next(module for module in model.modules() if isinstance(module, RepVGGBlock))
-    return iter([make_noise(stem.in_channels)])
+    channels = get_in_channels(model)
+    # other models may take images of one size only
+    size = {} if holds_own_blocks(model) or 'test_dataloader' not in cfg else dict(size=find_input_size(cfg))
+    return iter([make_noise(channels, **size)])

@@ -16,9 +16,9 @@ from ..data.samples import Samples
 from ..measures.accuracy import Tally
 from ..measures.difference import Difference
 from ..measures.timing import summarise, time_interleaved
-from ..models.building import build_model
 from ..models.complexity import count_macs, count_params
 from ..progress import track
+from .forms import build_form
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
         ValueError: If the test images can't be read, have no labels, or are of other classes than the model.
     """
     checkpoints = [read_checkpoint(path) for path in (train_checkpoint, deploy_checkpoint)]
-    models: list[Any] = [build_model(cfg, deploy) for deploy in (False, True)]
+    models: list[Any] = [build_form(cfg, deploy) for deploy in (False, True)]
     for model, checkpoint in zip(models, checkpoints, strict=True):
         load_weights(model, checkpoint)
 

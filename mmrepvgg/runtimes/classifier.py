@@ -11,15 +11,14 @@ from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import CheckpointError, read_checkpoint
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..engine.launchers import share_cores
 from ..measures.finite import is_finite
-from ..models.building import build_model
 from ..models.config_types import get_type_name, require_model
 from ..models.fake_quant import set_fake_quantization
+from ..reparam.forms import load_model
 from .loading import load_exported
 from .metadata import ExportMetadata
 from .table import is_exported
@@ -203,8 +202,7 @@ def load_classifier(cfg: Config, path: str | Path, *, num_threads: int | None = 
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         checkpoint = read_checkpoint(path)
-        model = build_model(cfg, deploy=checkpoint.is_deploy_form)
-        load_weights(model, checkpoint)
+        model = load_model(cfg, checkpoint).model
         # so that a checkpoint of quantization-aware training predicts what its int8 file will predict
         set_fake_quantization(model, enabled=True)
         names = get_trained_classes(checkpoint.meta)

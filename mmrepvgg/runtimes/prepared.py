@@ -1,7 +1,7 @@
 """The preparation of a checkpoint for all formats: it is read, switched and described."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from mmpretrain.models.classifiers import BaseClassifier
 from torch import Tensor, nn
 
 from .. import __version__
-from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.images import find_input_size
 from ..data.plain_pipelines import Pipeline, describe_pipeline
 from ..data.wrappers import get_dataset, get_test_pipeline, iterate_datasets
-from ..models.backbone import RepVGG
-from ..models.building import build_model
-from ..reparam.switch import reparameterize
+from ..models.channels import get_in_channels
+from ..models.config_types import get_type_name
+from ..reparam.forms import load_model, switch
 from .metadata import ExportMetadata
 from .network import ExportError
 
@@ -74,9 +74,8 @@ def prepare_model(
     """
     require_single_label(cfg)
     weights = read_checkpoint(checkpoint, ema)
-    model: Any = build_model(cfg, deploy=weights.is_deploy_form)
-    load_weights(model, weights)
-    deployed = reparameterize(model)
+    loaded = load_model(cfg, weights)
+    model, deployed = loaded.model, switch(loaded.model)
     metadata = _describe(
         cfg,
         model,
@@ -88,7 +87,7 @@ def prepare_model(
         with_preprocess=with_preprocess,
         softmax=softmax,
     )
-    return PreparedModel(model, deployed, metadata, not weights.is_deploy_form)
+    return PreparedModel(model, deployed, metadata, not loaded.is_deploy_form)
 
 
 def normalise(model: Any, images: Tensor) -> Tensor:
@@ -97,12 +96,13 @@ def normalise(model: Any, images: Tensor) -> Tensor:
 
 
 def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) -> ExportMetadata:
-    backbone = next((module for module in model.modules() if isinstance(module, RepVGG)), None)
-    if backbone is None or not getattr(model, 'with_head', False):
-        raise ExportError(f'the model must be a classifier on a RepVGG of mmrepvgg, got {type(model).__name__}')
-    height, width = settings['input_size']
+    if not isinstance(model, BaseClassifier):
+        raise ExportError(f'the model must be a classifier of mmpretrain, got {type(model).__name__}')
+    channels = get_in_channels(model)
     with torch.no_grad():
-        logits = model(torch.zeros(1, backbone.in_channels, height, width))
+        logits = model(torch.zeros(1, channels, *settings['input_size']))
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        raise ExportError('the model must give a score for each class, and has no head that does')
     preprocessor = model.data_preprocessor
     if settings['with_preprocess'] and getattr(preprocessor, 'pad_size_divisor', 1) > 1:
         raise ExportError(
@@ -110,15 +110,14 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
             f'{preprocessor.pad_size_divisor}; leave out `with_preprocess`'
         )
     has_mean = getattr(preprocessor, '_enable_normalize', False)
-    arch = cfg.model.backbone.arch
     return ExportMetadata(
-        arch=arch if isinstance(arch, str) else json.dumps(arch),
+        arch=_name_arch(cfg.model),
         classes=_find_classes(cfg, checkpoint, logits.shape[1]),
         num_classes=logits.shape[1],
-        channels=backbone.in_channels,
+        channels=channels,
         mean=tuple(preprocessor.mean.flatten().tolist()) if has_mean else (),
         std=tuple(preprocessor.std.flatten().tolist()) if has_mean else (),
-        to_rgb=bool(getattr(preprocessor, 'to_rgb', False)) and backbone.in_channels == 3,
+        to_rgb=bool(getattr(preprocessor, 'to_rgb', False)) and channels == 3,
         source_sha256=hash_file(checkpoint.path),
         version=__version__,
         pipeline=_find_pipeline(cfg),
@@ -126,17 +125,29 @@ def _describe(cfg: Config, model: Any, checkpoint: Checkpoint, **settings: Any) 
     )
 
 
+def _name_arch(model_cfg: Mapping[str, Any]) -> str:
+    """The preset's name or the arch dict of a RepVGG; the name of a model of timm; or the type of another backbone."""
+    if 'model_name' in model_cfg:
+        return f'timm:{model_cfg["model_name"]}'
+    backbone = model_cfg.get('backbone') or model_cfg
+    arch = backbone.get('arch')
+    if get_type_name(backbone['type']) != 'RepVGG':
+        return ' '.join(filter(None, (get_type_name(backbone['type']), arch and str(arch))))
+    return arch if isinstance(arch, str) else json.dumps(arch)
+
+
 def _find_classes(cfg: Config, checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...]:
-    """The names in the checkpoint; without them those of the data set's class, such as ImageNet's; or none."""
+    """The names in the checkpoint; or those that the config gives the data; or those of its class, as ImageNet's."""
     names = get_trained_classes(checkpoint.meta)
     if names:
         # a head may have more classes than were trained
         return (*names[:num_classes], *map(str, range(len(names), num_classes)))
-    dataset = next(iterate_datasets(get_dataset(cfg, 'test')))['type']
+    settings = next(iterate_datasets(get_dataset(cfg, 'test')))
+    dataset = settings['type']
     if isinstance(dataset, str):
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             dataset = DATASETS.get(dataset)
-    names = (getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
+    names = (settings.get('metainfo') or getattr(dataset, 'METAINFO', None) or {}).get('classes') or ()
     return tuple(map(str, names)) if len(names) == num_classes else ()
 
 

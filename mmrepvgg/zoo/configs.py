@@ -106,24 +106,38 @@ def load_config(config: str | Path, options: Iterable[str] = ()) -> 'Config':
     from .. import mmcv_installed  # noqa: F401
 
     # isort: split
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE.setdefault(_PACKAGE, _PACKAGE)  # mmengine serves bases of a list of packages alone
 
-    values = argparse.Namespace()
     try:
         cfg = Config.fromfile(path)
         _drop_scope(cfg._cfg_dict)
-        DictAction([], 'options')(argparse.ArgumentParser(), values, list(options))
-        cfg.merge_from_dict(values.options)
     except Exception as error:
         hint = ''
         if isinstance(error, FileNotFoundError) and f'{_PACKAGE}/.mim' in str(error):
             name = "__import__('mmrepvgg').base_configs('NAME')"
             hint = f'; a base of the form mmrepvgg:: needs an installed wheel, and _base_ = {name} does not'
         raise ValueError(f'{path} is no usable config: {type(error).__name__}: {error}{hint}') from error
+    change_settings(cfg, options, path)
     return cfg
+
+
+def change_settings(cfg: 'Config', options: Iterable[str], name: str | Path) -> None:
+    """Change some settings of a config, in mmengine's syntax.
+
+    Raises:
+        ValueError: If one does not fit the config, whose name the message has.
+    """
+    from mmengine.config import DictAction
+
+    values = argparse.Namespace()
+    try:
+        DictAction([], 'options')(argparse.ArgumentParser(), values, list(options))
+        cfg.merge_from_dict(values.options)
+    except Exception as error:
+        raise ValueError(f'{name} is no usable config: {type(error).__name__}: {error}') from error
 
 
 def _drop_scope(value: Any) -> None:

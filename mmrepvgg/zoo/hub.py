@@ -1,13 +1,9 @@
 """The models that this project describes: their configs, and how mmpretrain's model hub finds them."""
 
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
-import torch
 from mmengine.runner import CheckpointLoader
 from mmpretrain.apis import ModelHub, get_model
 from modelindex.load_model_index import load
@@ -16,8 +12,9 @@ from modelindex.models.Result import Result
 from modelindex.models.ResultList import ResultList
 
 from .. import registry  # noqa: F401  (makes mmrepvgg's types known)
-from ..checkpoints.reading import CheckpointError, load_file
+from ..checkpoints.reading import load_file
 from ..reparam.switch import reparameterize
+from .addresses import download_address
 from .configs import METAFILE, find_root, list_configs
 
 # mmpretrain chooses the inferencer of a model by this.
@@ -88,19 +85,5 @@ def _load_switched(address: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def _load_address(address: str, map_location: Any = None) -> Any:
-    """Download a checkpoint into torch's cache, unless it is there, and read it safely, always onto the CPU."""
-    name = address.rsplit('/', 1)[1]
-    file = Path(torch.hub.get_dir(), 'checkpoints', name)
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # OpenMMLab's names end in the first 8 digits of the SHA-256
-        match = re.search(r'-([0-9a-f]{8,})\.', name)
-        try:
-            torch.hub.download_url_to_file(address, str(file), match and match[1], progress=sys.stderr.isatty())
-        except (URLError, OSError) as error:
-            raise CheckpointError(
-                f'{address} could not be downloaded ({error}); download it elsewhere and put it at {file}'
-            ) from error
-        except RuntimeError as error:
-            raise CheckpointError(f'{address} was downloaded and refused: {error}; download it again') from error
-    return load_file(file)
+    """Download a checkpoint and read it safely, always onto the CPU."""
+    return load_file(download_address(address))
