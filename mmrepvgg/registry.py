@@ -33,7 +33,7 @@ from .engine.quantization import QuantizationAwareHook
 from .models.backbone import RepVGG
 from .models.classifier import ImageClassifier
 from .models.heads import AuxiliaryClsHead
-from .runtimes.classifier import ExportedClassifier
+from .runtimes.classifier import ExportedClassifier, build_loaded
 
 SCOPE = 'mmrepvgg'
 
@@ -52,7 +52,7 @@ OPTIM_WRAPPERS = Registry(
 # The classes are registered here and not by decorators, so that they import nothing from higher rooms. Other registries
 # (those of mmdet, mmseg, mmengine) find the same names as attributes of the package.
 for _registry, _members in {
-    MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier),
+    MODELS: (RepVGG, ImageClassifier, AuxiliaryClsHead, ExportedClassifier, build_loaded),
     DATASETS: (CustomDataset, ImageNet, ShardedImages, SkipDamaged),
     TRANSFORMS: (LoadImageFromFile, RandomResizedCrop, ResizeEdge),
     HOOKS: (

@@ -6,8 +6,9 @@ from typing import Any
 
 from .mindspore import read_mindspore
 from .paddle import read_paddle
-from .reading import CheckpointError, load_file, require_file
+from .reading import Checkpoint, CheckpointError, load_file, read_checkpoint, require_file, take_weights
 from .safetensors_files import read_safetensors
+from .safetensors_header import starts_as_safetensors
 from .torch_files import LEGACY_START, ZIP_START
 
 
@@ -27,7 +28,7 @@ def detect_format(path: Path) -> str:
     if start.startswith(b'\x80'):
         return 'paddle'
     # the length of a JSON header, and the header
-    if start[8:9] == b'{' and int.from_bytes(start[:8], 'little') <= path.stat().st_size:
+    if starts_as_safetensors(start) and int.from_bytes(start[:8], 'little') <= path.stat().st_size:
         return 'safetensors'
     # field 1 of a message, whose own field 1 is the first tensor's name
     if start.startswith(b'\n'):
@@ -36,6 +37,23 @@ def detect_format(path: Path) -> str:
         f'{path} must be a file of torch.save, safetensors, MindSpore (.ckpt) or Paddle (.pdparams), got one that '
         f'starts with {start[:8]!r}'
     )
+
+
+def read_weights(path: str | Path, ema: bool = False) -> Checkpoint:
+    """Read the weights for inference as :func:`read_checkpoint` does, or from a safetensors file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If the file is of safetensors, and that is not installed.
+        CheckpointError: If it is damaged, asks for what it can't have, or has no (EMA) weights.
+    """
+    path = Path(path)
+    require_file(path)
+    with path.open('rb') as file:
+        start = file.read(9)
+    if starts_as_safetensors(start):
+        return take_weights(path, read_safetensors(path)[0], ema)
+    return read_checkpoint(path, ema)
 
 
 def load_any(path: Path, file_format: str) -> dict[Any, Any]:

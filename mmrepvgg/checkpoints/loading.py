@@ -79,7 +79,7 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint) -> list[AuxiliaryCls
         )
     if any(problems.values()):
         counts = ', '.join(f'{len(keys)} {kind} ({keys[0][:200]}, ...)' for kind, keys in problems.items() if keys)
-        remedy = explain_keys(found) or (
+        remedy = (explain_keys(found) if blocks else '') or (
             '; give the config with which it was trained (same arch, same number of classes)'
         )
         raise CheckpointError(f'{checkpoint.path} does not fit the model of the config: {counts}{remedy}')

@@ -49,8 +49,16 @@ def read_checkpoint(path: str | Path, ema: bool = False) -> Checkpoint:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is damaged, asks for what it can't have, or has no (EMA) weights.
     """
-    path = Path(path)
-    entry, weights, meta = find_weights(path, load_file(path), ema)
+    return take_weights(Path(path), load_file(Path(path)), ema)
+
+
+def take_weights(path: Path, content: Mapping[Any, Any], ema: bool = False) -> Checkpoint:
+    """The weights in what a reader gave for a file.
+
+    Raises:
+        CheckpointError: If it has no (EMA) weights.
+    """
+    entry, weights, meta = find_weights(path, content, ema)
     tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     if ema:
         tensors = {key: value for key, value in tensors.items() if key not in AVERAGING_COUNTERS}

@@ -109,7 +109,8 @@ def translate(text: str, add_arguments: AddArguments) -> str:
 def _list_arguments(add_arguments: AddArguments) -> dict[str, argparse.Action]:
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
-    return {action.dest: action for action in parser._actions}
+    named = {name.lstrip('-').replace('-', '_'): action for action in parser._actions for name in action.option_strings}
+    return named | {action.dest: action for action in parser._actions}
 
 
 def _format_argument(action: argparse.Action, value: str | None) -> str:

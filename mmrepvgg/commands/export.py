@@ -3,6 +3,7 @@
 example: mmrepvgg export repvgg-a0_8xb32 epoch_120.pth repvgg-a0.onnx
          mmrepvgg export repvgg-a0_8xb32 epoch_120.pth repvgg-a0.xml --precision bf16 --with-preprocess --softmax \\
              --data data/imagenet/val/n01440764
+         mmrepvgg export --model timm:mobileone_s0 --checkpoint weights.pth mobileone.onnx
 """
 
 import argparse
@@ -12,7 +13,7 @@ from ..progress import starting, working
 from ..runtimes.format import PRECISIONS
 from ..runtimes.table import FORMATS, find_format
 from .arguments import add_size, positive_int
-from .config_options import add_config, get_config
+from .config_options import add_model, get_config, require_model_usage
 from .errors import checking_usage
 from .file_options import (
     add_comparison,
@@ -27,8 +28,11 @@ from .reparameterize import print_note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model, train or deploy')
-    parser.add_argument('checkpoint', help='its weights in either form; the train form is switched first')
+    add_model(
+        parser,
+        'config of the model, train or deploy',
+        'its weights in either form; the train form is switched first',
+    )
     add_out(parser, FORMATS)
     add_size(parser, '--input-size', "height and width, or one number for both (default: the config's test pipeline's)")
     add_file_options(parser)
@@ -44,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args)
     options = get_file_options(args)
     row = find_format(args.out)
     with checking_usage():

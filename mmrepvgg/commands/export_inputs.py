@@ -14,14 +14,15 @@ from ..checkpoints.writing import require_writable
 from ..handoff.listing import DTYPES, FORMATS
 from ..progress import starting, working
 from .arguments import positive_int
-from .config_options import add_config, get_config
+from .config_options import add_data, add_model, get_config, require_model_usage
 
 # what to lower where there is not enough memory
 MEMORY = '`batch_size`'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model and its data')
+    add_model(parser, 'config of the model and its data')
+    add_data(parser, 'test images, in class folders if there are labels')
     parser.add_argument('folder', metavar='out_dir', help='folder to write')
     parser.add_argument(
         '--format', dest='file_format', choices=FORMATS, default='npz', help='kind of the files (default: npz)'
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args, data=True)
     # one name in the folder is enough to check it
     require_writable(Path(args.folder, 'inputs'))
     cfg = get_config(args, 'test_dataloader')

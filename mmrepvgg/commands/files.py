@@ -5,25 +5,27 @@ from pathlib import Path
 from ..runtimes.table import find_format, is_exported
 
 
-def require_file(path: str | Path) -> None:
-    """Check that a file exists.
+def require_file(path: str | Path | None) -> None:
+    """Check that a file exists. None stands for weights that are downloaded.
 
     Raises:
         FileNotFoundError: If it is missing, or is not a file.
     """
-    if not Path(path).is_file():
+    if path is not None and not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist' if not Path(path).exists() else f'{path} is not a file')
 
 
-def require_weights(path: str | Path) -> None:
+def require_weights(path: str | Path | None) -> None:
     """Check that a checkpoint exists, or that an exported file exists and can be run here.
+
+    None stands for weights that are downloaded.
 
     Raises:
         FileNotFoundError: If it is missing, or is no file of its format.
         NoRuntimeError: If the runtime of an exported file does not run on this machine.
         MissingPackageError: If it is not installed.
     """
-    if not is_exported(path):
+    if path is None or not is_exported(path):
         require_file(path)
         return
     row = find_format(path)
@@ -41,7 +43,7 @@ def require_path(path: str | Path | None) -> None:
         raise FileNotFoundError(f'{path} does not exist')
 
 
-def require_source(source: str | Path, destination: Path) -> None:
+def require_source(source: str | Path | None, destination: Path) -> None:
     """Check that a source exists, and that the destination does not overwrite it.
 
     Raises:
@@ -49,5 +51,5 @@ def require_source(source: str | Path, destination: Path) -> None:
         ValueError: If both are the same file.
     """
     require_file(source)
-    if destination.exists() and destination.samefile(source):
+    if source is not None and destination.exists() and destination.samefile(source):
         raise ValueError(f'`destination` must be another file than `source`, got {source} for both')

@@ -5,6 +5,7 @@ exit status 1 if none could be read.
 
 example: mmrepvgg predict repvgg-a0_8xb32 repvgg-a0.onnx photos/ --out predictions.json
          mmrepvgg predict repvgg-a0_8xb32 epoch_120.pth cat.jpg dog.jpg --show-dir annotated
+         mmrepvgg predict --model timm:mobileone_s0 --checkpoint mobileone.onnx photos/
          torchrun --nproc-per-node 4 -m mmrepvgg predict repvgg-a0_8xb32 repvgg-a0.onnx photos/ --launcher pytorch
 """
 
@@ -19,7 +20,7 @@ from ..printable import make_printable
 from ..progress import starting, working
 from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings, positive_int
-from .config_options import add_config, add_launcher, get_config
+from .config_options import add_launcher, add_model, get_config, require_model_usage
 from .files import require_path, require_weights
 
 # what to lower where there is not enough memory
@@ -27,9 +28,11 @@ MEMORY = '`batch_size`'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model, whose test pipeline reads the images')
-    parser.add_argument(
-        'weights', help=f'checkpoint in either form, or an exported file ({list_endings(list_suffixes())})'
+    add_model(
+        parser,
+        'config of the model, whose test pipeline reads the images',
+        f'checkpoint in either form, or an exported file ({list_endings(list_suffixes())})',
+        name='weights',
     )
     parser.add_argument('images', nargs='+', help='images, and folders of images (with their subfolders)')
     parser.add_argument('--topk', type=positive_int, default=5, metavar='K', help='classes to give (default: 5)')
@@ -40,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args)
     require_weights(args.weights)
     # one name in the folder is enough to check it
     require_writable(args.out, args.show_dir and Path(args.show_dir, 'picture.png'))

@@ -12,7 +12,7 @@ import argparse
 from ..progress import starting, working
 from ..runtimes.table import list_suffixes
 from .arguments import list_endings, positive_int
-from .config_options import add_config, get_config
+from .config_options import add_model, get_config, require_model_usage
 from .files import require_path, require_weights
 
 # what to lower where there is not enough memory
@@ -20,9 +20,11 @@ MEMORY = '`workers` or `batch_size`'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model, whose test pipeline reads the images')
-    parser.add_argument(
-        'weights', help=f'checkpoint in either form, or an exported file ({list_endings(list_suffixes())})'
+    add_model(
+        parser,
+        'config of the model, whose test pipeline reads the images',
+        f'checkpoint in either form, or an exported file ({list_endings(list_suffixes())})',
+        name='weights',
     )
     parser.add_argument('images', nargs='+', help='images, and folders of images (with their subfolders)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the Parquet files')
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args)
     require_weights(args.weights)
     for image in args.images:
         require_path(image)

@@ -4,10 +4,11 @@ Training images of the config give the ranges of the activations, and its test i
 
 example: mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.onnx
          mmrepvgg quantize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_int8.xml --max-drop 0.5 --eval-samples 5000
+         mmrepvgg quantize --model timm:mobileone_s0 --checkpoint weights.pth --data photos mobileone_int8.onnx
 """
 
 import argparse
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from ..models.fake_quant_settings import GRANULARITIES
@@ -16,7 +17,7 @@ from ..quantization.plan import make_plan
 from ..quantization.settings import QuantizationSettings
 from ..runtimes.table import FORMATS, find_format, list_calibrations, list_quantizers
 from .arguments import positive_int
-from .config_options import add_config, get_config
+from .config_options import add_data, add_model, get_config, require_model_usage
 from .errors import checking_usage
 from .file_options import add_file_options, add_out, get_file_options
 from .files import require_file
@@ -26,8 +27,16 @@ MEMORY = '`num_samples` or `eval_samples`'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model, train or deploy')
-    parser.add_argument('checkpoint', help='its weights in either form; the train form is switched first')
+    add_model(
+        parser,
+        'config of the model, train or deploy',
+        'its weights in either form; the train form is switched first',
+    )
+    add_data(
+        parser,
+        'images to calibrate on. If they are in a class folder for each class of the model, the accuracy is measured '
+        'on them, too; if there are folders train and val, on those in val',
+    )
     add_out(parser, (row for row in FORMATS if row.quantizers))
     parser.add_argument(
         '--granularity',
@@ -88,6 +97,7 @@ def _list_calibrations() -> str:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args, data=True)
     options = get_file_options(args)
     with checking_usage():
         settings = QuantizationSettings(
@@ -99,9 +109,11 @@ def run(args: argparse.Namespace) -> None:
     plan.quantizer.require_packages(plan.row)
     cfg = get_config(args)
 
-    from ..data.layout import check_data
+    from ..data.layout import check_data, has_class_folders
 
-    has_test = args.eval_samples != 0
+    has_test = settings.eval_samples != 0
+    if args.by_model and not has_class_folders(cfg):
+        settings, has_test = replace(settings, eval_samples=0), False
     # a model of quantization-aware training has ranges, and needs no training images
     needs_train = plan.needs_images and not cfg.get('model', {}).get('backbone', {}).get('quantization')
     needed = dict(train_dataloader=needs_train or not has_test, test_dataloader=has_test)
@@ -113,6 +125,14 @@ def run(args: argparse.Namespace) -> None:
     with working(f'quantizing {args.out.name}'):
         result = quantize_model(cfg, args.checkpoint, args.out, settings, **options)
     print_result(args, result)
+    folders = {cfg[name].dataset.get('data_root') for name in ('train_dataloader', 'test_dataloader')}
+    if args.by_model and result.num_calibration and has_test and len(folders) == 1:
+        print('note: calibrated and tested on the same images')
+
+
+def _name_split(args: argparse.Namespace, split: str) -> str:
+    """The images of a split. A model by name was trained elsewhere."""
+    return 'calibration' if args.by_model and split != 'test' else split
 
 
 def print_result(args: argparse.Namespace, result: Any) -> None:
@@ -125,7 +145,7 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
     if is_trained:
         origin = 'ranges of its quantization-aware training'
     elif result.num_calibration:
-        origin = f'calibrated by {args.calibration} on {result.num_calibration} training images'
+        origin = f'calibrated by {args.calibration} on {result.num_calibration} {_name_split(args, "training")} images'
     else:
         origin = 'ranges of each image, which the runtime finds'
     how = f'{result.granularity}, {"rounded adaptively, " if result.was_rounded else ""}{origin}'
@@ -153,5 +173,5 @@ def print_result(args: argparse.Namespace, result: Any) -> None:
             )
     print(
         f'same label as {"training" if is_trained else "float32"}: {result.agreement:.2f}% of {result.num_images} '
-        f'{result.images} images'
+        f'{_name_split(args, result.images)} images'
     )

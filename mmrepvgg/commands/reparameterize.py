@@ -1,7 +1,10 @@
 """Switch a trained checkpoint to deploy form: every block becomes one 3x3 convolution.
 
+A model that holds no block of this project, such as one of timm, is switched by its structure.
+
 example: mmrepvgg reparameterize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_deploy.pth
          mmrepvgg reparameterize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_equalized.pth --equalize --data some_images
+         mmrepvgg reparameterize --model timm:mobileone_s0 --checkpoint weights.pth mobileone_deploy.pth
 """
 
 import argparse
@@ -10,14 +13,19 @@ from typing import Any
 from ..checkpoints.writing import TORCH_SUFFIXES, require_writable
 from ..progress import starting, working
 from .arguments import add_output
-from .config_options import add_config, get_config
+from .config_options import add_model, get_config, require_model_usage
 from .file_options import add_comparison, add_ema, add_equalize, print_equalization
 from .files import require_path, require_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config with which the checkpoint was trained')
-    parser.add_argument('source', metavar='src', help='checkpoint in train form; with --equalize also in deploy form')
+    add_model(
+        parser,
+        'config with which the checkpoint was trained',
+        'checkpoint in train form; with --equalize also in deploy form',
+        name='source',
+        metavar='src',
+    )
     add_output(parser, 'destination', TORCH_SUFFIXES, 'file to write', 'dst')
     add_ema(parser)
     add_equalize(parser)
@@ -29,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args)
     require_source(args.source, args.destination)
     require_writable(args.destination)
     require_path(args.data)

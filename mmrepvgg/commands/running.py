@@ -13,12 +13,14 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 from ..printable import make_printable
-from .errors import UsageError, describe, translate
+from .config_options import names_model
+from .errors import AddArguments, UsageError, describe, translate
 
 
 def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
@@ -34,26 +36,32 @@ def run(command: ModuleType, prog: str | None = None, argv: Sequence[str] | None
         prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    command.add_arguments(parser)
+    add_arguments = partial(_add_arguments, command, names_model(sys.argv[1:] if argv is None else argv))
+    add_arguments(parser)
     with ending_with_its_reader():
         args = parser.parse_args(argv)
     args.command_line = shlex.join([*prog.split(), *argv] if prog and argv is not None else ['python', *sys.argv])
     _prepare_process()
-    _translate_warnings(parser.prog, command)
+    _translate_warnings(parser.prog, add_arguments)
     try:
         with ending_with_its_reader():
             command.run(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except UsageError as error:
-        parser.error(translate(str(error), command.add_arguments))
+        parser.error(translate(str(error), add_arguments))
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        line = describe(error, command.add_arguments, getattr(command, 'MEMORY', ''))
+        line = describe(error, add_arguments, getattr(command, 'MEMORY', ''))
         print(f'{parser.prog}: error: {line}', file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _add_arguments(command: ModuleType, by_model: bool, parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(by_model=by_model)  # the command's functions look for it
+    command.add_arguments(parser)
 
 
 @contextmanager
@@ -97,13 +105,13 @@ def _prepare_process() -> None:
     warnings.filterwarnings('ignore', '`torch._prims_common.check` is deprecated', FutureWarning)
 
 
-def _translate_warnings(prog: str, command: ModuleType) -> None:
+def _translate_warnings(prog: str, add_arguments: AddArguments) -> None:
     """Show this package's own warnings as one line in the words of the command line."""
     plain = warnings.formatwarning
 
     def format_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
         if Path(filename).is_relative_to(Path(__file__).parents[1]):
-            return f'{prog}: warning: {make_printable(translate(str(message), command.add_arguments))}\n'
+            return f'{prog}: warning: {make_printable(translate(str(message), add_arguments))}\n'
         return plain(message, category, filename, lineno, line)
 
     warnings.formatwarning = format_warning

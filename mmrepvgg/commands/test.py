@@ -2,6 +2,7 @@
 
 example: mmrepvgg test repvgg-a0_deploy repvgg-a0_deploy.pth --metrics accuracy
          mmrepvgg test repvgg-a0_8xb32 repvgg-a0.onnx --metrics accuracy
+         mmrepvgg test --model timm:mobileone_s0 --checkpoint mobileone.onnx --data data/imagenet/val
          torchrun --nproc-per-node 4 -m mmrepvgg test repvgg-a0_8xb32 repvgg-a0.onnx --launcher pytorch
 """
 
@@ -10,9 +11,17 @@ import argparse
 from ..checkpoints.writing import require_writable
 from ..engine.metric_names import METRICS
 from ..progress import starting, working
-from ..runtimes.table import is_exported, list_suffixes
+from ..runtimes.table import list_suffixes
 from .arguments import add_output, list_endings
-from .config_options import add_config, add_launcher, add_work_dir, get_config, get_work_dir
+from .config_options import (
+    add_data,
+    add_launcher,
+    add_model,
+    add_work_dir,
+    get_config,
+    get_work_dir,
+    require_model_usage,
+)
 from .files import require_weights
 
 # what to lower where there is not enough memory
@@ -20,10 +29,12 @@ MEMORY = '`test_dataloader.batch_size=N`'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model and its data')
-    parser.add_argument(
-        'checkpoint', help=f'weights in the form of the config, or an exported file ({list_endings(list_suffixes())})'
+    add_model(
+        parser,
+        'config of the model and its data',
+        f'weights in the form of the config, or an exported file ({list_endings(list_suffixes())})',
     )
+    add_data(parser, 'test images in class folders')
     parser.add_argument(
         '--metrics', nargs='+', choices=METRICS, default=[], help="what to measure (default: the config's evaluator)"
     )
@@ -33,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_model_usage(args, data=True)
     require_writable(args.out)
     require_weights(args.checkpoint)
     cfg = get_config(args, 'test_dataloader')
@@ -41,12 +53,12 @@ def run(args: argparse.Namespace) -> None:
         from mmengine.dist import is_main_process
 
         from ..engine.testing import evaluate
-        from ..runtimes.classifier import make_exported_config
+        from ..runtimes.classifier import make_tested
 
     with working('testing'):
         results = evaluate(
             cfg,
-            make_exported_config(cfg, args.checkpoint) if is_exported(args.checkpoint) else args.checkpoint,
+            make_tested(cfg, args.checkpoint),
             get_work_dir(args, cfg),
             metrics=args.metrics,
             out=args.out,

@@ -1,10 +1,11 @@
 """Check that a config's data is where the config says, before anything expensive starts. Imports no torch."""
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..models.config_types import get_type_name
+from ..models.config_types import get_type_name, is_timm_classifier
 from .folders import list_class_folders
 from .shard_index import ShardError, read_index
 from .wrappers import iterate_datasets
@@ -57,9 +58,24 @@ def check_data(cfg: Mapping[str, Any], dataloaders: Iterable[str]) -> None:
             )
 
 
+def has_class_folders(cfg: Mapping[str, Any]) -> bool:
+    """Whether the test images are in a class folder for each class of the model. Warns if there are others."""
+    dataset, num_classes = cfg['test_dataloader']['dataset'], get_num_classes(cfg)
+    folder = _get_image_folder(dataset)
+    num_folders = len(list_class_folders(folder)) if folder and os.path.isdir(folder) else 0
+    if num_folders and num_folders != num_classes:
+        warnings.warn(
+            f'{folder} has {num_folders} class folders and the model {num_classes} classes: its images are taken '
+            'without labels',
+            stacklevel=1,
+        )
+    return num_folders == num_classes
+
+
 def get_num_classes(cfg: Mapping[str, Any]) -> int | None:
     """Number of classes of a config's classifier. None if the config does not say it, or has no classifier."""
-    head = (cfg.get('model') or {}).get('head')
+    model = cfg.get('model') or {}
+    head = model if is_timm_classifier(model) else model.get('head')
     return head.get('num_classes') if isinstance(head, Mapping) else None
 
 

@@ -9,14 +9,14 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from torch import Tensor
 
+from ..checkpoints.formats import read_weights
 from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import replacing, require_writable
 from ..data.classes import check_classes, get_trained_classes, require_labels, require_single_label
 from ..data.faster_steps import use_own_reading
 from ..data.layout import get_num_classes
 from ..data.transparency import warn_of_transparent_data
-from ..models.config_types import get_type_name, require_model
+from ..models.config_types import get_type_name, is_classifier, require_model
 from .logs import closing_logs
 from .metrics import PredictionRecord, check_topk, make_evaluator, needs_labels
 from .processes import prepare_test_processes
@@ -60,14 +60,14 @@ def evaluate(
     require_writable(out)
     require_model(cfg)
     if metrics or out is not None:
-        if 'head' not in cfg.model:
+        if not is_classifier(cfg.model):
             raise ValueError(
                 f'`metrics` and `out` are for classifiers, got a config of {get_type_name(cfg.model.type)}; leave them '
                 'out, and its own test_evaluator is used'
             )
         require_single_label(cfg)
     num_classes = get_num_classes(cfg)
-    weights = None if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
+    weights = None if isinstance(checkpoint, Mapping) else read_weights(checkpoint)
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
     if num_classes is not None:
@@ -79,6 +79,8 @@ def evaluate(
     if out is not None:
         evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluator, dict(type='mmrepvgg.PredictionRecord')]
+    if cfg.get('optim_wrapper') is None:  # the Runner wants all parts of a training or none
+        cfg.train_dataloader = cfg.train_cfg = None
     use_own_reading(cfg)
     prepare_test_processes(cfg, launcher)
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..checkpoints.leftovers import clear_leftovers, name_temporary
 from ..checkpoints.writing import require_writable
 from ..data.images import UnreadableImageError
+from ..data.layout import get_num_classes
 from ..data.samples import Samples
 from ..printable import make_printable
 from ..progress import track
@@ -119,7 +120,7 @@ def write_inputs(
                 np.save(temporary / file, array)
         information = dict(
             num_images=len(images),
-            num_classes=cfg.model.head.num_classes,
+            num_classes=get_num_classes(cfg),
             format=file_format,
             entry=entry if file_format == 'npz' else None,
             shape=list(shape),

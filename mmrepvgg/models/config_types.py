@@ -14,6 +14,16 @@ def get_type_name(part_type: Any) -> str:
     return name.rpartition('.')[-1]
 
 
+def is_timm_classifier(model: Mapping[str, Any]) -> bool:
+    """Whether the config of a model is of mmpretrain's ``TimmClassifier``, which has no backbone and no head."""
+    return get_type_name(model.get('type')) == 'TimmClassifier'
+
+
+def is_classifier(model: Mapping[str, Any]) -> bool:
+    """Whether the config of a model is of a classifier."""
+    return 'head' in model or is_timm_classifier(model)
+
+
 def iterate_parts(node: Any) -> Iterator[dict]:
     """Every dict with a ``type`` in a config, outer ones first."""
     if isinstance(node, dict):

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from .. import __version__
+from ..checkpoints.formats import read_weights
 from ..checkpoints.loading import check_weights, load_weights
 from ..checkpoints.reading import Checkpoint, CheckpointError, hash_file, read_checkpoint
 from ..checkpoints.writing import replacing, require_writable
@@ -95,7 +96,7 @@ def reparameterize_checkpoint(
         ValueError: If the model can't be equalized.
     """
     require_writable(destination)
-    checkpoint = read_checkpoint(source, ema)
+    checkpoint = read_weights(source, ema)
     with NoRandomWeights():
         built = build_form_of(cfg, checkpoint)
     model, is_own = built.model, holds_own_blocks(built.model)
@@ -211,6 +212,6 @@ def _make_inputs(cfg: Config, model: Any, data: str | Path | None) -> Iterator[T
     if data is not None:
         return iterate_images(Path(data), cfg, model.data_preprocessor)
     channels = get_in_channels(model)
-    # other models may take images of one size only
-    size = {} if holds_own_blocks(model) or 'test_dataloader' not in cfg else dict(size=find_input_size(cfg))
-    return iter([make_noise(channels, **size)])
+    if holds_own_blocks(model) or 'test_dataloader' not in cfg:
+        return iter([make_noise(channels)])
+    return iter([make_noise(channels, find_input_size(cfg))])  # other models may take images of one size only

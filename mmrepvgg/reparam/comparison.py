@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from ..checkpoints.formats import read_weights
 from ..checkpoints.loading import load_weights
-from ..checkpoints.reading import read_checkpoint
 from ..data.classes import get_trained_classes
 from ..data.samples import Samples
 from ..measures.accuracy import Tally
@@ -75,7 +75,7 @@ def compare_forms(cfg: Config, train_checkpoint: str | Path, deploy_checkpoint: 
         CheckpointFormError: If a checkpoint is in the wrong form.
         ValueError: If the test images can't be read, have no labels, or are of other classes than the model.
     """
-    checkpoints = [read_checkpoint(path) for path in (train_checkpoint, deploy_checkpoint)]
+    checkpoints = [read_weights(path) for path in (train_checkpoint, deploy_checkpoint)]
     models: list[Any] = [build_form(cfg, deploy) for deploy in (False, True)]
     for model, checkpoint in zip(models, checkpoints, strict=True):
         load_weights(model, checkpoint)

@@ -1,8 +1,8 @@
 """The model of a config in the form of its checkpoint.
 
 A model that holds blocks of this project has a config for each form, and keys that tell the form. Any other model, such
-as one of timm, is switched by its structure: the deploy form is what ``reparameterize`` makes of the train form, and its
-keys depend on the structure alone.
+as one of timm, is switched by its structure: the deploy form is what ``reparameterize`` makes of the train form, and
+its keys depend on the structure alone.
 """
 
 import copy
@@ -15,7 +15,7 @@ from torch import nn
 from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint
 from ..models.blocks import RepVGGBlock
-from ..models.building import build_model
+from ..models.building import NoRandomWeights, build_model
 from .structure.plan import make_plan
 from .structure.replace import apply
 from .switch import reparameterize
@@ -72,7 +72,7 @@ def build_form(cfg: Config, deploy: bool) -> nn.Module:
 
 
 def switch(model: M) -> M:
-    """A copy of a model in deploy form: with its blocks of this project switched, or else all that its structure allows."""
+    """A copy of a model in deploy form: its blocks of this project are switched, or else what its structure allows."""
     if holds_own_blocks(model):
         return reparameterize(model)
     model = copy.deepcopy(model)
@@ -83,6 +83,12 @@ def switch(model: M) -> M:
 def holds_own_blocks(model: nn.Module) -> bool:
     """Whether a model holds blocks of this project, which alone are switched then."""
     return any(isinstance(module, RepVGGBlock) for module in model.modules())
+
+
+def has_own_blocks(cfg: Config) -> bool:
+    """Whether the model of a config holds blocks of this project."""
+    with NoRandomWeights():
+        return holds_own_blocks(build_model(cfg, deploy=True))
 
 
 def get_form(checkpoint: Checkpoint) -> str | None:

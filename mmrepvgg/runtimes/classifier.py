@@ -11,14 +11,15 @@ from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoints.reading import CheckpointError, read_checkpoint
+from ..checkpoints.errors import CheckpointError
+from ..checkpoints.formats import read_weights
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.layout import get_num_classes
 from ..engine.launchers import share_cores
 from ..measures.finite import is_finite
-from ..models.config_types import get_type_name, require_model
+from ..models.config_types import get_type_name, is_classifier, require_model
 from ..models.fake_quant import set_fake_quantization
-from ..reparam.forms import load_model
+from ..reparam.forms import has_own_blocks, load_model
 from .loading import load_exported
 from .metadata import ExportMetadata
 from .table import is_exported
@@ -167,13 +168,37 @@ def make_exported_config(cfg: Config, path: str | Path) -> dict[str, Any]:
         ValueError: If the model of ``cfg`` is no classifier, or gives an image several labels.
     """
     require_model(cfg)
-    if 'head' not in cfg.model:
+    if not is_classifier(cfg.model):
         raise ValueError(
             f'an exported file takes the place of a classifier, got a config of {get_type_name(cfg.model.type)}; give '
             'the config from which it was exported'
         )
     require_single_label(cfg)
     return dict(type='mmrepvgg.ExportedClassifier', path=str(path), num_classes=get_num_classes(cfg))
+
+
+def make_tested(cfg: Config, path: str | Path) -> dict[str, Any] | str | Path:
+    """What :func:`mmrepvgg.evaluate` tests of a file: an exported file, or weights.
+
+    Args:
+        cfg: The config.
+        path: An exported file, or a checkpoint. It must have the form of the config, unless that is of a classifier
+            without blocks of this project.
+
+    Raises:
+        ValueError: As :func:`make_exported_config` does.
+    """
+    if is_exported(path):
+        return make_exported_config(cfg, path)
+    if not is_classifier(cfg.model) or has_own_blocks(cfg):
+        return path
+    parts = {name: cfg[name] for name in ('model', 'data_preprocessor', 'default_scope') if name in cfg}
+    return dict(type='mmrepvgg.build_loaded', path=str(path), config=parts)
+
+
+def build_loaded(path: str, config: dict[str, Any], data_preprocessor: Any = None) -> nn.Module:
+    """A classifier with its weights, for mmengine's Runner. The data preprocessor that this gives is in ``config``."""
+    return load_classifier(Config(config), path)
 
 
 def load_classifier(cfg: Config, path: str | Path, *, num_threads: int | None = None) -> nn.Module:
@@ -201,7 +226,7 @@ def load_classifier(cfg: Config, path: str | Path, *, num_threads: int | None = 
     else:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_weights(path)
         model = load_model(cfg, checkpoint).model
         # so that a checkpoint of quantization-aware training predicts what its int8 file will predict
         set_fake_quantization(model, enabled=True)

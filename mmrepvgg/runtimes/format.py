@@ -203,6 +203,10 @@ class Format(ABC):
             if option not in self.options and not (option == 'dynamic_size' and self.any_size):
                 raise ValueError(f'{self.name} files have no {_WORDS[option]}; leave out `{option}`')
 
+    def may_hold(self, path: Path) -> bool:
+        """Whether a file with the right ending may be of this format. One that is missing or damaged may be."""
+        return True
+
     def require_packages(self, *, write: bool) -> None:
         """Check that the packages of the format are installed, without importing them.
 

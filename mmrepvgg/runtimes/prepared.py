@@ -13,7 +13,8 @@ from mmpretrain.models.classifiers import BaseClassifier
 from torch import Tensor, nn
 
 from .. import __version__
-from ..checkpoints.reading import Checkpoint, hash_file, read_checkpoint
+from ..checkpoints.formats import read_weights
+from ..checkpoints.reading import Checkpoint, hash_file
 from ..data.classes import get_trained_classes, require_single_label
 from ..data.images import find_input_size
 from ..data.plain_pipelines import Pipeline, describe_pipeline
@@ -73,7 +74,7 @@ def prepare_model(
         ExportError: If the model is no classifier on a RepVGG.
     """
     require_single_label(cfg)
-    weights = read_checkpoint(checkpoint, ema)
+    weights = read_weights(checkpoint, ema)
     loaded = load_model(cfg, weights)
     model, deployed = loaded.model, switch(loaded.model)
     metadata = _describe(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.safetensors_header import read_texts
 from ..models.plain_configs import KNOWN_TYPES, drop_training, find_unknown
 from .format import ENTRY, Format
 
@@ -47,6 +48,10 @@ class SafetensorsFormat(Format):
         dtype = DTYPES[metadata.precision]
         weights = {key: value.to(dtype).contiguous() for key, value in model.state_dict().items()}
         write_safetensors(weights, path, {ENTRY: metadata.to_json(), _MODEL: json.dumps(slim)})
+
+    def may_hold(self, path: Path) -> bool:
+        texts = read_texts(path)
+        return texts is None or ENTRY in texts  # weights alone, as others write them, are a checkpoint
 
     def load(self, path: Path, num_threads: int | None) -> 'ExportedModel':
         from .exported_model import ExportedModel, set_torch_threads

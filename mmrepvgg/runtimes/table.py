@@ -22,8 +22,8 @@ def list_suffixes() -> tuple[str, ...]:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a file has the ending of an exported file."""
-    return Path(path).suffix.lower() in list_suffixes()
+    """Whether a file has the ending of an exported file, and is not one of weights alone that has the same ending."""
+    return any(Path(path).suffix.lower() in row.suffixes and row.may_hold(Path(path)) for row in FORMATS)
 
 
 def find_format(path: str | Path) -> Format:

@@ -53,7 +53,7 @@ def load_model_config(
         CheckpointError: If the checkpoint can't be read.
     """
     module, name = _find_module(model)
-    from ..checkpoints.reading import read_checkpoint
+    from ..checkpoints.formats import read_weights
     from ..runtimes.loading import load_exported
     from ..runtimes.table import is_exported
 
@@ -61,7 +61,7 @@ def load_model_config(
     if checkpoint is not None and is_exported(checkpoint):
         num_classes = load_exported(checkpoint).metadata.num_classes
     elif checkpoint is not None:
-        keys = {key: tuple(value.shape) for key, value in read_checkpoint(checkpoint).state_dict.items()}
+        keys = {key: tuple(value.shape) for key, value in read_weights(checkpoint).state_dict.items()}
     parts = module.make_config(name, keys, num_classes)
     from .model_data import join_config
 
@@ -80,6 +80,8 @@ def download_weights(model: str) -> Path:
 
 
 def _find_module(model: str) -> tuple[Any, str]:
+    from .. import mmcv_installed  # noqa: F401
+
     system, name = split_model_name(model)
     module: Any = import_module(f'{__package__}.{SYSTEMS[system]}')
     names = module.list_names(name)
