@@ -37,7 +37,8 @@ def trained(digit_images, made_once, randomise) -> Path:
         torch.nn.init.normal_(model.head.fc.weight)
         torch.save(model.state_dict(), folder / 'model.pth')
         (folder / 'data').symlink_to(digit_images.parent)
-        succeed_here('reparameterize', *MODEL, '--checkpoint', 'model.pth', 'deploy.pth', cwd=folder)
+        options = ('--report', 'report.json')
+        succeed_here('reparameterize', *MODEL, '--checkpoint', 'model.pth', 'deploy.pth', *options, cwd=folder)
 
     return made_once('named', fill)
 
@@ -142,6 +143,12 @@ class TestCheckpoints:
 
 
 class TestCommands:
+    def test_the_report_of_the_switch(self, trained):
+        report = json.loads((trained / 'report.json').read_text())
+        assert report['num_branches_left'] == report['num_norms_left'] == 0
+        assert 'stages.0.0.conv2_1x1.bn' in ' '.join(layer for each in report['fused'] for layer in each['layers'])
+        assert 0 < report['difference'] < 1e-5
+
     def test_both_forms_and_their_files_agree(self, folder):
         files = {'train.onnx': 'model.pth', 'deploy.onnx': 'deploy.pth'}
         for out, checkpoint in files.items():

@@ -39,6 +39,9 @@ NETWORKS: dict[str, Network] = {
     'resnet101': Network("timm's ResNet-101", 'timm', has_arch=False),
 }
 
+# Networks of a model by name, such as timm:mobileone_s0, in the place of an arch. The last one is timm's own switch.
+NAMED = {'train': 'train form', 'deploy': 'deploy form by mmrepvgg', 'timm': 'deploy form by timm'}
+
 # The train forms of this project, and of others.
 OWN_TRAIN_FORMS = ('train', 'train-merged')
 OTHER_TRAIN_FORMS = ('train-mmpretrain', 'train-timm', 'train-official')
@@ -102,7 +105,7 @@ class Case:
 
     Attributes:
         network: Key of ``NETWORKS``.
-        arch: Arch of RepVGG; None for a network that is no RepVGG.
+        arch: Arch of RepVGG, or name of a model, such as ``'timm:mobileone_s0'``; None for a network that is neither.
         runtime: Key of ``RUNTIMES``.
         layout: One of ``LAYOUTS``; None if the runtime chooses.
         precision: One of ``PRECISIONS``.
@@ -126,6 +129,11 @@ class Case:
         return self.arch or self.network
 
     @property
+    def title(self) -> str:
+        """Title of the network in the table and the chart."""
+        return NAMED[self.network] if is_named(self.arch) else NETWORKS[self.network].title
+
+    @property
     def place(self) -> tuple[str, int, int]:
         """The device, the number of threads and the number of images."""
         return (self.device, self.threads, self.batch_size)
@@ -145,8 +153,19 @@ class Case:
         return f'{self.device}, {self.threads} thread(s), batch {self.batch_size}'
 
     def __str__(self) -> str:
-        parts = [self.arch, NETWORKS[self.network].title, self.mode_title, self.place_title]
+        parts = [self.arch, self.title, self.mode_title, self.place_title]
         return ', '.join(part for part in parts if part)
+
+
+def is_named(arch: str | None) -> bool:
+    """Whether ``arch`` is the name of a model, with its system."""
+    return ':' in (arch or '')
+
+
+def _exists(network: str, arch: str) -> bool:
+    if is_named(arch):
+        return network in NAMED and (network != 'timm' or arch.startswith('timm:'))
+    return NETWORKS[network].has_arch
 
 
 def plan_cases(
@@ -165,7 +184,7 @@ def plan_cases(
         ValueError: If no combination is possible.
     """
     models: list[tuple[str | None, list[str]]] = [
-        *((arch, [name for name in networks if NETWORKS[name].has_arch]) for arch in archs),
+        *((arch, [name for name in networks if _exists(name, arch)]) for arch in archs),
         *((None, [name]) for name in networks if not NETWORKS[name].has_arch),
     ]
     cases: list[Case] = []
@@ -173,6 +192,8 @@ def plan_cases(
         for device, precision, runtime in product(devices, precisions, runtimes):
             row = RUNTIMES[runtime]
             if device not in row.devices or (precision == 'int8' and not row.has_int8):
+                continue
+            if row.trains and is_named(arch):
                 continue
             chosen = [name for name in layouts if name in row.layouts] if row.layouts else [None]
             cases += [

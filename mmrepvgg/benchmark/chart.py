@@ -6,7 +6,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..checkpoints.writing import replacing, require_writable
-from .cases import NETWORKS
 from .report import describe_environment
 from .results import Report, Row
 
@@ -50,7 +49,7 @@ def draw_chart(report: Report, path: str | Path) -> None:
         medians = [speed.median for speed in speeds]
         errors = [[s.median - s.low for s in speeds], [s.high - s.median for s in speeds]]
         positions = range(len(rows))
-        names = [f'{NETWORKS[row.case.network].title}, {row.case.mode_title}' for row in rows]
+        names = [f'{row.case.title}, {row.case.mode_title}' for row in rows]
         ax.barh(positions, medians, xerr=errors, color=[_COLOURS[row.case.network] for row in rows], capsize=2)
         ax.set_yticks(positions, names, fontsize=8)
         ax.margins(y=0.01)
@@ -71,5 +70,5 @@ def draw_chart(report: Report, path: str | Path) -> None:
 
 
 def _name_panel(row: Row) -> str:
-    model = f'RepVGG-{row.case.arch}' if row.case.arch else NETWORKS[row.case.network].title
+    model = f'RepVGG-{row.case.arch}' if row.case.arch else row.case.title
     return f'{model}, {row.case.place_title}'

@@ -1,5 +1,6 @@
 """The networks to time. Networks of one arch have the same weights, so that their outputs can be compared."""
 
+import copy
 from importlib import import_module
 from typing import Any
 
@@ -8,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.translate import from_ours
+from ..data.images import find_input_size
 from ..models.archs import get_arch
+from ..models.building import build_model
 from ..registry import build_classifier
+from ..reparam.forms import switch
 from ..reparam.switch import reparameterize
-from .cases import NETWORKS, OWN_TRAIN_FORMS
+from ..zoo.named_models import load_model_config
+from .cases import NETWORKS, OWN_TRAIN_FORMS, is_named
 from .official import OfficialRepVGG
 
 NUM_CLASSES = 1000
@@ -25,17 +30,22 @@ def build_reference(model: str, seed: int = 0) -> nn.Module:
     and within the range of fp16.
 
     Args:
-        model: Arch of RepVGG, or key of ``NETWORKS`` that has no arch.
+        model: Arch of RepVGG, name of a model of another project, or key of ``NETWORKS`` that has no arch.
         seed: Seed of the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _create_timm(model) if model in NETWORKS else build_classifier(_classifier_cfg(model))
+        images = torch.randn(8, 3, 64, 64)
+        if is_named(model):
+            cfg = load_model_config(model)
+            network, images = build_model(cfg, deploy=False), torch.randn(8, 3, *find_input_size(cfg))
+        else:
+            network = _create_timm(model) if model in NETWORKS else build_classifier(_classifier_cfg(model))
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 nn.init.uniform_(module.weight, 0.1, 0.3)
                 nn.init.uniform_(module.bias, -0.1, 0.1)
-        _calibrate(network, torch.randn(8, 3, 64, 64))
+        _calibrate(network, images)
     return network.eval()
 
 
@@ -48,6 +58,8 @@ def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Modul
     """
     network: Any
     weights = reference.state_dict()
+    if is_named(arch):
+        return _build_named(name, reference)
     if arch is None:
         network = _create_timm(name)
         network.load_state_dict(weights)
@@ -73,6 +85,15 @@ def build_network(name: str, arch: str | None, reference: nn.Module) -> nn.Modul
         if name == 'timm':
             network = import_module('timm.utils').reparameterize_model(network)
     return network.eval()
+
+
+def _build_named(name: str, reference: Any) -> nn.Module:
+    if name == 'deploy':
+        return switch(reference).model
+    network = copy.deepcopy(reference)
+    if name == 'timm':
+        network.model = import_module('timm.utils').reparameterize_model(network.model)
+    return network
 
 
 def make_inputs(batch_size: int, input_size: int) -> Tensor:

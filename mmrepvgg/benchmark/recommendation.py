@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..measures.timing import Spread
 from ..runtimes.table import FORMATS
-from .cases import RUNTIMES
+from .cases import RUNTIMES, is_named
 from .results import Row, divide, is_plain
 
 
@@ -29,6 +29,10 @@ class Recommendation:
         case = self.row.case
         suffix = next(row.suffixes[0] for row in FORMATS if row.runtime == case.runtime)
         command, form = ('quantize', '_int8') if case.precision == 'int8' else ('export', '')
+        if is_named(case.arch):
+            data = ' --data IMAGES' if command == 'quantize' else ''
+            name = case.model.partition(':')[2]
+            return f'mmrepvgg {command} --model {case.model} --checkpoint CHECKPOINT{data} {name}{form}{suffix}'
         return f'mmrepvgg {command} CONFIG CHECKPOINT repvgg-{case.model.lower()}{form}{suffix}'
 
 

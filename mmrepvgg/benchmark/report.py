@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checkpoints.writing import replacing
 from ..tables import format_table
-from .cases import NETWORKS, RUNTIMES
+from .cases import RUNTIMES
 from .recommendation import Recommendation, recommend
 from .results import Limit, Ratio, Report, Row, compute_ratios
 from .training import BatchMemory, TrainingGain, compare_training, fit_memory
@@ -122,8 +122,8 @@ def _format_gain(gain: TrainingGain) -> list[str]:
     case, other, speed = gain.row.case, gain.other.case, gain.speed
     return [
         case.model,
-        f'{NETWORKS[case.network].title}, {case.mode_title}; {case.place_title}',
-        f'{NETWORKS[other.network].title}, {other.layout}',
+        f'{case.title}, {case.mode_title}; {case.place_title}',
+        f'{other.title}, {other.layout}',
         f'{speed.median:.2f}',
         f'{speed.low:.2f} to {speed.high:.2f}',
         '' if gain.memory is None else f'{gain.memory:.2f}',
@@ -134,7 +134,7 @@ def _format_batches(fit: BatchMemory) -> list[str]:
     case = fit.row.case
     return [
         case.model,
-        f'{NETWORKS[case.network].title}, {case.mode_title}',
+        f'{case.title}, {case.mode_title}',
         f'{fit.fixed / 1e6:.0f}',
         f'{fit.per_image / 1e6:.1f}',
         *(str(fit.count_images(1e9 * size)) for size in _MEMORIES),
@@ -157,7 +157,7 @@ def _format_recommendation(found: Recommendation) -> list[str]:
 
 def _format_row(report: Report, row: Row) -> list[str]:
     case = row.case
-    names = [case.arch or '', NETWORKS[case.network].title, RUNTIMES[case.runtime].title, case.layout or '']
+    names = [case.arch or '', case.title, RUNTIMES[case.runtime].title, case.layout or '']
     if row.speed is None or row.time is None or row.gflops is None:
         raise AssertionError(f'only rows with times are in the table, got {row}')
     share = report.find_share(row)
@@ -188,7 +188,7 @@ def _format_limit(limit: Limit) -> str:
 
 def _format_ratio(ratio: Ratio) -> list[str]:
     case, other, speed = ratio.row.case, ratio.other.case, ratio.speed
-    against = NETWORKS[other.network].title
+    against = other.title
     return [
         case.arch or '',
         f'{case.mode_title}; {case.place_title}',

@@ -3,6 +3,7 @@
 example: mmrepvgg benchmark --archs A0 A2 B1g4 --networks deploy train mmpretrain timm resnet50 resnet101 \\
              --runtimes eager compiled onnxruntime openvino --threads 2 --batch-sizes 16 --out benchmark.json
          mmrepvgg benchmark --recommend --archs A0
+         mmrepvgg benchmark --model timm:mobileone_s0 --networks deploy train timm
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Any
 from ..benchmark.cases import (
     DEVICES,
     LAYOUTS,
+    NAMED,
     NETWORKS,
     PRECISIONS,
     RUNTIMES,
@@ -23,6 +25,7 @@ from ..checkpoints.writing import require_writable
 from ..models.archs import ARCHS
 from ..progress import starting, working
 from .arguments import add_choices, add_output, positive_int
+from .config_options import parse_model_name
 from .errors import translate
 
 # What is timed where the user does not say it, and with --recommend.
@@ -47,6 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--layouts nchw, --batch-sizes 1',
     )
     add_choices(parser, '--archs', ARCHS, ['A0'], "RepVGG's archs")
+    parser.set_defaults(archs=None)
+    parser.add_argument(
+        '--model',
+        nargs='+',
+        type=parse_model_name,
+        default=[],
+        metavar='SYSTEM:NAME',
+        help='models of timm or mmpretrain, instead of RepVGG or beside --archs: timm:mobileone_s0. Of --networks they '
+        f'have {", ".join(NAMED)} (timm: as timm itself switches its models)',
+    )
     _add_choices(parser, '--networks', NETWORKS, "deploy and train are this project's two forms")
     _add_choices(parser, '--runtimes', RUNTIMES, 'how the networks are run')
     _add_choices(parser, '--layouts', LAYOUTS, 'layouts of tensors in PyTorch')
@@ -94,7 +107,8 @@ def run(args: argparse.Namespace) -> None:
     require_writable(args.out, args.plot)
     defaults = _RECOMMENDED if args.recommend else _DEFAULTS
     chosen = {name: getattr(args, name) or default for name, default in defaults.items()}
-    cases = plan_cases(archs=args.archs, devices=args.devices, threads=args.threads, **chosen)
+    archs = [*(args.archs or ([] if args.model else ['A0'])), *args.model]
+    cases = plan_cases(archs=archs, devices=args.devices, threads=args.threads, **chosen)
     if args.recommend:
         cases = drop_other_train_forms(cases)
     with starting():

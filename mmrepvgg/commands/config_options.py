@@ -47,7 +47,10 @@ def add_model(
         f'for models of other projects, in place of CONFIG{" and CHECKPOINT" * bool(checkpoint)}'
     )
     group.add_argument(
-        '--model', type=_model_name, metavar='SYSTEM:NAME', help=f'model of {" or ".join(SYSTEMS)}: timm:mobileone_s0'
+        '--model',
+        type=parse_model_name,
+        metavar='SYSTEM:NAME',
+        help=f'model of {" or ".join(SYSTEMS)}: timm:mobileone_s0',
     )
     if checkpoint:
         group.add_argument(
@@ -62,6 +65,15 @@ def add_model(
 def add_data(parser: argparse.ArgumentParser, help: str) -> None:
     """Add the option for the images of a model by name."""
     parser.add_argument('--data', metavar='DIR', help=f'with --model: {help}')
+
+
+def parse_model_name(text: str) -> str:
+    """Check that a model is one of a known system."""
+    try:
+        split_model_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).replace('`model` ', '')) from None
+    return text
 
 
 def names_model(argv: Iterable[str]) -> bool:
@@ -139,14 +151,6 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         help='what started the processes of a distributed run (pytorch: torchrun, slurm: srun, mpi: mpirun)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
-def _model_name(text: str) -> str:
-    try:
-        split_model_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).replace('`model` ', '')) from None
-    return text
 
 
 def _setting(text: str) -> str:

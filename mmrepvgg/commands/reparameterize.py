@@ -8,9 +8,10 @@ example: mmrepvgg reparameterize repvgg-a0_8xb32 epoch_120.pth repvgg-a0_deploy.
 """
 
 import argparse
+import json
 from typing import Any
 
-from ..checkpoints.writing import TORCH_SUFFIXES, require_writable
+from ..checkpoints.writing import TORCH_SUFFIXES, replacing, require_writable
 from ..progress import starting, working
 from .arguments import add_output
 from .config_options import add_model, get_config, require_model_usage
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='src',
     )
     add_output(parser, 'destination', TORCH_SUFFIXES, 'file to write', 'dst')
+    add_output(
+        parser, '--report', ['.json'], 'write to this file what became one layer, and what is left, with the reasons'
+    )
     add_ema(parser)
     add_equalize(parser)
     add_comparison(
@@ -39,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require_model_usage(args)
     require_source(args.source, args.destination)
-    require_writable(args.destination)
+    require_writable(args.destination, args.report)
     require_path(args.data)
     cfg = get_config(args)
 
@@ -65,6 +69,10 @@ def run(args: argparse.Namespace) -> None:
         print(f'dropped, for training only: {", ".join(result.dropped_heads)}')
     print_equalization(result)
     print_note(result)
+    if args.report:
+        with replacing(args.report) as temporary:
+            temporary.write_text(json.dumps(result.report.to_dict(), indent=1) + '\n')
+        print(f'{args.report}: written')
 
 
 def print_note(result: Any) -> None:

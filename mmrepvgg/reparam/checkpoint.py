@@ -26,7 +26,8 @@ from ..models.building import NoRandomWeights
 from ..models.channels import get_in_channels
 from ..models.complexity import count_params
 from ..models.fake_quant import find_quantizers
-from .forms import build_form, build_form_of, holds_own_blocks, switch
+from .forms import build_form, build_form_of, holds_own_blocks, switch, warn_of_branches
+from .report import SwitchReport
 from .unusual import describe_unusual
 
 DEFAULT_TOLERANCE = 1e-4
@@ -44,6 +45,7 @@ class Conversion:
         deploy_params: Parameters of the deploy form.
         dropped_heads: Training-only heads of the source, which the destination has not.
         was_trained_for_int8: The source is of quantization-aware training: in float32 it may be far less accurate.
+        report: What was fused and what is left.
         num_equalized: Number of channels that were rescaled.
         left_alone: Reason why the outputs of a layer kept their scale, by the name of the layer.
     """
@@ -53,8 +55,9 @@ class Conversion:
     num_inputs: int
     train_params: int
     deploy_params: int
-    dropped_heads: tuple[str, ...] = ()
-    was_trained_for_int8: bool = False
+    dropped_heads: tuple[str, ...]
+    was_trained_for_int8: bool
+    report: SwitchReport
     num_equalized: int = 0
     left_alone: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,7 +74,8 @@ def reparameterize_checkpoint(
 ) -> Conversion:
     """Convert ``source`` to deploy form, compare the two forms, and put a file in place that is read back to check it.
 
-    The model is switched in eval mode; the kernels are computed in float64 and written as float32. Training-only
+    The model is switched in eval mode; the kernels are computed in float64 and written as float32. A model without
+    blocks of this project is switched by its structure (:func:`mmrepvgg.reparameterize`). Training-only
     heads (:class:`AuxiliaryClsHead`) are dropped. Both forms run in float32 on the same inputs. Of quantization-aware
     training the unrounded weights are compared and written.
 
@@ -113,7 +117,8 @@ def reparameterize_checkpoint(
     load_weights(trained, _without_prefix(checkpoint, prefix), assign=True)
     dropped_heads = _find_aux_heads(checkpoint)
     checkpoint = replace(checkpoint, state_dict={})
-    deployed, equalization = switch(trained), None
+    switched, equalization = switch(trained), None
+    deployed = switched.model
     if equalize:
         require_float_training(trained)
         images = None if data is None else _make_inputs(cfg, model, data)
@@ -139,6 +144,7 @@ def reparameterize_checkpoint(
         count_params(deployed),
         dropped_heads,
         bool(find_quantizers(trained)),
+        switched.report.with_differences(difference.relative, {}),
         equalization.num_channels if equalization else 0,
         equalization.left_alone if equalization else {},
     )
@@ -154,7 +160,8 @@ def reparameterize_checkpoint(
         equalized=equalize,
     )
     notes = list(describe_unusual(deployed))
-    del model, trained, deployed, equalization
+    report = switched.report
+    del model, trained, deployed, equalization, switched
     with replacing(destination) as temporary:
         torch.save(dict(state_dict=weights, meta=checkpoint.meta | dict(mmrepvgg=record)), temporary)
         written = _read_back(temporary, weights)
@@ -162,6 +169,7 @@ def reparameterize_checkpoint(
         with torch.device('meta') if is_own else NoRandomWeights():
             twin: Any = build_form(cfg, deploy=True)
         check_weights(twin if is_whole else twin.backbone, _without_prefix(written, prefix))
+    warn_of_branches(report)
     for note in notes:
         warnings.warn(note, stacklevel=1)
     return conversion

@@ -5,9 +5,9 @@ as one of timm, is switched by its structure: the deploy form is what ``reparame
 its keys depend on the structure alone.
 """
 
-import copy
+import warnings
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmengine.config import Config
 from torch import nn
@@ -16,9 +16,9 @@ from ..checkpoints.loading import load_weights
 from ..checkpoints.reading import Checkpoint
 from ..models.blocks import RepVGGBlock
 from ..models.building import NoRandomWeights, build_model
-from .structure.plan import make_plan
-from .structure.replace import apply
-from .switch import reparameterize
+from .block_report import report_blocks
+from .report import SwitchReport
+from .switch import reparameterize, switch_own_blocks
 
 M = TypeVar('M', bound=nn.Module)
 
@@ -34,6 +34,19 @@ class LoadedModel:
 
     model: Any
     is_deploy_form: bool
+
+
+@dataclass(frozen=True)
+class Switched(Generic[M]):
+    """A model in deploy form.
+
+    Attributes:
+        model: The model.
+        report: What was fused and what is left.
+    """
+
+    model: M
+    report: SwitchReport
 
 
 def load_model(cfg: Config, checkpoint: Checkpoint) -> LoadedModel:
@@ -67,17 +80,30 @@ def build_form(cfg: Config, deploy: bool) -> nn.Module:
     """Build the model of a config in a form, as ``build_model`` does, or by the structure of the train form."""
     model = build_model(cfg, deploy)
     if deploy and not holds_own_blocks(model):
-        return switch(build_model(cfg, deploy=False))
+        return switch(build_model(cfg, deploy=False)).model
     return model
 
 
-def switch(model: M) -> M:
-    """A copy of a model in deploy form: its blocks of this project are switched, or else what its structure allows."""
+def switch(model: M) -> Switched[M]:
+    """Switch a copy of a model: its blocks of this project, or else what its structure allows."""
     if holds_own_blocks(model):
-        return reparameterize(model)
-    model = copy.deepcopy(model)
-    apply(model, make_plan(model))
-    return model
+        switched = switch_own_blocks(model)
+        return Switched(switched, report_blocks(model, switched))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # said below, in words that commands have, too
+        switched, report = reparameterize(model, return_report=True)
+    return Switched(switched, report)
+
+
+def warn_of_branches(report: SwitchReport) -> None:
+    """Warn if parallel linear branches are left."""
+    if report.branches:
+        name, reason = next(iter(report.branches.items()))
+        warnings.warn(
+            f'{report.num_branches_left} sum(s) of parallel linear branches are left: {name}: {reason}. '
+            '`reparameterize_checkpoint` names all with `report`',
+            stacklevel=1,
+        )
 
 
 def holds_own_blocks(model: nn.Module) -> bool:

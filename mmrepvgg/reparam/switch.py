@@ -124,6 +124,15 @@ def reparameterize(
     return (model, report) if return_report else model
 
 
+def switch_own_blocks(model: M) -> M:
+    """A copy of a model whose blocks of this project are switched, and nothing else, as in its deploy config."""
+    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
+    model = copy.deepcopy(model, copies)
+    _finish(model)
+    return model
+
+
 def _check(model: nn.Module, example_inputs: Any, by_layer: bool) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f'`model` must be a torch.nn.Module, got {type(model).__name__}')

@@ -21,7 +21,7 @@ from ..data.plain_pipelines import Pipeline, describe_pipeline
 from ..data.wrappers import get_dataset, get_test_pipeline, iterate_datasets
 from ..models.channels import get_in_channels
 from ..models.config_types import get_type_name
-from ..reparam.forms import load_model, switch
+from ..reparam.forms import load_model, switch, warn_of_branches
 from .metadata import ExportMetadata
 from .network import ExportError
 
@@ -76,7 +76,8 @@ def prepare_model(
     require_single_label(cfg)
     weights = read_weights(checkpoint, ema)
     loaded = load_model(cfg, weights)
-    model, deployed = loaded.model, switch(loaded.model)
+    model, switched = loaded.model, switch(loaded.model)
+    warn_of_branches(switched.report)
     metadata = _describe(
         cfg,
         model,
@@ -88,7 +89,7 @@ def prepare_model(
         with_preprocess=with_preprocess,
         softmax=softmax,
     )
-    return PreparedModel(model, deployed, metadata, not loaded.is_deploy_form)
+    return PreparedModel(model, switched.model, metadata, not loaded.is_deploy_form)
 
 
 def normalise(model: Any, images: Tensor) -> Tensor:
