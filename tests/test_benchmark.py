@@ -14,7 +14,7 @@ import cv2
 import pytest
 import torch
 from matplotlib.figure import Figure
-from tool_runs import run_command, run_tool, succeed
+from tool_runs import run_command, run_tool, succeed, succeed_here
 
 from mmrepvgg.benchmark import exported as exported_module
 from mmrepvgg.benchmark import run as run_module
@@ -105,6 +105,18 @@ class TestPlan:
             ('eager', 'cpu'),
             ('eager', 'cuda'),
             ('cuda-graph', 'cuda'),
+        ]
+
+    def test_models_by_name_have_networks_of_their_own(self):
+        cases = plan_cases(
+            ['timm:a', 'mmpretrain:b'], ['deploy', 'train', 'timm', 'train-timm'], ['eager', 'train-step'], ['nchw']
+        )
+        assert [(case.arch, case.title, case.runtime) for case in cases] == [
+            ('timm:a', 'deploy form by mmrepvgg', 'eager'),
+            ('timm:a', 'train form', 'eager'),
+            ('timm:a', 'deploy form by timm', 'eager'),
+            ('mmpretrain:b', 'deploy form by mmrepvgg', 'eager'),
+            ('mmpretrain:b', 'train form', 'eager'),
         ]
 
     def test_choices_that_do_not_go_together(self):
@@ -574,6 +586,19 @@ class TestTool:
         assert done.returncode == 1
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith('mmrepvgg benchmark: error: nothing to time: no runtime of cuda-graph')
+
+    def test_a_model_of_timm(self, tmp_path):
+        output = succeed_here(
+            'benchmark',
+            *('--model', 'timm:test_byobnet', '--networks', 'deploy', 'train', 'timm', '--layouts', 'nchw'),
+            *('--runtimes', 'eager', 'onnxruntime', '--threads', 1, '--batch-sizes', 1, '--input-size', 64),
+            *('--repeats', 2, '--warm-up', 1, '--out', 'out.json', '--plot', 'chart.png'),
+            cwd=tmp_path,
+        )
+        assert output.count('| timm:test_byobnet | deploy form by timm ') == 2
+        rows = json.loads((tmp_path / 'out.json').read_text())['rows']
+        assert len(rows) == 6
+        assert not any(row['error'] for row in rows)
 
     def test_a_whole_run(self, tmp_path):
         output = succeed(

@@ -142,7 +142,11 @@ class TestTheWrongFile:
 
     def test_safetensors(self, folder, ours):
         write_safetensors(ours, folder / 'x.safetensors', {})
-        assert 'largest difference' in succeed_here('reparameterize', 'config.py', 'x.safetensors', 'y.pth', cwd=folder)
+        for command in ('test', 'predict'):
+            line = fail_here(
+                command, 'config.py', 'x.safetensors', *(['data'] if command == 'predict' else []), cwd=folder
+            )
+            assert 'x.safetensors does not fit the model of the config' in line  # so it was read
         with pytest.raises(CheckpointError, match='holds weights without their network'):
             load_exported(folder / 'x.safetensors')
 
