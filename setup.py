@@ -45,6 +45,8 @@ SAFETENSORS = ['safetensors>=0.4']
 TENSORBOARD = ['tensorboard>=2.17']
 # writes tar shards; reading them needs nothing
 SHARDS = ['webdataset>=1.0']
+# models of timm by name
+TIMM = ['timm>=1.0']
 # predictions on many machines; 2.64 will have no argument for restarts (prediction/many.py)
 RAY = ['ray[data]>=2.40,<2.64', 'pyarrow>=17']
 DIGITS = ['scikit-learn>=1.3']
@@ -54,10 +56,10 @@ DOCS = ['sphinx>=8.1', 'myst-parser>=4', 'furo>=2024.8', 'sphinx-copybutton>=0.5
 
 # The tests of all that runs with every version of torch.
 TEST = [
-    *(SAFETENSORS + TENSORBOARD + SHARDS + RAY + DIGITS + DEMO),
+    *(SAFETENSORS + TENSORBOARD + SHARDS + RAY + DIGITS + DEMO + TIMM),
     *(ONNX + OPENVINO + NCNN + LITERT + COREML + NNCF),
     *(f'{package}; {HAS_LITERT_WRITERS}' for package in LITERT_WRITERS),
-    *('pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'filelock>=3.12', 'timm>=1.0'),
+    *('pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'filelock>=3.12'),
     # a headless browser for pages; mim, which is to find the wheel
     *('playwright>=1.50', 'openmim>=0.3.9'),
 ]
@@ -126,6 +128,7 @@ setup(
         'tensorboard': TENSORBOARD,
         'shards': SHARDS,
         'ray': RAY,
+        'timm': TIMM,
         'demo': DEMO,
         'docs': DOCS,
         'onnx': ONNX,

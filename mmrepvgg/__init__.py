@@ -18,6 +18,7 @@ _PUBLIC = {
     'build_classifier': 'registry',
     'register_models': 'zoo.hub',
     'load_config': 'zoo.configs',
+    'load_model_config': 'zoo.named_models',
     'base_configs': 'zoo.configs',
     'new_project': 'own_data.project',
     # the switch, and checkpoints
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from .zoo.configs import base_configs as base_configs
     from .zoo.configs import load_config as load_config
     from .zoo.hub import register_models as register_models
+    from .zoo.named_models import load_model_config as load_model_config
 else:  # with this function, a type checker would take any name
 
     def __getattr__(name: str) -> Any:
