@@ -18,7 +18,8 @@ from mmrepvgg.data.images import ImageReader
 from mmrepvgg.data.layout import has_class_folders
 from mmrepvgg.models.building import build_model
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
-from mmrepvgg.reparam.forms import load_model
+from mmrepvgg.reparam.forms import load_model, warn_of_branches
+from mmrepvgg.reparam.report import SwitchReport
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.zoo.named_models import load_model_config
 
@@ -98,6 +99,7 @@ class TestConfigs:
             ('timm:xxxxxxxxxxxx', r'timm has no model .xxxxxxxxxxxx.$'),
             ('mmpretrain:mobileone-s0', r'did you mean mmpretrain:mobileone-s0_8xb32_in1k, '),
             ('keras:vgg', r'`model` must be SYSTEM:NAME with a system of timm, mmpretrain, .* got .keras:vgg.'),
+            ('timm:vit_small_patch14_dinov2', r'must be a classifier, and .* of timm gives features'),
             ('timm:deepseek_vit_412m', r'the crop mode .*must be square and the mode one of center, squash'),
         ],
     )
@@ -118,6 +120,11 @@ class TestCheckpoints:
         cfg = load_model_config('timm:repghostnet_050', checkpoint=folder / 'model.pth')
         with pytest.raises(CheckpointError, match='does not fit the model of the config: .* missing'):
             reparameterize_checkpoint(cfg, folder / 'model.pth', folder / 'x.pth')
+
+    def test_branches_that_are_left_are_said(self):
+        report = SwitchReport((), {'a.b': 'it is curved'}, {}, {}, 0, (2, 2))
+        with pytest.warns(UserWarning, match=r'1 sum.* are left: a\.b: it is curved\. .* all with `report`'):
+            warn_of_branches(report)
 
     @pytest.mark.parametrize('wrapped', [False, True])
     def test_files_of_timm(self, wrapped, folder):

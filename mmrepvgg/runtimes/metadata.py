@@ -13,7 +13,7 @@ class ExportMetadata:
     """The description of an exported file.
 
     Attributes:
-        arch: Name of the preset, or the arch dict as JSON.
+        arch: Name of the preset, or the arch dict as JSON; of other networks a name, such as ``'timm:mobileone_s0'``.
         classes: Names of the classes in the order of the outputs; empty if the checkpoint has none.
         num_classes: Number of outputs.
         channels: Number of channels of an image.

@@ -38,12 +38,14 @@ def make_config(name: str, shapes: Mapping[str, tuple[int, ...]], num_classes: i
         num_classes: Number of classes, if it is known.
 
     Raises:
-        ValueError: If timm reads images for this model in a way that the pipeline has no steps for.
+        ValueError: If the model has no classes, or timm reads images for it in a way that no step of a pipeline does.
     """
     timm = _import_timm()
     offered = timm.get_pretrained_cfg(name)
     if num_classes is None:
         num_classes = _count_classes(offered.classifier, shapes) or offered.num_classes
+    if not num_classes:
+        raise ValueError(f'the model must be a classifier, and {name} of timm gives features; take one with classes')
     settings = import_module('timm.data').resolve_data_config({}, pretrained_cfg=offered.to_dict())
     _, height, width = settings['input_size']
     mode, crop_pct = settings['crop_mode'], settings['crop_pct']
