@@ -44,8 +44,6 @@ def make_config(name: str, shapes: Mapping[str, tuple[int, ...]], num_classes: i
     offered = timm.get_pretrained_cfg(name)
     if num_classes is None:
         num_classes = _count_classes(offered.classifier, shapes) or offered.num_classes
-    if not num_classes:
-        raise ValueError(f'the model must be a classifier, and {name} of timm gives features; take one with classes')
     settings = import_module('timm.data').resolve_data_config({}, pretrained_cfg=offered.to_dict())
     _, height, width = settings['input_size']
     mode, crop_pct = settings['crop_mode'], settings['crop_pct']
@@ -54,6 +52,8 @@ def make_config(name: str, shapes: Mapping[str, tuple[int, ...]], num_classes: i
             f'timm reads images for {name} with the size {height} x {width} and the crop mode {mode!r}, and the size '
             f'must be square and the mode one of {", ".join(_RESIZING)}; write a config with a test pipeline of its own'
         )
+    if not num_classes:
+        raise ValueError(f'the model must be a classifier, and {name} of timm gives features; take one with classes')
     resizing = _RESIZING[mode](math.floor(height / crop_pct))
     return dict(
         model=dict(type='mmpretrain.TimmClassifier', model_name=name, num_classes=num_classes, pretrained=False),
