@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
+from timm.utils import reparameterize_model
 from tool_runs import fail_here, run_command, run_python, succeed_here
 
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
@@ -120,6 +121,12 @@ class TestCheckpoints:
         cfg = load_model_config('timm:repghostnet_050', checkpoint=folder / 'model.pth')
         with pytest.raises(CheckpointError, match='does not fit the model of the config: .* missing'):
             reparameterize_checkpoint(cfg, folder / 'model.pth', folder / 'x.pth')
+
+    def test_weights_that_timm_has_switched(self, tmp_path):
+        switched = reparameterize_model(timm.create_model('repvgg_a0', num_classes=2))
+        torch.save(switched.state_dict(), tmp_path / 'x.pth')
+        with pytest.raises(CheckpointError, match=r'was switched by timm itself \(it has stem\.reparam_conv\.weight\)'):
+            load_model_config('timm:repvgg_a0', checkpoint=tmp_path / 'x.pth')
 
     def test_branches_that_are_left_are_said(self):
         report = SwitchReport((), {'a.b': 'it is curved'}, {}, {}, 0, (2, 2))

@@ -38,10 +38,16 @@ def make_config(name: str, shapes: Mapping[str, tuple[int, ...]], num_classes: i
         num_classes: Number of classes, if it is known.
 
     Raises:
+        CheckpointError: If the weights are in timm's own deploy form.
         ValueError: If the model has no classes, or timm reads images for it in a way that no step of a pipeline does.
     """
     timm = _import_timm()
     offered = timm.get_pretrained_cfg(name)
+    if fused := [key for key in shapes if 'reparam_conv.' in key]:
+        raise CheckpointError(
+            f"the checkpoint was switched by timm itself (it has {fused[0]}), and timm's models are built in train form; "
+            'give its weights in train form'
+        )
     if num_classes is None:
         num_classes = _count_classes(offered.classifier, shapes) or offered.num_classes
     settings = import_module('timm.data').resolve_data_config({}, pretrained_cfg=offered.to_dict())
