@@ -59,7 +59,7 @@ def measure_model(arch: str) -> Model:
 
     from mmrepvgg import load_config
     from mmrepvgg.models.building import build_model
-    from mmrepvgg.models.complexity import measure_cost
+    from mmrepvgg.reparam.cost import measure_cost
 
     cfg = load_config('repvgg-a0_8xb32', [f'model.backbone.arch={arch}'])
     total = measure_cost(cfg, deploy=False)[-1]

@@ -9,7 +9,8 @@ from tool_runs import ROOT, fail, run_tool, succeed
 from torch import nn
 
 from mmrepvgg.models.building import build_model
-from mmrepvgg.models.complexity import count_macs, count_params, measure_cost
+from mmrepvgg.models.complexity import count_macs, count_params
+from mmrepvgg.reparam.cost import measure_cost
 
 STAGES = ['stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4']
 # GMACs at 224 x 224 of the train form and the deploy form; L2pse's train form is given at 256, with its heads.

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from tool_runs import ROOT, fail, succeed
 
 from mmrepvgg.models.archs import ARCHS
-from mmrepvgg.models.complexity import measure_cost
+from mmrepvgg.reparam.cost import measure_cost
 from studies.model_table import BEGIN, END, render_table, update_table
 
 README, METAFILE = ROOT / 'configs/repvgg/README.md', ROOT / 'configs/repvgg/metafile.yml'

@@ -1,6 +1,7 @@
 """Count the parameters, multiply-adds (MACs) and activations of a model, stage by stage, in both forms.
 
 example: mmrepvgg flops repvgg-a0_8xb32 --shape 224 224
+         mmrepvgg flops --model timm:mobileone_s0
 """
 
 import argparse
@@ -8,11 +9,11 @@ import argparse
 from ..progress import starting
 from ..tables import format_table
 from .arguments import add_size
-from .config_options import add_config, get_config
+from .config_options import add_model, get_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, 'config of the model, train or deploy')
+    add_model(parser, 'config of the model, train or deploy')
     add_size(parser, '--shape', 'height and width of the image, or one number for both (default: 224)', (224, 224))
 
 
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = get_config(args)
 
     with starting():
-        from ..models.complexity import measure_cost
+        from ..reparam.cost import measure_cost
 
     for form, deploy in (('train', False), ('deploy', True)):
         rows = [

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data.classes import get_trained_classes
 from ..data.samples import Samples
-from ..models.complexity import Cost, measure_cost
 from ..prediction.predictor import get_class_names
 from ..printable import make_printable
+from ..reparam.cost import Cost, measure_cost
 from .blocks import Kernels, draw_block
 from .candidates import (
     TRAINED,

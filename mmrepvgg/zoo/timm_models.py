@@ -45,7 +45,7 @@ def make_config(name: str, shapes: Mapping[str, tuple[int, ...]], num_classes: i
     offered = timm.get_pretrained_cfg(name)
     if fused := [key for key in shapes if 'reparam_conv.' in key]:
         raise CheckpointError(
-            f"the checkpoint was switched by timm itself (it has {fused[0]}), and timm's models are built in train form; "
+            f'the checkpoint was switched by timm itself (it has {fused[0]}), and the model is built in train form; '
             'give its weights in train form'
         )
     if num_classes is None:
