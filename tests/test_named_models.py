@@ -1,6 +1,7 @@
 """Models of other projects by their names: as configs, and on the command line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,13 @@ class TestCommands:
             scores[file] = json.loads((folder / out).read_text())['metrics']
         assert len({json.dumps(each) for each in scores.values()}) == 1
         assert 'accuracy/top1' in scores['model.pth']
+
+    def test_flops_are_the_published_ones(self, tmp_path):
+        """MobileOne-S0 has 2.1 M parameters and 275 M multiply-adds (arXiv:2206.04040)."""
+        train, deploy = succeed_here('flops', '--model', 'timm:mobileone_s0', cwd=tmp_path).split('deploy form')
+        totals = [re.search(r'\| total +\| +([\d,]+) \| ([\d.]+) \|', table).groups() for table in (train, deploy)]
+        assert totals == [('5,293,272', '1.052'), ('2,078,504', '0.275')]
+        assert '| model.stages ' in train
 
     def test_quantize(self, folder):
         command = ('quantize', *MODEL, '--checkpoint', 'deploy.pth', '--no-adaptive-rounding', '--num-samples', 32)
