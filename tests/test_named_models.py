@@ -54,7 +54,7 @@ def folder(trained, tmp_path) -> Path:
 
 
 class TestConfigs:
-    @pytest.mark.parametrize('name', [NAME, 'mobileone_s0', 'fastvit_t8', 'vit_base_patch16_siglip_224'])
+    @pytest.mark.parametrize('name', [NAME, 'mobileone_s0', 'fastvit_t8', 'coatnet_rmlp_2_rw_384'])
     def test_images_are_read_as_timm_reads_them(self, name, tmp_path):
         cfg = load_model_config(f'timm:{name}')
         pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
@@ -165,29 +165,31 @@ class TestCommands:
         assert 0 < report['difference'] < 1e-5
 
     def test_both_forms_and_their_files_agree(self, folder):
-        files = {'train.onnx': 'model.pth', 'deploy.onnx': 'deploy.pth'}
-        for out, checkpoint in files.items():
-            printed = succeed_here('export', *MODEL, '--checkpoint', checkpoint, out, '--with-preprocess', cwd=folder)
-            assert ('switched to deploy form' in printed) == (checkpoint == 'model.pth')
+        export = ('export', *MODEL, '--checkpoint', 'model.pth', 'train.onnx', '--with-preprocess')
+        assert 'train form, switched to deploy form' in succeed_here(*export, cwd=folder)
         metadata = load_exported(folder / 'train.onnx').metadata
         assert (metadata.arch, metadata.num_classes, metadata.input_size) == (f'timm:{NAME}', 10, (160, 160))
         assert metadata.pipeline[1]['scale'] == 168
         assert metadata.to_rgb
 
+        for number in range(10):
+            (folder / f'few/{number}').mkdir(parents=True)
+            for image in sorted((folder / f'data/digits/val/{number}').iterdir())[:3]:
+                (folder / f'few/{number}' / image.name).symlink_to(image)
         scores = {}
-        for file in ('model.pth', 'deploy.pth', *files):
+        for file in ('model.pth', 'deploy.pth', 'train.onnx'):
             out = f'{file}.json'
-            data = ('--data', 'data/digits', '--out', out)
+            data = ('--data', 'few', '--out', out)
             succeed_here('test', *MODEL, '--checkpoint', file, *data, '--metrics', 'accuracy', cwd=folder)
             scores[file] = json.loads((folder / out).read_text())['metrics']
         assert len({json.dumps(each) for each in scores.values()}) == 1
         assert 'accuracy/top1' in scores['model.pth']
 
     def test_flops_are_the_published_ones(self, tmp_path):
-        """MobileOne-S0 has 2.1 M parameters and 275 M multiply-adds (arXiv:2206.04040)."""
-        train, deploy = succeed_here('flops', '--model', 'timm:mobileone_s0', cwd=tmp_path).split('deploy form')
+        """Those of RepVGG-A0, as in test_complexity.py."""
+        train, deploy = succeed_here('flops', '--model', 'timm:repvgg_a0', cwd=tmp_path).split('deploy form')
         totals = [re.search(r'\| total +\| +([\d,]+) \| ([\d.]+) \|', table).groups() for table in (train, deploy)]
-        assert totals == [('5,293,272', '1.052'), ('2,078,504', '0.275')]
+        assert totals == [('9,108,968', '1.513'), ('8,309,384', '1.361')]
         assert '| model.stages ' in train
 
     def test_quantize(self, folder):

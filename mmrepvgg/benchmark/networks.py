@@ -35,17 +35,17 @@ def build_reference(model: str, seed: int = 0) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        images = torch.randn(8, 3, 64, 64)
+        size = (64, 64)
         if is_named(model):
             cfg = load_model_config(model)
-            network, images = build_model(cfg, deploy=False), torch.randn(8, 3, *find_input_size(cfg))
+            network, size = build_model(cfg, deploy=False), find_input_size(cfg)
         else:
             network = _create_timm(model) if model in NETWORKS else build_classifier(_classifier_cfg(model))
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 nn.init.uniform_(module.weight, 0.1, 0.3)
                 nn.init.uniform_(module.bias, -0.1, 0.1)
-        _calibrate(network, images)
+        _calibrate(network, torch.randn(8, 3, *size))
     return network.eval()
 
 
