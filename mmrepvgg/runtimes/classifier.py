@@ -186,8 +186,9 @@ def make_tested(cfg: Config, path: str | Path) -> dict[str, Any] | str | Path:
             without blocks of this project.
 
     Raises:
-        ValueError: As :func:`make_exported_config` does.
+        ValueError: If the config has no model, or as :func:`make_exported_config` does.
     """
+    require_model(cfg)
     if is_exported(path):
         return make_exported_config(cfg, path)
     if not is_classifier(cfg.model) or has_own_blocks(cfg):
