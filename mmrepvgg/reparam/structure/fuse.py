@@ -28,8 +28,7 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
     plan = make_plan(model, known)
     apply(model, plan)
     fused = tuple(
-        Fused(pattern.place, pattern.layers, _summarise(model.get_submodule(pattern.place)))
-        for pattern in plan.patterns
+        Fused(pattern.place, pattern.parts, _summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns
     )
     left = make_plan(model, known) if fused else plan
     norms = {

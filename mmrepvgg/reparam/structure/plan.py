@@ -43,6 +43,11 @@ class Pattern:
     is_flat: bool
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the layers, and of modules whose numbers other code uses, such as norms with an activation."""
+        return tuple(dict.fromkeys((*self.layers, *(name.rpartition('.')[0] or name for name in self.numbers))))
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What tells it from others, in whichever module's code it is looked for."""
         return self.layers, self.scopes, self.num_steps, self.numbers
