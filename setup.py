@@ -13,6 +13,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrepvgg/__init__.py').rea
 
 # Scripts that are for a checkout of the repository only.
 REPOSITORY_TOOLS = (
+    'any_model.py',
     'epoch_time.py',
     'exactness.py',
     'prepare_shapes.py',

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from official_network import PLAIN, SMALL, Arch, QARepVGG, RepVGGPlus, fill
+from official_network import PLAIN, SMALL, Arch, fill
 
 from mmrepvgg.benchmark.official import OfficialRepVGG
 from mmrepvgg.checkpoints.convert import convert_checkpoint, read_translated
 from mmrepvgg.checkpoints.reading import CheckpointError, read_checkpoint
 from mmrepvgg.checkpoints.structure import infer_structure
 from mmrepvgg.checkpoints.translate import recognise, to_ours
+from studies.any_model.official import QARepVGG, RepVGGPlus
 
 L2PSE = Arch((8, 14, 24, 1), (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=4, divisor=1))
 SMALL_L2PSE = Arch((8, 14, 24, 1), (0.125, 0.125, 0.0625, 0.046875), se_cfg=dict(ratio=4, divisor=1))

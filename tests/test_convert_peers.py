@@ -5,7 +5,7 @@ import timm
 import torch
 from mmpretrain.registry import MODELS
 from narrow_timm import build_narrow_timm
-from official_network import PLAIN, SMALL, RepVGGPlus, fill
+from official_network import PLAIN, SMALL, fill
 from published import NUM_PARAMS
 from timm.utils import reparameterize_model
 from torch import nn
@@ -14,6 +14,7 @@ from mmrepvgg.benchmark.official import OfficialRepVGG
 from mmrepvgg.checkpoints.structure import infer_structure
 from mmrepvgg.checkpoints.translate import from_ours, recognise, to_ours
 from mmrepvgg.models.archs import ARCHS, Arch
+from studies.any_model.official import RepVGGPlus
 
 TIMM_ARCHS = {name.removeprefix('repvgg_'): name for name in timm.list_models('repvgg_*')}
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from block_forms import GRID, assert_switch_keeps_function
-from official_network import PLAIN, QARepVGG, fill
+from official_network import PLAIN, fill
 from torch import nn
 
 from mmrepvgg import QARepVGGBlock, RepVGG, RepVGGBlock, build_backbone, build_classifier, reparameterize
@@ -15,6 +15,7 @@ from mmrepvgg.engine.custom_l2 import custom_l2
 from mmrepvgg.models.archs import ARCHS
 from mmrepvgg.models.forms import CheckpointFormError
 from mmrepvgg.models.fusion import FusionError
+from studies.any_model.official import QARepVGG
 
 
 def make_block(randomise, in_channels=8, out_channels=8, dtype=torch.float64, **kwargs):

@@ -1,0 +1,178 @@
+"""The families of docs/any-model.md: whole networks, one row each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from mmrepvgg.benchmark.official import OfficialRepVGG
+from mmrepvgg.models.archs import ARCHS, Arch
+
+from . import blocks, official
+
+
+@dataclass(frozen=True)
+class Family:
+    """A network in two sizes.
+
+    Attributes:
+        name: The network's name.
+        source: Whose code it is.
+        build: Function that makes it, with random weights.
+        build_small: Function that makes a smaller one for tests, with blocks of all kinds.
+        convs: Number of convolutions of the smaller one, fused.
+        norms: Number of its batch norms that stay.
+        why: Why they stay.
+        image: Height and width of its images in pixels.
+        timm: Name of timm's model, if it is one.
+    """
+
+    name: str
+    source: str
+    build: Callable[[], nn.Module]
+    build_small: Callable[[], nn.Module]
+    convs: int
+    norms: int = 0
+    why: str = ''
+    image: int = 64
+    timm: str = ''
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the installed version of timm has it."""
+        if not self.timm:
+            return True
+        import timm
+
+        return timm.is_model(self.timm)
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, **options)
+
+
+def _timm(title: str, name: str, convs: int, small: dict[str, Any], **options: Any) -> Family:
+    return Family(title, 'timm', partial(_create, name), lambda: _create(name, **small), convs, timm=name, **options)
+
+
+def _timm_shortened(title: str, name: str, convs: int, **options: Any) -> Family:
+    """The smaller one has those blocks of each stage that change the number of channels or pixels."""
+
+    def build_small() -> nn.Module:
+        model: Any = _create(name)
+        for stage in model.blocks:
+            for index in range(len(stage) - 1, 0, -1):
+                if not list(getattr(stage[index], 'shortcut', nn.Identity()).children()):
+                    del stage[index]
+        return model
+
+    return Family(title, 'timm', partial(_create, name), build_small, convs, timm=name, **options)
+
+
+def _byobnet(title: str, name: str, convs: int, depth: int = 2, **options: Any) -> Family:
+    """A network of timm's byobnet.py, which reads the numbers of its blocks from tables."""
+
+    def shorten(block: Any) -> Any:
+        if isinstance(block, Sequence):
+            return tuple(map(shorten, block[:depth]))
+        return replace(block, d=min(block.d, depth), c=int(block.c) // 4)
+
+    def build_small() -> nn.Module:
+        from timm.models.byobnet import model_cfgs
+
+        return _create(name, blocks=tuple(map(shorten, model_cfgs[name].blocks)), stem_chs=16)
+
+    return Family(title, 'timm', partial(_create, name), build_small, convs, timm=name, **options)
+
+
+def _mmpretrain(title: str, kind: str, options: dict[str, Any], convs: int, small: dict[str, Any]) -> Family:
+    def build(options: dict[str, Any]) -> nn.Module:
+        from mmpretrain.models import backbones
+
+        return getattr(backbones, kind)(**options)
+
+    return Family(title, 'mmpretrain', partial(build, options), partial(build, small), convs)
+
+
+def _stack(title: str, block: Callable[..., nn.Module], convs: int, **options: Any) -> Family:
+    """Eight blocks, with 64 to 512 channels."""
+    build = partial(blocks.stack, block, (64, 128, 256, 512))
+    return Family(title, 'written here', build, partial(blocks.stack, block, (8, 12, 16)), convs, image=32, **options)
+
+
+_SMALL_RATIOS = (0.25, 0.125, 0.0625, 0.046875)
+_SMALL = Arch((1, 2, 1, 1), _SMALL_RATIOS, {2: 2})
+_SMALL_SE = replace(_SMALL, se_cfg=dict(ratio=4, divisor=1))
+
+
+def _list_families() -> Iterator[Family]:
+    # timm has a method of its own for these
+    yield _byobnet('RepVGG-A0', 'repvgg_a0', 8)
+    yield _byobnet('MobileOne-S0', 'mobileone_s0', 9)
+    yield _byobnet('MobileOne-S4 (SE)', 'mobileone_s4', 13)
+    yield _timm('FastViT-T8', 'fastvit_t8', 28, dict(layers=(1, 1, 1, 1), embed_dims=(16, 32, 64, 64)))
+    yield _timm('FastViT-SA12', 'fastvit_sa12', 28, dict(layers=(1, 1, 1, 1), embed_dims=(16, 32, 64, 64)))
+    yield _timm('RepViT-M0.9', 'repvit_m0_9', 46, dict(depth=(1, 1, 2, 1), embed_dim=(16, 24, 32, 48)))
+    yield _timm_shortened('RepGhostNet-0.5', 'repghostnet_050', 65)
+    yield _timm_shortened('GhostNetV3-0.5', 'ghostnetv3_050', 88)
+    yield _timm('PP-LCNetV2', 'lcnetv2_small', 15, dict(scale=0.25, depths=(1, 1, 1, 1)))
+    yield _timm('LeViT-128S', 'levit_128s', 4, dict(img_size=64, depth=(1, 1, 1)))
+    small: dict[str, Any] = dict(embed_dim=(16, 32, 32), depth=(1, 1, 1), num_heads=(2, 2, 2))
+    yield _timm('EfficientViT-M0 (MSRA)', 'efficientvit_m0', 59, dict(img_size=128, **small), image=128)
+    yield _timm('EfficientViM-M1', 'efficientvim_m1', 42, dict(embed_dim=(16, 32, 32), depths=(1, 1, 1)))
+    small = dict(depth=(1, 1, 1), embed_dim=(32, 48, 64), partial_dim=(16, 16, 16))
+    yield _timm('SHViT-S1', 'shvit_s1', 39, small)
+    small = dict(depths=(1, 1, 1, 1), embed_dims=(16, 32, 32, 32), num_heads=(1, 1, 1, 1), window_sizes=(4, 4, 4, 2))
+    yield _timm('TinyViT-5M', 'tiny_vit_5m_224', 17, small)
+    yield _timm('Next-ViT-S', 'nextvit_small', 43, dict(depths=(1, 1, 5, 1)))
+    small = dict(dims=(16, 16, 48, 64), depths=(1, 1, 3, 3), attn_groups=(0, 0, 1, 1))
+    yield _timm('iFormer-T', 'iformer_t', 25, small)
+    # and none for these
+    yield _timm('ResNet-18', 'resnet18', 13, dict(layers=(1, 1, 1, 1), channels=(8, 16, 16, 32), stem_width=8))
+    yield _timm_shortened('MobileNetV3-S', 'mobilenetv3_small_050', 25)
+    yield _timm_shortened('EfficientNet-B0', 'efficientnet_b0', 36)
+    yield _timm_shortened('PP-LCNet', 'lcnet_050', 16)
+    yield _timm('PP-HGNetV2-B0', 'hgnetv2_b0', 43, {})
+    yield _byobnet('GENet-S', 'gernet_s', 20, depth=1)
+    why = 'they stand before an activation'
+    yield _timm('DenseNet-121', 'densenet121', 12, dict(growth_rate=8, block_config=(1, 1, 1, 1)), norms=8, why=why)
+    # mmpretrain
+    options: dict[str, Any] = dict(out_indices=(1, 3), se_cfg=dict(ratio=4))
+    arch: dict[str, Any] = dict(num_blocks=[1, 2, 1, 1], width_factor=list(_SMALL_RATIOS))
+    yield _mmpretrain(
+        'MobileOne-S4 (SE)',
+        'MobileOne',
+        dict(arch='s4'),
+        19,
+        dict(arch=arch | dict(num_conv_branches=[4, 2, 1, 1], num_se_blocks=[0, 0, 1, 1]), **options),
+    )
+    arch |= dict(group_layer_map={2: 2}, se_cfg=dict(ratio=4, divisor=1), stem_channels=16)
+    yield _mmpretrain('RepVGG-D2se', 'RepVGG', dict(arch='D2se'), 18, dict(arch=arch, out_indices=(1, 3)))
+    arch = dict(large_kernel_sizes=[13, 11, 9, 7], layers=[1] * 4, channels=[8, 16, 16, 32], small_kernel=5, dw_ratio=1)
+    yield _mmpretrain('RepLKNet-31B', 'RepLKNet', dict(arch='31B'), 30, dict(arch=arch))
+    # the authors' networks, written from their papers and keys
+    for name, build, full, small_arch, convs in (
+        ('RepVGG-B1g4', OfficialRepVGG, 'B1g4', _SMALL, 6),
+        ('RepVGGplus-L2pse', official.RepVGGPlus, 'L2pse', _SMALL_SE, 21),
+        ('QARepVGG-A0', official.QARepVGG, 'A0', _SMALL, 6),
+    ):
+        yield Family(name, 'as the authors', partial(build, ARCHS[full]), partial(build, small_arch), convs)
+    # blocks, written from their papers
+    yield _stack('ACNet', blocks.ACBlock, 7)
+    yield _stack('Diverse branch block', blocks.DiverseBranchBlock, 7)
+    yield _stack('YOLOv6 BottleRep', blocks.BottleRep, 13)
+    yield _stack('YOLOv7 RepConv', blocks.RepConv, 7)
+    yield _stack('YOLOv9 RepNBottleneck', blocks.RepNBottleneck, 13)
+    yield _stack('YOLOv10 RepVGGDW', blocks.RepVggDW, 13)
+    yield _stack('RT-DETR CSPRepLayer', blocks.CSPRepLayer, 31)
+    yield _stack('PP-LCNetV3', blocks.LCNetV3Block, 10)
+    yield _stack('OREPA', blocks.OREPA, 7)
+    yield _stack('UniRepLKNet', blocks.DilatedReparamBlock, 13)
+    yield _stack('SESR', blocks.CollapsibleBlock, 7)
+
+
+FAMILIES = tuple(_list_families())

@@ -1,0 +1,207 @@
+"""Networks of other projects: what they compute fused, what is left of them, and what can be done with the result."""
+
+import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from mmrepvgg import reparameterize
+from studies.any_model import blocks
+from studies.any_model.families import FAMILIES, Family
+from studies.any_model.measuring import compare, compare_in_float64
+from studies.any_model.statistics import randomise
+
+NAMES = [f'{family.source}: {family.name}' for family in FAMILIES]
+TIMM = [name for name, family in zip(NAMES, FAMILIES, strict=True) if family.timm]
+# of each source, and of each kind of pattern
+SOME = [
+    *('timm: MobileOne-S4 (SE)', 'timm: FastViT-T8', 'mmpretrain: RepVGG-D2se'),
+    *('written here: Diverse branch block', 'written here: PP-LCNetV3'),
+]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A small network of a family, and what was made of it."""
+
+    family: Family
+    model: nn.Module
+    x: Tensor
+    fused: nn.Module
+    report: Any
+
+
+@cache
+def fuse(name: str) -> Fused:
+    family = dict(zip(NAMES, FAMILIES, strict=True))[name]
+    if not family.is_there:
+        pytest.skip(f'timm {timm.__version__} has no {family.timm}')
+    torch.manual_seed(0)
+    model = family.build_small()
+    model.eval()
+    randomise(model, torch.randn(4, 3, family.image, family.image))
+    fused, report = reparameterize(model, return_report=True)
+    return Fused(family, model, torch.randn(2, 3, family.image, family.image), fused, report)
+
+
+def count(model: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_computes_the_same(name):
+    found = fuse(name)
+    with torch.no_grad():
+        assert compare(found.model, found.fused, found.x) < 1e-5
+        assert compare_in_float64(found.model, found.x) < 1e-10
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_left(name):
+    found = fuse(name)
+    assert found.report.num_branches_left == 0
+    assert '0 parallel linear branches left' in str(found.report)
+    assert found.report.num_convs == (count(found.model, _ConvNd), found.family.convs)
+    assert count(found.fused, _ConvNd) == found.family.convs
+    assert found.report.num_norms_left == count(found.fused, _BatchNorm) == found.family.norms
+    assert bool(found.family.norms) == bool(found.family.why)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_keys(name):
+    """A convolution has the name of one of its layers, the largest, and the others have no numbers any more."""
+    found = fuse(name)
+    before, after = found.model.state_dict(), found.fused.state_dict()
+    for pattern in found.report.fused:
+        assert pattern.name in pattern.layers
+        sizes = {layer: before[f'{layer}.weight'].numel() for layer in pattern.layers if f'{layer}.weight' in before}
+        assert sizes[pattern.name] == max(sizes.values())
+        left = {key for key in after if any(key.startswith(f'{layer}.') for layer in pattern.layers)}
+        assert left == {f'{pattern.name}.weight', f'{pattern.name}.bias'}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_can_be_trained_on(name):
+    found = fuse(name)
+    fused = copy.deepcopy(found.fused)
+    fused.train()
+    assert [module.training for module in fused.modules()] == [True] * len(list(fused.modules()))
+    fused.eval()
+    outputs = fused(found.x)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    sum(output.square().mean() for output in outputs).backward()
+    for pattern in found.report.fused:
+        layer = fused.get_submodule(pattern.name)
+        assert layer.weight.grad.isfinite().all()
+        assert layer.weight.grad.abs().sum() > 0
+        assert layer.bias.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('name', TIMM)
+def test_timms_own_method_gives_the_same_and_leaves_more(name):
+    found = fuse(name)
+    theirs = reparameterize_model(found.model).eval()
+    with torch.no_grad():
+        assert compare(theirs, found.fused, found.x) < 1e-5
+    assert count(theirs, _ConvNd) >= found.family.convs
+    assert count(theirs, _BatchNorm) >= found.family.norms
+
+
+@pytest.mark.parametrize(
+    ('name', 'norms'), [('FastViT-T8', 4), ('RepGhostNet-0.5', 32), ('Next-ViT-S', 20), ('ResNet-18', 13)]
+)
+def test_norms_that_timms_own_method_leaves(name, norms):
+    found = fuse(f'timm: {name}')
+    assert count(reparameterize_model(found.model), _BatchNorm) == norms > found.report.num_norms_left
+
+
+@pytest.mark.parametrize('name', SOME)
+def test_it_can_be_copied_saved_and_loaded(name, tmp_path):
+    found = fuse(name)
+    torch.save(found.fused, tmp_path / 'whole.pth')
+    whole = torch.load(tmp_path / 'whole.pth', weights_only=False)
+    torch.save(found.fused.state_dict(), tmp_path / 'weights.pth')
+    fresh = found.family.build_small()
+    fresh.eval()
+    fresh = reparameterize(fresh)
+    fresh.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True))
+    with torch.no_grad():
+        for each in (whole, copy.deepcopy(found.fused), fresh):
+            assert type(each).__name__ == type(found.model).__name__
+            assert isinstance(each, type(found.model))
+            assert compare(found.fused, each, found.x) == 0
+
+
+@pytest.mark.parametrize('name', SOME)
+def test_a_model_in_train_mode_stays_in_it(name):
+    found = fuse(name)
+    model = copy.deepcopy(found.model)
+    model.train()
+    fused = reparameterize(model)
+    assert all(module.training for module in fused.modules())
+    fused.eval()
+    with torch.no_grad():
+        assert compare(found.fused, fused, found.x) == 0
+
+
+@pytest.mark.parametrize('name', SOME)
+def test_it_can_be_exported(name):
+    found = fuse(name)
+    exported = torch.export.export(found.fused, (found.x,))
+    assert not [node for node in exported.graph.nodes if 'batch_norm' in str(node.target)]
+    with torch.no_grad():
+        assert compare(found.fused, exported.module(), found.x) < 1e-6
+
+
+def test_the_example_is_compared():
+    found = fuse('timm: FastViT-T8')
+    _, report = reparameterize(found.model, found.x, return_report=True)
+    assert 0 < report.difference < 1e-5
+
+
+def test_mmpretrains_own_switch_is_wrong_with_se():
+    found = fuse('mmpretrain: RepVGG-D2se')
+    theirs = copy.deepcopy(found.model)
+    theirs.switch_to_deploy()
+    with torch.no_grad():
+        assert compare(found.model, theirs, found.x) > 0.01
+        assert compare(found.model, found.fused, found.x) < 1e-5
+
+
+class _NormAndPad(nn.Module):
+    """A norm whose border is assigned, as in the authors' code of DBB. Such code can't be followed."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.pad(self.bn(x), [1, 1, 1, 1])
+        border = self.bn.bias - self.bn.running_mean * self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()
+        for place in (0, -1):
+            y[:, :, place, :] = border[:, None]
+            y[:, :, :, place] = border[:, None]
+        return y
+
+
+def test_code_that_cannot_be_followed_is_named():
+    block = blocks.DiverseBranchBlock(8, 8)
+    block.point_kernel = nn.Sequential(
+        nn.Conv2d(8, 8, 1, bias=False), _NormAndPad(8), blocks.conv_norm(8, 8, 3, padding=0)
+    )
+    model = nn.Sequential(block, blocks.RepConv(8, 8)).eval()
+    x = torch.randn(2, 8, 16, 16)
+    randomise(model, x)
+    fused, report = reparameterize(model, x, return_report=True)
+    assert report.difference < 1e-5
+    assert '0.point_kernel.1' in report.not_followed
+    assert report.num_branches_left > 0
+    assert count(fused[1], _ConvNd) == 1, 'the block beside it is fused'
