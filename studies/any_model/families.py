@@ -60,17 +60,26 @@ def _timm(title: str, name: str, convs: int, small: dict[str, Any], **options: A
 
 
 def _timm_shortened(title: str, name: str, convs: int, **options: Any) -> Family:
-    """The smaller one has those blocks of each stage that change the number of channels or pixels."""
+    """Of each stage, the smaller one has the first block."""
 
     def build_small() -> nn.Module:
         model: Any = _create(name)
         for stage in model.blocks:
-            for index in range(len(stage) - 1, 0, -1):
-                if not list(getattr(stage[index], 'shortcut', nn.Identity()).children()):
-                    del stage[index]
+            del stage[1:]
         return model
 
     return Family(title, 'timm', partial(_create, name), build_small, convs, timm=name, **options)
+
+
+def _ghost(title: str, name: str, kind: str, convs: int, **options: Any) -> Family:
+    def build_small() -> nn.Module:
+        from timm.models import ghostnet, repghost
+
+        # kernel size, width within, width, part of SE, stride
+        stages = [[[3, 16, 16, 0, 1]], [[3, 48, 24, 0, 2]], [[5, 72, 40, 0.25, 2], [5, 120, 40, 0.25, 1]]]
+        return {**vars(ghostnet), **vars(repghost)}[kind](stages, **options)
+
+    return Family(title, 'timm', partial(_create, name), build_small, convs, timm=name)
 
 
 def _byobnet(title: str, name: str, convs: int, depth: int = 2, **options: Any) -> Family:
@@ -89,13 +98,21 @@ def _byobnet(title: str, name: str, convs: int, depth: int = 2, **options: Any) 
     return Family(title, 'timm', partial(_create, name), build_small, convs, timm=name, **options)
 
 
-def _mmpretrain(title: str, kind: str, options: dict[str, Any], convs: int, small: dict[str, Any]) -> Family:
+def _mmpretrain(
+    title: str, kind: str, options: dict[str, Any], convs: int, small: dict[str, Any], **more: Any
+) -> Family:
     def build(options: dict[str, Any]) -> nn.Module:
         from mmpretrain.models import backbones
 
         return getattr(backbones, kind)(**options)
 
-    return Family(title, 'mmpretrain', partial(build, options), partial(build, small), convs)
+    return Family(title, 'mmpretrain', partial(build, options), partial(build, small), convs, **more)
+
+
+def _as_authors(
+    title: str, network: Callable[..., nn.Module], arch: str, convs: int, small: Arch, **options: Any
+) -> Family:
+    return Family(title, 'as the authors', partial(network, ARCHS[arch]), partial(network, small), convs, **options)
 
 
 def _stack(title: str, block: Callable[..., nn.Module], convs: int, **options: Any) -> Family:
@@ -115,20 +132,23 @@ def _list_families() -> Iterator[Family]:
     yield _byobnet('MobileOne-S0', 'mobileone_s0', 9)
     yield _byobnet('MobileOne-S4 (SE)', 'mobileone_s4', 13)
     yield _timm('FastViT-T8', 'fastvit_t8', 28, dict(layers=(1, 1, 1, 1), embed_dims=(16, 32, 64, 64)))
-    yield _timm('FastViT-SA12', 'fastvit_sa12', 28, dict(layers=(1, 1, 1, 1), embed_dims=(16, 32, 64, 64)))
+    small: dict[str, Any] = dict(layers=(1, 1, 1, 1), embed_dims=(16, 32, 64, 64))
+    why = 'it stands before attention, which reshapes its input'
+    yield _timm('FastViT-SA12', 'fastvit_sa12', 28, small, norms=1, why=why)
     yield _timm('RepViT-M0.9', 'repvit_m0_9', 46, dict(depth=(1, 1, 2, 1), embed_dim=(16, 24, 32, 48)))
-    yield _timm_shortened('RepGhostNet-0.5', 'repghostnet_050', 65)
-    yield _timm_shortened('GhostNetV3-0.5', 'ghostnetv3_050', 88)
+    yield _ghost('RepGhostNet-0.5', 'repghostnet_050', 'RepGhostNet', 29)
+    yield _ghost('GhostNetV3-0.5', 'ghostnetv3_050', 'GhostNet', 34, version='v3')
     yield _timm('PP-LCNetV2', 'lcnetv2_small', 15, dict(scale=0.25, depths=(1, 1, 1, 1)))
     yield _timm('LeViT-128S', 'levit_128s', 4, dict(img_size=64, depth=(1, 1, 1)))
-    small: dict[str, Any] = dict(embed_dim=(16, 32, 32), depth=(1, 1, 1), num_heads=(2, 2, 2))
+    small = dict(embed_dim=(16, 32, 32), depth=(1, 1, 1), num_heads=(2, 2, 2))
     yield _timm('EfficientViT-M0 (MSRA)', 'efficientvit_m0', 59, dict(img_size=128, **small), image=128)
     yield _timm('EfficientViM-M1', 'efficientvim_m1', 42, dict(embed_dim=(16, 32, 32), depths=(1, 1, 1)))
     small = dict(depth=(1, 1, 1), embed_dim=(32, 48, 64), partial_dim=(16, 16, 16))
     yield _timm('SHViT-S1', 'shvit_s1', 39, small)
     small = dict(depths=(1, 1, 1, 1), embed_dims=(16, 32, 32, 32), num_heads=(1, 1, 1, 1), window_sizes=(4, 4, 4, 2))
     yield _timm('TinyViT-5M', 'tiny_vit_5m_224', 17, small)
-    yield _timm('Next-ViT-S', 'nextvit_small', 43, dict(depths=(1, 1, 5, 1)))
+    why = 'they stand before attention and concatenations, and behind shortcuts'
+    yield _timm('Next-ViT-S', 'nextvit_small', 43, dict(depths=(1, 1, 5, 1)), norms=6, why=why)
     small = dict(dims=(16, 16, 48, 64), depths=(1, 1, 3, 3), attn_groups=(0, 0, 1, 1))
     yield _timm('iFormer-T', 'iformer_t', 25, small)
     # and none for these
@@ -138,7 +158,7 @@ def _list_families() -> Iterator[Family]:
     yield _timm_shortened('PP-LCNet', 'lcnet_050', 16)
     yield _timm('PP-HGNetV2-B0', 'hgnetv2_b0', 43, {})
     yield _byobnet('GENet-S', 'gernet_s', 20, depth=1)
-    why = 'they stand before an activation'
+    why = 'they stand before activations'
     yield _timm('DenseNet-121', 'densenet121', 12, dict(growth_rate=8, block_config=(1, 1, 1, 1)), norms=8, why=why)
     # mmpretrain
     options: dict[str, Any] = dict(out_indices=(1, 3), se_cfg=dict(ratio=4))
@@ -152,15 +172,14 @@ def _list_families() -> Iterator[Family]:
     )
     arch |= dict(group_layer_map={2: 2}, se_cfg=dict(ratio=4, divisor=1), stem_channels=16)
     yield _mmpretrain('RepVGG-D2se', 'RepVGG', dict(arch='D2se'), 18, dict(arch=arch, out_indices=(1, 3)))
+    why = 'it stands behind a shortcut'
     arch = dict(large_kernel_sizes=[13, 11, 9, 7], layers=[1] * 4, channels=[8, 16, 16, 32], small_kernel=5, dw_ratio=1)
-    yield _mmpretrain('RepLKNet-31B', 'RepLKNet', dict(arch='31B'), 30, dict(arch=arch))
+    yield _mmpretrain('RepLKNet-31B', 'RepLKNet', dict(arch='31B'), 30, dict(arch=arch), norms=1, why=why)
     # the authors' networks, written from their papers and keys
-    for name, build, full, small_arch, convs in (
-        ('RepVGG-B1g4', OfficialRepVGG, 'B1g4', _SMALL, 6),
-        ('RepVGGplus-L2pse', official.RepVGGPlus, 'L2pse', _SMALL_SE, 21),
-        ('QARepVGG-A0', official.QARepVGG, 'A0', _SMALL, 6),
-    ):
-        yield Family(name, 'as the authors', partial(build, ARCHS[full]), partial(build, small_arch), convs)
+    yield _as_authors('RepVGG-B1g4', OfficialRepVGG, 'B1g4', 6, _SMALL)
+    why = 'they are in heads that only the training calls'
+    yield _as_authors('RepVGGplus-L2pse', official.RepVGGPlus, 'L2pse', 21, _SMALL_SE, norms=3, why=why)
+    yield _as_authors('QARepVGG-A0', official.QARepVGG, 'A0', 6, _SMALL)
     # blocks, written from their papers
     yield _stack('ACNet', blocks.ACBlock, 7)
     yield _stack('Diverse branch block', blocks.DiverseBranchBlock, 7)

@@ -3,6 +3,8 @@
 Written from the papers and the repositories' state-dict keys, not from their code.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from mmrepvgg.benchmark.official import OfficialBlock, OfficialRepVGG, list_blocks, make_conv_norm
@@ -25,7 +27,7 @@ class _QABlock(nn.Module):
 
 
 class _Stage(nn.Module):
-    def __init__(self, blocks: list[nn.Module]):
+    def __init__(self, blocks: Sequence[nn.Module]):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
