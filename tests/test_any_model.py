@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from timm.utils import reparameterize_model
+from tool_runs import ROOT
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -17,6 +18,7 @@ from mmrepvgg import reparameterize
 from studies.any_model import blocks
 from studies.any_model.families import FAMILIES, Family
 from studies.any_model.measuring import compare, compare_in_float64
+from studies.any_model.report import render
 from studies.any_model.statistics import randomise
 
 NAMES = [f'{family.source}: {family.name}' for family in FAMILIES]
@@ -193,15 +195,41 @@ class _NormAndPad(nn.Module):
 
 
 def test_code_that_cannot_be_followed_is_named():
-    block = blocks.DiverseBranchBlock(8, 8)
-    block.point_kernel = nn.Sequential(
-        nn.Conv2d(8, 8, 1, bias=False), _NormAndPad(8), blocks.conv_norm(8, 8, 3, padding=0)
-    )
+    padding_first = blocks.DiverseBranchBlock(8, 8)
+    block = copy.deepcopy(padding_first)
+    point = block.point_kernel[0][0]
+    point.padding = (0, 0)
+    block.point_kernel[0] = nn.Sequential(point, _NormAndPad(8))
     model = nn.Sequential(block, blocks.RepConv(8, 8)).eval()
     x = torch.randn(2, 8, 16, 16)
     randomise(model, x)
-    fused, report = reparameterize(model, x, return_report=True)
+    with pytest.warns(UserWarning, match=r'1 sum\(s\) of parallel linear branches are left in Sequential'):
+        fused, report = reparameterize(model, x, return_report=True)
     assert report.difference < 1e-5
-    assert '0.point_kernel.1' in report.not_followed
-    assert report.num_branches_left > 0
+    assert list(report.not_followed) == ['0.point_kernel.0.1']
+    assert report.num_branches_left == 1
     assert count(fused[1], _ConvNd) == 1, 'the block beside it is fused'
+
+    state = {key.replace('point_kernel.0.1.bn', 'point_kernel.0.1'): value for key, value in block.state_dict().items()}
+    padding_first.eval().load_state_dict(state)
+    with torch.no_grad():
+        assert compare(block, padding_first, x) < 1e-6, 'what docs/any-model.md says of it'
+    assert reparameterize(padding_first, return_report=True)[1].num_convs == (5, 1)
+
+
+def test_the_table_in_the_docs():
+    """Each family has a row; and the command prints such a one."""
+    page = (ROOT / 'docs/any-model.md').read_text()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in page.splitlines() if ' → ' in line]
+    assert [(row[0], row[1]) for row in rows] == [(family.name, family.source) for family in FAMILIES]
+    for row in rows:
+        assert row[5] == '0'
+        assert float(row[6]) < 1e-5
+        assert float(row[7]) < 1e-10
+    head, line, row, empty, note = render(['sesr'], 1, 64).splitlines()
+    assert head in page
+    assert line.count('|') == row.count('|') == 11
+    assert row.split('|')[1:3] == [' SESR    ', ' written here ']
+    assert (empty, note.split(',')[0]) == ('', 'Random weights and statistics')
+    with pytest.raises(ValueError, match="`families` must be parts of names of ACNet, .*, got \\['resnet19'\\]"):
+        render(['resnet19'], 1, 64)

@@ -12,8 +12,6 @@ from mmrepvgg.commands.arguments import positive_int
 from mmrepvgg.progress import track
 from mmrepvgg.tables import format_table
 
-IMAGE = 224
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--families', nargs='+', metavar='NAME', help='parts of names (default: all families)')
@@ -21,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    print(render(args.families, args.repeats))
+    print(render(args.families, args.repeats, image=224))
 
 
-def render(names: Sequence[str] | None, repeats: int) -> str:
+def render(names: Sequence[str] | None, repeats: int, image: int) -> str:
+    """The table, and what was measured on images of ``image`` pixels in height and width."""
     from .families import FAMILIES
     from .measuring import measure
 
@@ -34,8 +33,8 @@ def render(names: Sequence[str] | None, repeats: int) -> str:
         known = ', '.join(sorted({family.name for family in FAMILIES}))
         raise ValueError(f'`families` must be parts of names of {known}, got {names}')
     there = [family for family in families if family.is_there]
-    rows = [(family, measure(family, IMAGE, repeats)) for family in track(there, 'fusing')]
-    return f'{render_table(rows)}\n\n{_describe_machine(repeats)}'
+    rows = [(family, measure(family, image, repeats)) for family in track(there, 'fusing')]
+    return f'{render_table(rows)}\n\n{_describe(repeats, image)}'
 
 
 def render_table(rows: Iterable[tuple[Any, Any]]) -> str:
@@ -62,7 +61,7 @@ def render_table(rows: Iterable[tuple[Any, Any]]) -> str:
     return format_table(columns, cells, left=2)
 
 
-def _describe_machine(repeats: int) -> str:
+def _describe(repeats: int, image: int) -> str:
     import torch
 
     from mmrepvgg.benchmark.machine import describe_machine, describe_versions
@@ -70,7 +69,7 @@ def _describe_machine(repeats: int) -> str:
     machine = describe_machine()
     versions = describe_versions(('torch', 'timm', 'mmpretrain'))
     return (
-        f'Random weights and statistics, {IMAGE} x {IMAGE} pixels. Differences are relative to the largest output. ms: '
+        f'Random weights and statistics, {image} x {image} pixels. Differences are relative to the largest output. ms: '
         f'median of {repeats} runs of one image, both forms in turn, float32, {torch.get_num_threads()} thread(s). '
         f'{machine["cpu"]}, {machine["cores"]} cores, {", ".join(machine["instructions"])}. '
         f'{", ".join(f"{name} {version}" for name, version in versions.items())}.'
