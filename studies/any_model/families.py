@@ -177,8 +177,7 @@ def _list_families() -> Iterator[Family]:
     yield _mmpretrain('RepLKNet-31B', 'RepLKNet', dict(arch='31B'), 30, dict(arch=arch), norms=1, why=why)
     # the authors' networks, written from their papers and keys
     yield _as_authors('RepVGG-B1g4', OfficialRepVGG, 'B1g4', 6, _SMALL)
-    why = 'they are in heads that only the training calls'
-    yield _as_authors('RepVGGplus-L2pse', official.RepVGGPlus, 'L2pse', 21, _SMALL_SE, norms=3, why=why)
+    yield _as_authors('RepVGGplus-L2pse', official.RepVGGPlus, 'L2pse', 21, _SMALL_SE)
     yield _as_authors('QARepVGG-A0', official.QARepVGG, 'A0', 6, _SMALL)
     # blocks, written from their papers
     yield _stack('ACNet', blocks.ACBlock, 7)

@@ -46,7 +46,7 @@ def measure(family: Family, image: int, repeats: int) -> Measurement:
     randomise(model, x)
     fused, report = reparameterize(model, return_report=True)
     runs = [partial(each, x[:1]) for each in (model, fused)]
-    before, after = (summarise(times).median for times in time_interleaved(runs, repeats, warm_up=5, budget=20))
+    before, after = (summarise(times).median for times in time_interleaved(runs, repeats, warm_up=5, budget=10))
     return Measurement(
         params=(count_params(model), count_params(fused)),
         report=report,
