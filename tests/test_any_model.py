@@ -25,7 +25,7 @@ NAMES = [f'{family.source}: {family.name}' for family in FAMILIES]
 TIMM = [name for name, family in zip(NAMES, FAMILIES, strict=True) if family.timm]
 # of each source, and of each kind of pattern
 SOME = [
-    *('timm: MobileOne-S4 (SE)', 'timm: FastViT-T8', 'mmpretrain: RepVGG-D2se'),
+    *('timm: MobileOne-S4 (SE)', 'timm: FastViT-T8', 'mmpretrain: RepVGG-A0 + SE'),
     *('written here: Diverse branch block', 'written here: PP-LCNetV3'),
 ]
 
@@ -178,7 +178,7 @@ def test_the_example_is_compared():
 
 
 def test_mmpretrains_own_switch_is_wrong_with_se():
-    found = fuse('mmpretrain: RepVGG-D2se')
+    found = fuse('mmpretrain: RepVGG-A0 + SE')
     theirs = copy.deepcopy(found.model)
     theirs.switch_to_deploy()
     with torch.no_grad():
