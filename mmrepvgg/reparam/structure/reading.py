@@ -97,6 +97,7 @@ class _Reader:
 
     def _read_layer(self, node: fx.Node, step: Step) -> None:
         layer = self.modules[str(node.target)]
+        step.has_numbers = bool(layer.state_dict())
         if len(node.args) != 1 or node.kwargs or len(step.inputs) != 1:
             return
         try:

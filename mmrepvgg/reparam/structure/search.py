@@ -99,7 +99,8 @@ class _Search:
 
     def _find_paths(self, step: Step) -> Iterator[Path]:
         if step.reason is not None:
-            self.findings.layers[step] = step.reason
+            if step.has_numbers:  # that a pooling stays is nothing to tell
+                self.findings.layers[step] = step.reason
             if step.is_linear:
                 yield from self._follow(step, step.reason)
         elif isinstance(step.does, float):

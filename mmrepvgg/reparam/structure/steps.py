@@ -60,6 +60,7 @@ class Step:
         numbers: Gives the maps with their numbers.
         is_conv: Whether it is a convolution, whose place a new one can take.
         is_linear: Whether it is a linear layer nevertheless, if there is a reason.
+        has_numbers: Whether it is a layer with weights or statistics.
         is_call: Whether it is a call of a layer, whose place another layer can fill.
         is_reshape: Whether it only joins axes before the last one, which is all the same to maps without axes.
         asks_shape: Those of its inputs that it asks for their shape or dtype alone, and not for their values.
@@ -75,6 +76,7 @@ class Step:
     numbers: Callable[[], list[AffineMap]] | None = None
     is_conv: bool = False
     is_linear: bool = False
+    has_numbers: bool = True
     is_call: bool = False
     is_reshape: bool = False
     asks_shape: frozenset['Step'] = frozenset()
