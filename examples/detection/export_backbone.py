@@ -1,5 +1,7 @@
 """The backbone of a detector or segmentor as an ONNX file, switched; its feature maps are compared with the checkpoint.
 
+Any backbone will do: what one convolution can compute is found by structure.
+
 python examples/detection/export_backbone.py CONFIG CHECKPOINT backbone.onnx --size 64 64
 """
 
@@ -22,10 +24,10 @@ def export_backbone(config: str, checkpoint: str, destination: str, size: tuple[
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))  # as after the normalisation
     with torch.no_grad():
         expected = model.backbone(images)
-    names = [f'stage_{index + 1}' for index in model.backbone.out_indices]
+    names = [f'feature_{index}' for index in range(len(expected))]
     free = torch.export.Dim.DYNAMIC
     torch.onnx.export(
-        reparameterize(model.backbone),
+        reparameterize(model.backbone, images),
         (images,),
         destination,
         input_names=['images'],
