@@ -306,7 +306,7 @@ class TestAnalysis:
         cfg = make_config(workspace, PLAIN)
         images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
         with pytest.raises(
-            ValueError, match=r'must be a classifier on a RepVGG of mmrepvgg, got Linear; give a config'
+            ValueError, match=r'the model must be an image classifier, got Linear; give a config whose model is'
         ):
             analyze_model(torch.nn.Linear(2, 2), [images], [(images, None)])
         model = build_model(cfg, deploy=True)

@@ -20,6 +20,11 @@ from .sensitivity import describe_weights, measure_sensitivities
 
 M = TypeVar('M', bound=nn.Module)
 
+
+class NothingToRescaleError(ValueError):
+    """No channel of a network can be rescaled. The message says what stops the scales."""
+
+
 # Largest allowed difference of the outputs, relative to the largest output.
 TOLERANCE = 1e-4
 
@@ -61,8 +66,10 @@ def equalize(model: M, images: Tensor | Iterable[Tensor] | None = None, *, inpla
         inplace: Change ``model`` itself instead of a copy.
 
     Raises:
-        ValueError: If a block is in train form, if the model can't be traced, if nothing can be rescaled, if there is
-            no image, or if the outputs differ too much. The model is unchanged then.
+        NothingToRescaleError: If nothing can be rescaled, as between activations that are not homogeneous (SiLU,
+            GELU, hardswish). The model is unchanged then, as it is with the next errors.
+        ValueError: If a block is in train form, if the model can't be traced, if there is no image, or if the outputs
+            differ too much.
     """
     _check(model)
     batches = iter([images] if isinstance(images, Tensor) else images) if images is not None else None
@@ -74,7 +81,7 @@ def equalize(model: M, images: Tensor | Iterable[Tensor] | None = None, *, inpla
         expected = join_outputs(model(example))
         channels = find_channels(model, example[:2])
         if not channels.sizes:
-            raise ValueError(
+            raise NothingToRescaleError(
                 f'nothing in {type(model).__name__} can be rescaled, since only functions such as ReLU and pooling let '
                 f'scales pass: {_summarise(channels)}'
             )

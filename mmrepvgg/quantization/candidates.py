@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..equalization.equalize import equalize
+from ..equalization.equalize import NothingToRescaleError, equalize
 from ..progress import track
 from ..runtimes.prepared import PreparedModel
 from ..runtimes.quantizer import Int8Model
@@ -59,8 +59,7 @@ class Candidates:
         self.network: Any = prepared.deployed
         self.num_equalized = 0
         if plan.equalizes:
-            result = equalize(self.network, track(self.batches, 'equalizing') if self.batches else None)
-            self.network, self.num_equalized = result.model, result.num_channels
+            self._equalize()
         self.best = self.make(rounds=plan.rounds_adaptively)
 
     def make(self, *, rounds: bool) -> Candidate:
@@ -85,6 +84,15 @@ class Candidates:
         """Write and load a file with all layers in int8."""
         candidate.int8.write(self.path, self.metadata)
         return load_file(self.path)
+
+    def _equalize(self) -> None:
+        try:
+            result = equalize(self.network, track(self.batches, 'equalizing') if self.batches else None)
+        except NothingToRescaleError:
+            if self.plan.settings.equalize:  # asked for, and not by default
+                raise
+        else:
+            self.network, self.num_equalized = result.model, result.num_channels
 
     def _round(self, network: nn.Module) -> None:
         ranges = observe_activations(network, track(self.batches, 'observing'))

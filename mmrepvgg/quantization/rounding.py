@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..models.int8 import MAX_INT8
 from ..progress import track
-from .analysis.points import find_layers
+from .analysis.points import find_layers, to_channels
 from .analysis.results import Activations
 from .analysis.simulation import simulate
 
@@ -41,6 +41,8 @@ def round_weights(
 ) -> None:
     """Round the weights of a model to the grid of int8, in place. Largest weights stay, and with them the grid.
 
+    A layer that is called several times in one forward pass stays as it is: it has no one input.
+
     Args:
         model: Classifier in deploy form and eval mode.
         batches: Normalised images ``(N, C, H, W)``.
@@ -51,7 +53,9 @@ def round_weights(
     names = [name for name in ranges if name in layers]  # in the order of computation
     expected = {name: _Mean() for name in names}
     handles = [
-        layers[name].register_forward_hook(lambda module, args, output, name=name: expected[name].add(output))
+        layers[name].register_forward_hook(
+            lambda module, args, output, name=name: expected[name].add(to_channels(module, output))
+        )
         for name in names
     ]
     try:
@@ -63,11 +67,13 @@ def round_weights(
     with simulate(model, ranges, granularity, weights=False):
         for name in track(names, 'rounding'):
             layer = layers[name]
+            if expected[name].num_calls != len(batches):
+                continue
             inputs = _collect_inputs(model, layer, batches)
             layer.weight.copy_(_round_layer(layer, inputs, granularity))
             got = _Mean()
             for x in inputs:
-                got.add(layer.forward(x))  # without the hook that has rounded it already
+                got.add(to_channels(layer, layer.forward(x)))  # without the hook that has rounded it already
             if layer.bias is not None:
                 layer.bias.add_((expected[name].get() - got.get()).to(layer.bias.dtype))
 
@@ -77,11 +83,12 @@ class _Mean:
 
     def __init__(self) -> None:
         self.total: Any = 0
-        self.count = 0
+        self.count = self.num_calls = 0
 
     def add(self, output: Tensor) -> None:
         values = output.double().transpose(0, 1).flatten(1)
         self.total, self.count = self.total + values.sum(1), self.count + values.shape[1]
+        self.num_calls += 1
 
     def get(self) -> Tensor:
         return self.total / self.count
@@ -126,18 +133,28 @@ def _round_layer(layer: Any, inputs: Sequence[Tensor], granularity: str) -> Tens
 
 
 def _multiply_inputs(layer: Any, inputs: Sequence[Tensor], channels: slice) -> Tensor:
-    """The sum over all outputs of the products of each two inputs ``(inputs, inputs)``: half the Hessian."""
+    """The sum over all outputs of the products of each two inputs ``(inputs, inputs)``: a multiple of the Hessian.
+
+    The largest input counts as 1: squares of tiny numbers would be 0 in float32.
+    """
+    batches = [to_channels(layer, x)[:, channels] for x in inputs]
+    peak = torch.stack([x.abs().max() for x in batches]).max()
     total: Any = 0
-    for x in inputs:
+    for x in batches:
+        x = x / torch.where(peak > 0, peak, 1.0)
         # few images at a time, because a 3x3 convolution has 9 numbers for each one of its input
-        for images in x[:, channels].split(max(1, _POSITIONS // x[0, 0].numel())):
-            if isinstance(layer, nn.Linear):
-                values = images.T
-            else:
-                values = nn.functional.unfold(images, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-                values = values.transpose(0, 1).flatten(1)
+        for images in x.split(max(1, _POSITIONS // x[0, 0].numel())):
+            values = images.T if isinstance(layer, nn.Linear) else _unfold(layer, images)
             total = total + (values @ values.T).double()
     return total
+
+
+def _unfold(conv: Any, images: Tensor) -> Tensor:
+    """The inputs of each output ``(inputs, outputs)``, with the padding of the convolution."""
+    mode = 'constant' if conv.padding_mode == 'zeros' else conv.padding_mode
+    padded = nn.functional.pad(images, conv._reversed_padding_repeated_twice, mode)
+    values = nn.functional.unfold(padded, conv.kernel_size, conv.dilation, stride=conv.stride)
+    return values.transpose(0, 1).flatten(1)
 
 
 def _round_rows(rows: Tensor, products: Tensor, step: Tensor) -> Tensor:
@@ -145,7 +162,9 @@ def _round_rows(rows: Tensor, products: Tensor, step: Tensor) -> Tensor:
     # the inputs that matter most are rounded first, when there is still much to make up with
     order = products.diagonal().argsort(descending=True)
     products, rest = products[order][:, order], rows[:, order]
-    damping = _DAMPING * products.diagonal().mean().clamp_min(torch.finfo(products.dtype).tiny)
+    mean = products.diagonal().mean()
+    # the matrix must have an inverse, if all inputs are 0, too
+    damping = _DAMPING * mean if mean > 0 else torch.ones_like(mean)
     products = products + damping * torch.eye(len(products), dtype=products.dtype)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(products)), upper=True)
     is_largest = rest.abs() >= (MAX_INT8 - 1e-6) * step  # they make the grid, which must stay

@@ -33,7 +33,9 @@ class DeployedNetwork(nn.Module):
         self.softmax = softmax
 
     def forward(self, images: Tensor) -> Tensor:
-        scores = self.model(images.to(self.dtype)).float()
+        # a cast without effect would give its name to the layer before it in OpenVINO files
+        is_float = self.dtype == torch.float32
+        scores = self.model(images) if is_float else self.model(images.to(self.dtype)).float()
         return scores.softmax(1) if self.softmax else scores
 
 

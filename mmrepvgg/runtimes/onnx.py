@@ -1,5 +1,6 @@
 """ONNX files, run by ONNX Runtime."""
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class OnnxFormat(GraphFormat):
                 f'`opset` must be a version that the installed exporter can write, got {opset}; it wrote {written}'
             )
         for node in program.model.graph:
+            _name_weight(node)
             node.metadata_props.clear()  # they hold paths of this machine
         if opset is not None and opset < MIN_EXPORTED_OPSET:
             model = lower_opset(program.model_proto, opset)
@@ -133,6 +135,16 @@ class OnnxFormat(GraphFormat):
             return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise CheckpointError(f'ONNX Runtime can not load {path}: {error}') from error
+
+
+def _name_weight(node: Any) -> None:
+    """Name the weight of a linear layer on tokens after the layer: the exporter transposes it, and its name is lost."""
+    if node.op_type != 'MatMul' or not node.inputs[1].is_initializer():
+        return
+    *_, path, function = ['', '', *ast.literal_eval(node.metadata_props.get('pkg.torch.onnx.name_scopes', '[]'))]
+    weight, name = node.inputs[1], f'{path}.weight'
+    if function.startswith('linear') and name not in node.graph.initializers:
+        weight.name = name
 
 
 ONNX = OnnxFormat()

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from .metadata import ExportMetadata
 
-# Operators with weights, and operators that become int8 together with the layer behind them.
-_LAYERS = ('Conv', 'Gemm')
+# Operators with weights (MatMul is a linear layer on tokens), and operators that become int8 together with the layer
+# behind them.
+_LAYERS = ('Conv', 'Gemm', 'MatMul')
 _POOLING = ('ReduceMean', 'GlobalAveragePool')
 
 
@@ -153,7 +154,9 @@ def _find_nodes(graph: Any) -> dict[str, list[str]]:
         for node in graph.node
         if node.op_type in _LAYERS and node.input[1] in weights
     }
-    nodes = {layer: [node] for node, layer in owners.items()}
+    nodes: dict[str, list[str]] = {}
+    for node, layer in owners.items():
+        nodes.setdefault(layer, []).append(node)
     for node in graph.node:
         if node.op_type in _POOLING:
             # only a reshape may stand between a pooling and its layer
@@ -169,6 +172,18 @@ def find_outputs(graph: Any) -> dict[str, str]:
     """The tensor that a layer gives, by the name of the layer. Weights may be int8."""
     # QDQ: a weight in int8 is rescaled by a node between it and its layer
     rescaled = {node.output[0]: node.input[0] for node in graph.node if node.op_type == 'DequantizeLinear'}
-    layers = [node for node in graph.node if node.op_type in _LAYERS]
-    weights = [rescaled.get(node.input[1], node.input[1]).removesuffix('_quantized') for node in layers]
-    return {find_layer(weight): node.output[0] for weight, node in zip(weights, layers, strict=True)}
+    constants = {tensor.name for tensor in graph.initializer}
+    biases = {
+        tensor: node.output[0]
+        for node in graph.node
+        if node.op_type == 'Add' and constants & set(node.input)
+        for tensor in node.input
+    }
+    outputs = {}
+    for node in graph.node:
+        if node.op_type in _LAYERS and (weight := rescaled.get(node.input[1], node.input[1])) in constants:
+            output = node.output[0]
+            outputs[find_layer(weight.removesuffix('_quantized'))] = (
+                biases.get(output, output) if node.op_type == 'MatMul' else output
+            )
+    return outputs

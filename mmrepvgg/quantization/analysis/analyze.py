@@ -1,5 +1,6 @@
 """The analysis of a model by simulated int8, for each layer and for the whole model."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,8 @@ from ...checkpoints.loading import load_weights
 from ...checkpoints.reading import read_checkpoint
 from ...data.classes import get_trained_classes, require_single_label
 from ...data.samples import iterate_samples
-from ...equalization.equalize import equalize
+from ...equalization.equalize import NothingToRescaleError, equalize
 from ...measures.accuracy import measure_percent
-from ...models.backbone import RepVGG
 from ...models.building import build_model
 from ...models.fake_quant_settings import GRANULARITIES
 from ...progress import track
@@ -63,7 +63,7 @@ def analyze(
         ema: Whether the averaged weights are analyzed.
 
     Raises:
-        ValueError: If the model is no classifier on a RepVGG, gives an image several labels or was trained for int8; or
+        ValueError: If the model is no image classifier, gives an image several labels or was trained for int8; or
             if the data can't be used.
         CheckpointError: If the checkpoint can't be read, or does not fit.
     """
@@ -93,7 +93,7 @@ def analyze_model(model: nn.Module, calibration: Sequence[Tensor], samples: Sequ
         samples: Batches of such images with labels ``(N,)``, or with None if there are no labels.
 
     Raises:
-        ValueError: If the model is no classifier on a RepVGG, if there is no image, or activations are not finite.
+        ValueError: If the model is no image classifier, if there is no image, or activations are not finite.
     """
     _check_classifier(model)
     if not samples:
@@ -195,7 +195,10 @@ def _describe_layers(
 def _treat(model: nn.Module, calibration: Sequence[Tensor]) -> Iterator[tuple[str, nn.Module, Ranges]]:
     """The treatments, each with a model and the ranges of its activations."""
     batches = [normalise(model, images) for images in calibration]
-    equalized = equalize(model, batches).model
+    try:
+        equalized = equalize(model, batches).model
+    except NothingToRescaleError:  # so equalization leaves it as it is
+        equalized = copy.deepcopy(model)
     ranges = _observe(equalized, calibration)
     yield TREATMENTS[1], equalized, ranges
     round_weights(equalized, torch.cat(batches)[:NUM_IMAGES].split(len(batches[0])), ranges, 'per-tensor')
@@ -212,13 +215,12 @@ def _run(model: nn.Module, batches: Sequence[Tensor], title: str) -> Tensor:
 
 
 def _check_classifier(model: Any) -> None:
-    has_backbone = any(isinstance(module, RepVGG) for module in model.modules())
-    if not has_backbone or not getattr(model, 'with_head', False) or not hasattr(model.head, 'pre_logits'):
+    if not getattr(model, 'with_head', False) or not hasattr(model.head, 'pre_logits'):
         raise ValueError(
-            f'the model must be a classifier on a RepVGG of mmrepvgg, got {type(model).__name__}; give a config whose '
-            "model is an ImageClassifier with backbone type='mmrepvgg.RepVGG'"
+            f'the model must be an image classifier, got {type(model).__name__}; give a config whose model is an '
+            'ImageClassifier'
         )
-    if getattr(model, 'with_neck', False) and len(model.backbone.out_indices) > 1:
+    if getattr(model, 'with_neck', False) and len(getattr(model.backbone, 'out_indices', ())) > 1:
         raise ValueError(
             f'the backbone must have one output to be analyzed, got out_indices={model.backbone.out_indices}; keep '
             'only the last one, which the head takes'

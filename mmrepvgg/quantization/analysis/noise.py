@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.fake_quant_settings import GRANULARITIES
-from .points import Point, find_layers, intercept
+from .points import Point, find_layers, intercept, to_channels
 from .results import Activations
 from .simulation import quantize_activations, quantize_weight
 
@@ -88,7 +88,10 @@ def measure_output_noise(
 
     def compare(name: str, output: Tensor) -> None:
         x = inputs.pop(name)
-        noises[name].update(output, {granularity: twin(x) for granularity, twin in rounded[name].items()})
+        noises[name].update(
+            to_channels(layers[name], output),
+            {granularity: to_channels(twin, twin(x)) for granularity, twin in rounded[name].items()},
+        )
 
     points_before = {name: Point(layer, True, name) for name, layer in layers.items()}
     points_behind = {name: Point(layer, False, name) for name, layer in layers.items()}

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...models.blocks import RepVGGBlock
 from ...models.fusion import get_norm_scale_shift
-from .points import find_points, intercept
+from .points import find_points, intercept, to_channels
 from .results import Activations, Kernel, Norm
 
 PERCENTILE = 0.9999
@@ -73,11 +73,12 @@ def observe_activations(model: nn.Module, batches: Iterable[Tensor]) -> dict[str
         ValueError: If there is no batch, or an activation is not finite.
     """
     observers: dict[str, Observer] = {}
+    points = find_points(model)
 
     def update(name: str, x: Tensor) -> None:
-        observers.setdefault(name, Observer()).update(x)
+        observers.setdefault(name, Observer()).update(to_channels(points[name].module, x))
 
-    with intercept(find_points(model), update):
+    with intercept(points, update):
         for batch in batches:
             model(batch)
     if not observers:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpretrain.models.necks import GlobalAveragePooling
+from mmpretrain.models.utils.se_layer import SELayer
 from torch import Tensor, nn
 
 from ...models.blocks import RepVGGBlock
 from ...models.forms import name_layer
 from ...models.heads import AuxiliaryClsHead
-from ...models.squeeze_excite import SELayer
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,21 @@ def find_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     }
 
 
+def to_channels(module: nn.Module, x: Tensor) -> Tensor:
+    """A tensor at a module as ``(N, C, ...)``. What a linear layer has between N and C counts as further images."""
+    return x.flatten(0, -2) if isinstance(module, nn.Linear) else x
+
+
 def find_points(model: nn.Module) -> dict[str, Point]:
     """The tensors that int8 ONNX files round: the inputs of layers, and of the poolings before layers.
 
     The input of a layer has the name of the layer. All operations that take a rounded tensor get rounded values: the
-    product behind an SE layer too, since it takes the input of the pooling. Other tensors stay float32.
+    product behind an SE layer too, since it takes the input of the pooling. Other tensors stay float32. Poolings
+    outside of mmpretrain's SE layers and neck are taken for float32, too: averages hide the rounding before them.
     """
     layers = find_layers(model)
     points = {name: Point(layer, True, name) for name, layer in layers.items()}
-    last, block = list(layers)[-1], None
+    last, block = next(reversed(layers), ''), None
     for name, module in model.named_modules():
         if isinstance(module, SELayer):
             points[f'{name} input'] = Point(module, True, f'{name}.conv1.conv')
