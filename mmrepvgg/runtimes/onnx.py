@@ -141,7 +141,8 @@ def _name_weight(node: Any) -> None:
     """Name the weight of a linear layer on tokens after the layer: the exporter transposes it, and its name is lost."""
     if node.op_type != 'MatMul' or not node.inputs[1].is_initializer():
         return
-    *_, path, function = ['', '', *ast.literal_eval(node.metadata_props.get('pkg.torch.onnx.name_scopes', '[]'))]
+    scopes: list[str] = ast.literal_eval(node.metadata_props.get('pkg.torch.onnx.name_scopes', '[]'))
+    path, function = scopes[-2:] if len(scopes) > 1 else ('', '')
     weight, name = node.inputs[1], f'{path}.weight'
     if function.startswith('linear') and name not in node.graph.initializers:
         weight.name = name
