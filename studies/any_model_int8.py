@@ -1,6 +1,6 @@
 """int8 of networks of timm as they are trained and as the switch leaves them: the table of docs/any-model.md.
 
-python -m studies.any_model_int8                                  # 5 to 20 minutes on 2 CPU cores
+python -m studies.any_model_int8                                  # about 10 minutes of CPU
 python -m studies.any_model_int8 --models mobileone_s0 --epochs 1
 """
 
