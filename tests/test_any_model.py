@@ -228,16 +228,22 @@ def test_code_that_cannot_be_followed_is_named():
 def test_the_table_in_the_docs():
     """Each family has a row; and the command prints such a one."""
     page = (ROOT / 'docs/any-model.md').read_text()
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in page.splitlines() if ' → ' in line]
+    columns, rows = _read_table(page)
     assert [(row[0], row[1]) for row in rows] == [(family.name, family.source) for family in FAMILIES]
     for row in rows:
         assert row[5] == '0'
         assert float(row[6]) < 1e-5
         assert float(row[7]) < 1e-10
-    head, line, row, empty, note = render(['sesr'], 1, 64).splitlines()
-    assert head in page
-    assert line.count('|') == row.count('|') == 11
-    assert row.split('|')[1:3] == [' SESR    ', ' written here ']
-    assert (empty, note.split(',')[0]) == ('', 'Random weights and statistics')
+    printed = render(['sesr'], 1, 64)
+    assert _read_table(printed)[0] == columns
+    assert [row[:2] for row in _read_table(printed)[1]] == [['SESR', 'written here']]
+    assert '\n\nRandom weights and statistics, 64 x 64 pixels.' in printed
     with pytest.raises(ValueError, match="`families` must be parts of names of ACNet, .*, got \\['resnet19'\\]"):
         render(['resnet19'], 1, 64)
+
+
+def _read_table(page: str) -> tuple[list[str], list[list[str]]]:
+    """The heading of the table, and its rows."""
+    lines = [line for line in page.splitlines() if line.startswith('| network ') or ' → ' in line]
+    head, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    return head, rows
