@@ -88,6 +88,18 @@ def test_a_frozen_backbone_trains_in_ddp():
         torch.distributed.destroy_process_group()
 
 
+def test_the_report_has_blocks_and_what_is_around_them(randomise):
+    network = nn.Sequential(RepVGGBlock(3, 8), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
+    model, x = randomise(network).double().eval(), torch.rand(1, 3, 9, 9, dtype=torch.float64)
+    switched, report = reparameterize(model, x, return_report=True)
+    assert report.num_convs == (3, 2)
+    assert [each.name for each in report.fused] == ['0.branch_reparam', '1']
+    assert report.fused[0].layers[:2] == ('0.branch_3x3.conv', '0.branch_3x3.norm')
+    assert report.num_norms_left == 0
+    assert report.difference < 1e-12
+    assert list(switched.state_dict()) == ['0.branch_reparam.weight', '0.branch_reparam.bias', '1.weight', '1.bias']
+
+
 def test_what_holds_nothing_to_fuse_is_refused():
     with pytest.raises(ValueError, match='ReLU holds no convolution and no linear layer'):
         reparameterize(nn.ReLU())

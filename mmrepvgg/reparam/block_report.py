@@ -1,4 +1,6 @@
-"""The report of a model whose blocks of this project were switched, and nothing else."""
+"""What became of the blocks of this project, for the report."""
+
+from collections.abc import Mapping
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -9,28 +11,44 @@ from ..models.forms import DEPLOY_BRANCH
 from .report import Fused, SwitchReport
 
 
+def list_branch_layers(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The names of the layers that the switch joins, by the names of their blocks."""
+    layers = {}
+    for name, block in model.named_modules():
+        if isinstance(block, RepVGGBlock) and not block.deploy:
+            start = f'{name}.' if name else ''
+            layers[name] = tuple(
+                start + path
+                for path, part in block.named_modules()
+                if isinstance(part, _ConvNd | _BatchNorm) and path.startswith(block.train_parts)
+            )
+    return layers
+
+
+def describe_blocks(model: nn.Module, layers: Mapping[str, tuple[str, ...]]) -> tuple[Fused, ...]:
+    """What the layers have become in the switched model."""
+    places = {(f'{name}.{DEPLOY_BRANCH}' if name else DEPLOY_BRANCH): each for name, each in layers.items()}
+    return tuple(Fused(place, each, summarise(model.get_submodule(place))) for place, each in places.items())
+
+
 def report_blocks(before: nn.Module, after: nn.Module) -> SwitchReport:
-    """Say what became of the blocks of ``before`` in ``after``, its deploy form."""
-    kept = {name for name, _ in after.named_modules()}
-    gone = [name for name, module in before.named_modules() if isinstance(module, _ConvNd | _BatchNorm)]
-    gone = [name for name in gone if name not in kept]
-    fused = []
-    for name, block in after.named_modules():
-        layers = tuple(layer for layer in gone if layer.startswith(f'{name}.' if name else ''))
-        if isinstance(block, RepVGGBlock) and layers:
-            conv = block.get_submodule(DEPLOY_BRANCH)
-            place = f'{name}.{DEPLOY_BRANCH}'.lstrip('.')
-            fused.append(Fused(place, layers, f'{type(conv).__name__}({conv.extra_repr()})'))
+    """The report of a model whose blocks of this project were switched, and nothing else."""
     norms = [name for name, module in after.named_modules() if isinstance(module, _BatchNorm)]
     return SwitchReport(
-        tuple(fused),
+        describe_blocks(after, list_branch_layers(before)),
         {},
         dict.fromkeys(norms, 'it is in no block of this project'),
         {},
         len(norms),
-        (_count_convs(before), _count_convs(after)),
+        (count_convs(before), count_convs(after)),
     )
 
 
-def _count_convs(model: nn.Module) -> int:
+def count_convs(model: nn.Module) -> int:
+    """Number of convolutions, transposed ones too."""
     return sum(isinstance(module, _ConvNd) for module in model.modules())
+
+
+def summarise(layer: nn.Module) -> str:
+    """A layer in words, as torch prints it."""
+    return f'{type(layer).__name__}({layer.extra_repr()})'

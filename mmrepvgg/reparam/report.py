@@ -54,6 +54,10 @@ class SwitchReport:
         """All of it, for JSON."""
         return asdict(self) | dict(num_branches_left=self.num_branches_left)
 
+    def with_blocks(self, fused: tuple[Fused, ...], num_convs: int) -> 'SwitchReport':
+        """The report with blocks that were switched before, of a model with so many convolutions then."""
+        return replace(self, fused=(*fused, *self.fused), num_convs=(num_convs, self.num_convs[1]))
+
     def with_differences(self, difference: float, layers: Mapping[str, float]) -> 'SwitchReport':
         """The report with what the comparison of both forms gave."""
         return replace(self, difference=difference, layer_differences=layers)

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..models.backbone import RepVGG
 from ..models.blocks import RepVGGBlock, copy_switched, switch_blocks
 from ..models.heads import AuxiliaryClsHead
+from .block_report import count_convs, describe_blocks, list_branch_layers
 from .outputs import compare_outputs, record_outputs
 from .report import SwitchReport
 from .structure.fuse import fuse_structure
@@ -91,16 +92,13 @@ def reparameterize(
     """
     _check(model, example_inputs, by_layer)
     before = None if example_inputs is None else record_outputs(model, example_inputs, by_layer)
-    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    branches, num_convs = list_branch_layers(model), count_convs(model)
     if not inplace:
-        copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
-        model = copy.deepcopy(model, copies)
+        model = _copy_switched(model)
     with restoring(model):
-        if inplace:
-            switch_blocks(blocks)
-        report = fuse_structure(
-            model, [module for module in model.modules() if isinstance(module, RepVGG | RepVGGBlock)]
-        )
+        switch_blocks(_list_blocks(model))
+        report = fuse_structure(model, [each for each in model.modules() if isinstance(each, RepVGG | RepVGGBlock)])
+        report = report.with_blocks(describe_blocks(model, branches), num_convs)
         _finish(model)
         if before is not None:
             after = record_outputs(model, example_inputs, by_layer)
@@ -117,8 +115,7 @@ def reparameterize(
         name, reason = next(iter(report.branches.items()))
         warnings.warn(
             f'{report.num_branches_left} sum(s) of parallel linear branches are left in {type(model).__name__}. '
-            f'{name}: '
-            f'{reason}. The report names all (`return_report=True`)',
+            f'{name}: {reason}. The report names all (`return_report=True`)',
             stacklevel=2,
         )
     return (model, report) if return_report else model
@@ -126,11 +123,19 @@ def reparameterize(
 
 def switch_own_blocks(model: M) -> M:
     """A copy of a model whose blocks of this project are switched, and nothing else, as in its deploy config."""
-    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
-    copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
-    model = copy.deepcopy(model, copies)
+    model = _copy_switched(model)
     _finish(model)
     return model
+
+
+def _copy_switched(model: M) -> M:
+    blocks = _list_blocks(model)
+    copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
+    return copy.deepcopy(model, copies)
+
+
+def _list_blocks(model: nn.Module) -> list[RepVGGBlock]:
+    return [module for module in model.modules() if isinstance(module, RepVGGBlock)]
 
 
 def _check(model: nn.Module, example_inputs: Any, by_layer: bool) -> None:

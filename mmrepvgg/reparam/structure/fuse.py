@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
+from ..block_report import count_convs, summarise
 from ..report import Fused, SwitchReport
 from .plan import make_plan
 from .replace import apply
@@ -24,11 +24,11 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
     Raises:
         OverflowError: If a number is too large for the dtype of its layer.
     """
-    before = _count_convs(model)
+    before = count_convs(model)
     plan = make_plan(model, known)
     apply(model, plan)
     fused = tuple(
-        Fused(pattern.place, pattern.parts, _summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns
+        Fused(pattern.place, pattern.parts, summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns
     )
     left = make_plan(model, known) if fused else plan
     norms = {
@@ -42,13 +42,5 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
         {**left.layers, **norms},
         left.not_followed,
         len(norms),
-        (before, _count_convs(model)),
+        (before, count_convs(model)),
     )
-
-
-def _count_convs(model: nn.Module) -> int:
-    return sum(isinstance(module, _ConvNd) for module in model.modules())
-
-
-def _summarise(layer: nn.Module) -> str:
-    return f'{type(layer).__name__}({layer.extra_repr()})'
