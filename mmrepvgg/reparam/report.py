@@ -11,7 +11,7 @@ class Fused:
 
     Attributes:
         name: Name of the one layer; its keys are ``{name}.weight`` and ``{name}.bias``.
-        layers: Names of the layers before.
+        layers: Names of the layers before, and of parameters that the code of a block used itself.
         becomes: The one layer in words.
     """
 

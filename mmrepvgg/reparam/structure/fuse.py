@@ -27,6 +27,8 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
     before = count_convs(model)
     plan = make_plan(model, known)
     apply(model, plan)
+    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    plan.patterns.sort(key=lambda pattern: order[pattern.place])
     fused = tuple(
         Fused(pattern.place, pattern.parts, summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns
     )

@@ -44,8 +44,14 @@ class Pattern:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the layers, and of modules whose numbers other code uses, such as norms with an activation."""
-        return tuple(dict.fromkeys((*self.layers, *(name.rpartition('.')[0] or name for name in self.numbers))))
+        """Names of the layers, and of what else has numbers in it: norms with an activation, layer scales."""
+        return tuple(dict.fromkeys((*self.layers, *map(self._name_part, self.numbers))))
+
+    def _name_part(self, number: str) -> str:
+        """The module whose number it is, if that is not the block around the layers: then the number itself."""
+        module = number.rpartition('.')[0]
+        is_block = not module or any(name.startswith(f'{module}.') for name in (*self.layers, *self.scopes))
+        return number if is_block else module
 
     @property
     def key(self) -> tuple[Any, ...]:
