@@ -27,12 +27,17 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
     before = count_convs(model)
     plan = make_plan(model, known)
     apply(model, plan)
+    left = make_plan(model, known) if plan.patterns else plan
+    missed = {pattern.key for pattern in left.patterns} if left is not plan else set()
+    for pattern in left.patterns if left is not plan else ():
+        reasons = left.layers if pattern.is_chain else left.branches
+        reasons[pattern.place] = 'the code of its block alone shows another structure'
+    plan.patterns = [pattern for pattern in plan.patterns if pattern.key not in missed]
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
     plan.patterns.sort(key=lambda pattern: order[pattern.place])
     fused = tuple(
         Fused(pattern.place, pattern.parts, summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns
     )
-    left = make_plan(model, known) if fused else plan
     norms = {
         name: left.layers.get(name, 'no convolution stands directly before it')
         for name, module in model.named_modules()

@@ -1,6 +1,7 @@
 """Which layers of a model become one convolution, and in which module's code that happens."""
 
 import os.path
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -98,6 +99,7 @@ def make_plan(model: nn.Module, known: Collection[nn.Module] = ()) -> Plan:
 class _Planner:
     def __init__(self, model: nn.Module, known: Collection[nn.Module]):
         self.model, self.follower, self.plan = model, Follower(model, known), Plan()
+        self.num_names = count_names(model)
         self.seen: set[nn.Module] = set()
         self.steady: dict[str, bool] = {}
 
@@ -120,12 +122,15 @@ class _Planner:
             single |= again
             traced = trace(module, single)
             assert isinstance(traced, Traced)
-        self._read(name, traced.graph)
+        self._read(name, module, traced)
         for path, part in _find_tops(module, single, traced.num_calls.keys()):
             self.visit(_join(name, path), part)
 
-    def _read(self, name: str, graph: fx.GraphModule) -> None:
-        found = search(read_steps(graph))
+    def _read(self, name: str, module: nn.Module, traced: Traced) -> None:
+        graph = traced.graph
+        # a layer that other code calls, too, by another name
+        outside = {layer for layer, number in count_names(module).items() if number < self.num_names[layer]}
+        found = search(read_steps(graph, outside=outside))
         for step, reason in found.branches.items():
             self.plan.branches[_name(name, step.origin)] = reason
         for step, reason in found.layers.items():
@@ -164,6 +169,11 @@ class _Planner:
         return self.steady[name]
 
 
+def count_names(model: nn.Module) -> Counter[nn.Module]:
+    """How often each module stands in another one."""
+    return Counter(child for module in model.modules() for child in module._modules.values() if child is not None)
+
+
 def _is_scaled_layer(path: Path) -> bool:
     """Whether a path is one layer and constants, and nothing else."""
     return all(step.is_conv or step.is_nothing or isinstance(step.does, Constant) for step in path.members)
@@ -193,7 +203,7 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
         tuple(_join(name, each) for each in layers),
         _join(name, place),
         frozenset(_join(name, each) for each in scopes),
-        _join(name, _common(scopes)),
+        _join(name, _common([*scopes, *(each.rpartition('.')[0] for each in layers)])),
         all(step.is_call or step.is_reshape for step in path.members),
         len(nodes),
         tuple(sorted({_join(name, each) for step in path.members for each in step.parameters})),
@@ -214,9 +224,10 @@ def _count_weights(layer: nn.Module) -> int:
 
 
 def _scope(node: fx.Node) -> str:
+    """The module in whose code a step is. A layer may have a name elsewhere."""
+    stack = [path for path, _ in node.meta.get('nn_module_stack', {}).values()]
     if node.op == 'call_module':
-        return str(node.target).rpartition('.')[0]
-    stack = list(node.meta.get('nn_module_stack', {}))
+        stack = stack[:-1]
     return stack[-1] if stack else ''
 
 

@@ -17,31 +17,35 @@ from .maps import LAYER_MAPS, AffineMap, Scaling, make_channel_scale, to_meta
 from .passing import returns_its_input
 from .ranks import find_ranks
 from .steps import Constant, Step
+from .writing import asks_shape, find_written, is_in_place
 
 _KINDS = {
     'sum': {operator.add, operator.iadd, torch.add, 'add', 'add_'},
     'difference': {operator.sub, operator.isub, torch.sub, 'sub', 'sub_'},
     'product': {operator.mul, operator.imul, torch.mul, 'mul', 'mul_'},
 }
-_IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
-def read_steps(model: fx.GraphModule, flat: Collection[str] = ()) -> list[Step]:
+def read_steps(model: fx.GraphModule, flat: Collection[str] = (), outside: Collection[nn.Module] = ()) -> list[Step]:
     """The steps of a graph, in its order. Constants are no steps.
 
     Args:
         model: The graph.
         flat: Names of layers whose inputs are known to be ``(N, C)``.
+        outside: Layers that stand in other code, too.
     """
-    reader = _Reader(model, flat)
+    reader = _Reader(model, flat, outside)
     for node in model.graph.nodes:
         reader.read(node)
+    for node in find_written(model):
+        if node in reader.steps:
+            reader.steps[node].is_written = True
     return list(reader.steps.values())
 
 
 class _Reader:
-    def __init__(self, model: fx.GraphModule, flat: Collection[str]):
-        self.model = model
+    def __init__(self, model: fx.GraphModule, flat: Collection[str], outside: Collection[nn.Module]):
+        self.model, self.outside = model, outside
         self.flat_layers = {id(model.get_submodule(name)) for name in flat}
         self.modules = dict(model.named_modules(remove_duplicate=False))
         calls = (node.target for node in model.graph.nodes if node.op == 'call_module')
@@ -69,7 +73,7 @@ class _Reader:
             return
         inputs = [self.steps[each] for each in node.all_input_nodes if each in self.steps]
         step = Step(str(node.target), inputs, parameters=names, origin=node)
-        step.asks_shape = frozenset(each for each in inputs if _takes_shape(node, each.origin))
+        step.asks_shape = frozenset(each for each in inputs if asks_shape(node, each.origin))
         self.steps[node] = step
         step.is_call = node.op == 'call_module'
         if step.is_call:
@@ -83,11 +87,11 @@ class _Reader:
             described = self._read_conv(node)
             step.does, step.numbers = list(map(to_meta, described)) or None, lambda: self._read_conv(node)
             step.is_conv = bool(described)
-        elif node.op in ('call_function', 'call_method') and not _changes_others(node):
+        elif node.op in ('call_function', 'call_method'):
             self._read_operation(node, step)
 
     def _compute_constant(self, node: fx.Node) -> None:
-        if _is_in_place(node):
+        if is_in_place(node):
             return
         values: Any = fx.map_arg(node.args, lambda each: self.constants[each])
         keywords: Any = fx.map_arg(node.kwargs, lambda each: self.constants[each])
@@ -133,6 +137,8 @@ class _Reader:
         """Why a layer must stay as it is, whatever it computes."""
         if self.num_calls[id(layer)] > 1:
             return 'the layer is called several times'
+        if layer in self.outside:
+            return 'the layer stands in other code, too'
         if has_hooks(layer):
             return 'the layer has a hook, which sees or changes its values'
         numbers = list(layer.parameters())
@@ -186,25 +192,5 @@ class _Reader:
         return self.constants.get(argument, argument) if isinstance(argument, fx.Node) else argument
 
 
-def _takes_shape(node: fx.Node, value: fx.Node) -> bool:
-    """Whether ``node`` asks ``value`` for its shape or dtype alone."""
-    if node.op == 'call_method':
-        if node.target in ('reshape_as', 'view_as', 'expand_as'):
-            return node.args[0] is not value
-        return node.target in ('size', 'dim', 'stride')
-    return node.target is getattr and node.args[1] in ('shape', 'ndim', 'dtype', 'device')
-
-
 def _is_without_axes(one: AffineMap) -> bool:
     return isinstance(one, LAYER_MAPS) and one.num_axes == 0
-
-
-def _changes_others(node: fx.Node) -> bool:
-    """Whether the operation is in place on a value that is used later."""
-    return _is_in_place(node) and isinstance(node.args[0], fx.Node) and any(each > node for each in node.args[0].users)
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    if node.op == 'call_method':
-        return str(node.target).endswith('_')
-    return node.target in _IN_PLACE or getattr(node.target, '__name__', '').endswith('_')

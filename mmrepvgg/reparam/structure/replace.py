@@ -15,6 +15,7 @@ from .plan import Pattern, Plan, describe_pattern
 from .reading import read_steps
 from .search import compute_map, have_same_axes, list_candidates
 from .tracing import Traced, trace
+from .writing import remove_unused
 
 
 @torch.no_grad()
@@ -64,6 +65,8 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     found = {describe_pattern(graph, owner, path).key: (step, path) for step, path in list_candidates(steps)}
     calls = {}
     for number, pattern in enumerate(patterns):
+        if pattern.key not in found:
+            continue  # the code of the owner alone shows another structure; the second look names it
         step, path = found[pattern.key]
         layer = _make_like(compute_map(path, step, steps), model, pattern)
         graph.add_submodule(f'_fused_{number}', layer)
@@ -71,11 +74,11 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
             fused = graph.graph.call_module(f'_fused_{number}', (path.source.origin,))
         step.origin.replace_all_uses_with(fused)
         calls[fused] = pattern.place.removeprefix(prefix), layer
-    graph.graph.eliminate_dead_code()
+    remove_unused(graph)
     for node, (place, layer) in calls.items():
         node.target = place
         _set(module, place, layer)
-    places = {pattern.place.removeprefix(prefix) for pattern in patterns}
+    places = {place for place, _ in calls.values()}
     _remove(module, {name for name in before if name.rpartition('.')[0] not in places}, _find_names(graph))
     _keep_constants(module, graph)
     take_code(module, graph.graph)
@@ -99,6 +102,8 @@ def _remove(module: nn.Module, before: set[str], after: set[str]) -> None:
         if parent and leaf in numbers and not any(f'{parent}.{each}' in after for each in numbers):
             _set(module, parent, _keep_children(part))
         elif hasattr(part, leaf):
+            if leaf in part._modules:
+                _set(module, name, nn.Identity())  # under its other names
             delattr(part, leaf)
 
 
@@ -153,5 +158,11 @@ def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Modu
 
 
 def _set(module: Any, name: str, layer: nn.Module) -> None:
+    """Put ``layer`` under a name, and under all other names of what stands there."""
     parent, _, leaf = name.rpartition('.')
+    old = getattr(module.get_submodule(parent), leaf, None)
+    for part in module.modules() if old is not None else ():
+        for key, child in part._modules.items():
+            if child is old:
+                part._modules[key] = layer
     setattr(module.get_submodule(parent), leaf, layer)

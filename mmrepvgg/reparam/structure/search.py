@@ -95,7 +95,7 @@ class _Search:
             for path in sorted(self._find_paths(step), key=lambda path: -len(path.members)):  # the longest first
                 # one from each source; where the number of axes is not known, one for each of them
                 kept.setdefault((path.source, getattr(path.map, 'num_axes', None)), path)
-            self.paths[step] = [*kept.values(), Path(step, Scaling())]
+            self.paths[step] = [] if step.is_written else [*kept.values(), Path(step, Scaling())]
 
     def _find_paths(self, step: Step) -> Iterator[Path]:
         if step.reason is not None:

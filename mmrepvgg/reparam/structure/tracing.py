@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .writing import remove_unused
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -85,7 +87,7 @@ def _follow(
         if node.target is torch._assert:
             graph.erase_node(node)
     traced = fx.GraphModule(tracer.root, graph)
-    traced.graph.eliminate_dead_code()
+    remove_unused(traced)
     traced.recompile()
     return traced, tracer.called
 
