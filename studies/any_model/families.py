@@ -139,7 +139,9 @@ def _list_families() -> Iterator[Family]:
     yield _ghost('RepGhostNet-0.5', 'repghostnet_050', 'RepGhostNet', 29)
     yield _ghost('GhostNetV3-0.5', 'ghostnetv3_050', 'GhostNet', 34, version='v3')
     yield _timm('PP-LCNetV2', 'lcnetv2_small', 15, dict(scale=0.25, depths=(1, 1, 1, 1)))
-    yield _timm('LeViT-128S', 'levit_128s', 4, dict(img_size=64, depth=(1, 1, 1)))
+    # timm's default has two heads, whose sum a public method computes: they stay
+    levit = partial(_create, 'levit_128s', distilled=False)
+    yield Family('LeViT-128S', 'timm', levit, partial(levit, img_size=64, depth=(1, 1, 1)), 4, timm='levit_128s')
     small = dict(embed_dim=(16, 32, 32), depth=(1, 1, 1), num_heads=(2, 2, 2))
     yield _timm('EfficientViT-M0 (MSRA)', 'efficientvit_m0', 59, dict(img_size=128, **small), image=128)
     yield _timm('EfficientViM-M1', 'efficientvim_m1', 42, dict(embed_dim=(16, 32, 32), depths=(1, 1, 1)))

@@ -9,9 +9,18 @@ from typing import Any
 from torch import fx, nn
 
 
+class _Quiet:
+    """Keeps a registry of subclasses from hearing of a new one."""
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        pass
+
+
 def take_code(module: nn.Module, graph: fx.Graph) -> None:
     """Let ``module`` compute ``graph``. It stays the same object, and its class becomes a subclass of its class."""
     if isinstance(module, fx.GraphModule):  # its code is a graph already
+        # its code is in its class: in a new one, so that the old one can come back
+        module.__class__ = type(type(module).__name__, (type(module).__mro__[1],), {})
         module.graph = graph
         module.recompile()
         return
@@ -27,7 +36,7 @@ def drop_code(module: nn.Module) -> None:
 
 
 def _change_class(module: nn.Module, *code: Any) -> None:
-    base = next(each for each in type(module).__mro__ if '_is_fused_class' not in vars(each))
+    base = next(each for each in type(module).__mro__ if '_is_fused_class' not in vars(each) and each is not _Quiet)
     module.__class__ = _make_class(base, *code)
 
 
@@ -39,7 +48,13 @@ def _make_class(base: type, source: str, modules: dict[str, str], others: dict[s
         """For copies and pickles, which otherwise look for the class in its module."""
         return _make, (base, source, modules, others), *parent.__reduce_ex__(self, protocol)[2:]
 
+    def create(self: Any, *args: Any, **kwargs: Any) -> None:
+        """A new instance is one of the class as it was."""
+        self.__class__ = base
+        parent.__init__(self, *args, **kwargs)
+
     members = dict(
+        __init__=create,
         forward=forward,
         __reduce_ex__=reduce,
         __module__=base.__module__,
@@ -47,7 +62,7 @@ def _make_class(base: type, source: str, modules: dict[str, str], others: dict[s
         __doc__=base.__doc__,
         _is_fused_class=True,
     )
-    return type(base.__name__, (base,), members)
+    return type(base.__name__, (_Quiet, base), members)
 
 
 def _compile(name: str, source: str, modules: dict[str, str], others: dict[str, Any]) -> Any:

@@ -68,4 +68,16 @@ def describe_error(error: Exception) -> str:
 
 
 def _is_one_step(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule) or has_hooks(module) or returns_its_input(module)
+    return (
+        isinstance(module, torch.jit.ScriptModule)
+        or has_hooks(module)
+        or uses_context(module)
+        or returns_its_input(module)
+    )
+
+
+def uses_context(module: nn.Module) -> bool:
+    """Whether the code of a module runs in a context, such as autocast, that no graph shows."""
+    code = getattr(type(module).forward, '__code__', None)
+    contexts = {'autocast', 'no_grad', 'enable_grad', 'set_grad_enabled', 'inference_mode'}
+    return code is not None and not contexts.isdisjoint(code.co_names)

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..block_report import count_convs, summarise
 from ..report import Fused, SwitchReport
+from .modes import evaluating
 from .plan import make_plan
 from .replace import apply
 
@@ -25,15 +26,16 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
         OverflowError: If a number is too large for the dtype of its layer.
     """
     before = count_convs(model)
-    plan = make_plan(model, known)
-    apply(model, plan)
-    left = make_plan(model, known) if plan.patterns else plan
+    with evaluating(model):
+        plan = make_plan(model, known)
+        apply(model, plan)
+        left = make_plan(model, known) if plan.patterns else plan
     missed = {pattern.key for pattern in left.patterns} if left is not plan else set()
     for pattern in left.patterns if left is not plan else ():
         reasons = left.layers if pattern.is_chain else left.branches
         reasons[pattern.place] = 'the code of its block alone shows another structure'
     plan.patterns = [pattern for pattern in plan.patterns if pattern.key not in missed]
-    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    order = {name: number for number, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
     plan.patterns.sort(key=lambda pattern: order[pattern.place])
     fused = tuple(
         Fused(pattern.place, pattern.parts, summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns

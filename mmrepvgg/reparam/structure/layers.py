@@ -3,6 +3,7 @@
 import copy
 import math
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,9 @@ def describe(layer: nn.Module, numbers: bool = True) -> list[AffineMap]:
     Raises:
         InexactError: If it is linear, but no map that a convolution computes for inputs of all sizes.
     """
-    if isinstance(layer, _NOTHING):
+    if 'forward' in vars(layer):
+        raise UnknownLayerError('it has a forward of its own')
+    if type(layer) in _NOTHING:
         return [Scaling()]
     if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
         return [make_pointwise(_read(layer.weight, numbers), _read_bias(layer, numbers), 1, 0)]
@@ -133,8 +136,8 @@ def _spread(value: Any, num_axes: int) -> tuple[int, ...]:
     return value * num_axes if len(value) == 1 else value
 
 
-# What is known of a convolution of another kind, by its class and geometry: asking is slow.
-_VERDICTS: dict[tuple, str] = {}
+# What is known of convolutions of other kinds: asking is slow.
+_VERDICTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def _judge(conv: Any, num_axes: int) -> str:
@@ -143,15 +146,14 @@ def _judge(conv: Any, num_axes: int) -> str:
     Returns:
         ``'plain'`` if its kernel is known, ``'scaled'`` if its outputs are linear in its weights, or ``'unknown'``.
     """
-    key = type(conv), conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups == 1
-    if key not in _VERDICTS:
+    if conv not in _VERDICTS:
         try:
             assert num_axes == 2
             get_conv_weight(conv)  # knows more kinds, such as weight standardisation
-            _VERDICTS[key] = 'plain'
+            _VERDICTS[conv] = 'plain'
         except Exception:  # the layer's own code is run
-            _VERDICTS[key] = 'scaled' if _is_scaled_by_weights(conv, num_axes) else 'unknown'
-    return _VERDICTS[key]
+            _VERDICTS[conv] = 'scaled' if _is_scaled_by_weights(conv, num_axes) else 'unknown'
+    return _VERDICTS[conv]
 
 
 def _is_scaled_by_weights(conv: Any, num_axes: int) -> bool:
@@ -179,10 +181,14 @@ def _describe_transposed(conv: Any, numbers: bool) -> TransposedMap:
 
 
 def _describe_norm(norm: _BatchNorm) -> list[AffineMap]:
+    if norm.training:
+        raise UnknownLayerError('it stays in training mode')
     try:
         scale, shift = get_norm_scale_shift(norm)
     except FusionError as error:
         raise UnknownLayerError(str(error)) from None
+    except Exception as error:  # the layer's own code is run
+        raise UnknownLayerError(f'what {type(norm).__name__} computes is not known') from error
     axes = next(([number] for kind, number in _NORMS.items() if isinstance(norm, kind)), [1, 2, 3])
     if 1 in axes:
         axes = [0, *axes]  # the caller knows whether its inputs are (N, C)

@@ -78,7 +78,11 @@ def _fill(layer: Any, one: LayerMap, dtype: torch.dtype) -> nn.Module:
     layer.weight.copy_(one.weight)
     if one.bias is not None:
         layer.bias.copy_(one.bias)
-    if one.weight.isfinite().all() and not layer.weight.isfinite().all():
+    if not one.weight.is_meta and any(
+        number.isfinite().all() and not rounded.isfinite().all()
+        for number, rounded in ((one.weight, layer.weight), (one.bias, layer.bias))
+        if number is not None
+    ):
         raise OverflowError(
             f'the kernel of a fused layer is too large for {dtype}, {torch.finfo(dtype).max:.0f} at most; fuse the '
             'model in float32, and then take bfloat16'

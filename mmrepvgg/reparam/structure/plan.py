@@ -1,18 +1,21 @@
 """Which layers of a model become one convolution, and in which module's code that happens."""
 
 import os.path
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .following import CONTAINERS, Follower, describe_error
+from .following import CONTAINERS, Follower, describe_error, uses_context
 from .layers import FUSED_LAYERS
+from .maps import AffineMap
+from .part_reading import find_opened, find_read
 from .reading import read_steps
-from .search import Path, search
+from .search import Path, compute_map, search
 from .steps import Constant
 from .tracing import Traced, trace
 
@@ -32,6 +35,8 @@ class Pattern:
         num_steps: Number of steps of the graph: the layers, and what joins them.
         numbers: Names of parameters and buffers that its code uses beside the layers.
         is_flat: Whether its inputs are ``(N, C)``.
+        norms: Modules whose own code is a batch norm of the chain, and other things: an activation, for example.
+        compute: Gives the numbers of the convolution.
     """
 
     layers: tuple[str, ...]
@@ -42,6 +47,8 @@ class Pattern:
     num_steps: int
     numbers: tuple[str, ...]
     is_flat: bool
+    norms: tuple[str, ...]
+    compute: Callable[[], AffineMap] | None = field(default=None, compare=False)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -99,9 +106,9 @@ def make_plan(model: nn.Module, known: Collection[nn.Module] = ()) -> Plan:
 class _Planner:
     def __init__(self, model: nn.Module, known: Collection[nn.Module]):
         self.model, self.follower, self.plan = model, Follower(model, known), Plan()
-        self.num_names = count_names(model)
         self.seen: set[nn.Module] = set()
         self.steady: dict[str, bool] = {}
+        self.told: set[nn.Module] = set()
 
     def visit(self, name: str, module: nn.Module) -> None:
         """Look at the code of a module by itself, and then at those in it that are one step of this code."""
@@ -112,8 +119,8 @@ class _Planner:
         if isinstance(traced, Exception):
             if not isinstance(module, CONTAINERS):
                 self.follower.reasons.setdefault(module, describe_error(traced))
-            for path, child in module.named_children():
-                self.visit(_join(name, path), child)
+            opened = set() if isinstance(module, CONTAINERS) else find_opened(module)
+            self._visit_parts(name, module, set(module.children()) if opened is None else opened)
             return
         single = self.follower.single
         # what is called several times is fused by itself, once
@@ -122,37 +129,84 @@ class _Planner:
             single |= again
             traced = trace(module, single)
             assert isinstance(traced, Traced)
+        self.told |= traced.told
         self._read(name, module, traced)
         for path, part in _find_tops(module, single, traced.num_calls.keys()):
             self.visit(_join(name, path), part)
 
+    def _visit_parts(self, name: str, module: nn.Module, opened: Collection[nn.Module]) -> None:
+        """Look at the modules in one that is not followed; of those whose parts it uses, at their parts."""
+        for path, child in module.named_children():
+            if child in opened:
+                self._visit_parts(_join(name, path), child, opened)
+            else:
+                self.visit(_join(name, path), child)
+
     def _read(self, name: str, module: nn.Module, traced: Traced) -> None:
         graph = traced.graph
-        # a layer that other code calls, too, by another name
-        outside = {layer for layer, number in count_names(module).items() if number < self.num_names[layer]}
-        found = search(read_steps(graph, outside=outside))
+        # layers that other code calls, too
+        single = [part for part in _reach(module, ()) if part in self.follower.single and [*part.children()]]
+        inner = {part for each in single for part in each.modules() if part is not each}
+        outside = _reach(module, single) & (_reach(self.model, [module]) | inner)
+        steps = read_steps(graph, outside=outside)
+        found = search(steps)
         for step, reason in found.branches.items():
             self.plan.branches[_name(name, step.origin)] = reason
         for step, reason in found.layers.items():
             self.plan.layers[_name(name, step.origin)] = reason
         for step, path in found.patterns.items():
             pattern = describe_pattern(graph, name, path)
-            owner = pattern.owner if pattern.is_chain else self._find_owner(name, pattern.owner)
+            pattern = replace(
+                pattern,
+                is_chain=pattern.is_chain and all(map(self._is_norm_module, pattern.norms)),
+                compute=partial(compute_map, path, step, steps),
+            )
+            obstacle = self._find_obstacle(name, pattern, path, traced)
+            owner = pattern.owner if pattern.is_chain or obstacle else self._find_owner(name, pattern.owner)
             if owner != pattern.owner and _is_scaled_layer(path):
                 continue  # a layer scale is not worth it to take a block into the code around it
             if owner is None:
-                reason = _STEERED.format(type(self.model.get_submodule(pattern.owner)).__name__)
+                obstacle = _STEERED.format(type(self.model.get_submodule(pattern.owner)).__name__)
+            if obstacle or owner is None:
                 left = self.plan.branches if isinstance(step.does, float) else self.plan.layers
-                left[_name(name, step.origin)] = reason
+                left[_name(name, step.origin)] = obstacle or ''
             else:
-                place = self._find_free(pattern.place)
+                is_new = pattern.place.rpartition('.')[2] == 'fused_conv' and pattern.place not in pattern.layers
+                place = self._find_free(pattern.place, is_new)
                 self.plan.patterns.append(replace(pattern, owner=owner, place=place))
 
-    def _find_free(self, place: str) -> str:
+    def _find_obstacle(self, name: str, pattern: Pattern, path: Path, traced: Traced) -> str | None:
+        """Why a pattern must stay that no graph shows."""
+        layers = {self.model.get_submodule(each) for each in pattern.layers}
+        for scope in pattern.scopes:
+            if layers & find_read(self.model.get_submodule(scope)):
+                return 'the code around it reads attributes of the layers'
+        methods = {(_scope(step.origin), step.origin.meta.get('method', 'forward')) for step in path.members}
+        public = sorted(
+            {method for scope, method in methods if method != 'forward' and _join(name, scope) not in pattern.norms}
+        )
+        if public and (not pattern.is_chain or len(methods) > len({scope for scope, _ in methods})):
+            return f'the method `{public[0]}` computes a part of it'
+        if pattern.is_chain and traced.is_steered and name in pattern.scopes and not name:
+            return _STEERED.format(type(self.model).__name__)
+        return None
+
+    def _is_norm_module(self, name: str) -> bool:
+        """Whether the code of a module is a batch norm of its input, and what follows."""
+        module = self.model.get_submodule(name)
+        traced = trace(module, list(module.children()))
+        if isinstance(traced, Exception) or traced.is_steered:
+            return False
+        norms = traced.graph.graph.find_nodes(op='call_function', target=F.batch_norm)
+        return len(norms) == 1 and norms[0].args[0].op == 'placeholder' and len(norms[0].args[0].users) == 1
+
+    def _find_free(self, place: str, is_new: bool) -> str:
         """The name, with a number if another pattern has it already."""
         taken = {pattern.place for pattern in self.plan.patterns}
         names = (place, *(f'{place}{number}' for number in range(2, len(taken) + 3)))
-        return next(each for each in names if each not in taken)
+        known = {path for path, _ in self.model.named_modules(remove_duplicate=False)}
+        known |= {path for path, _ in (*self.model.named_parameters(), *self.model.named_buffers())}
+        return next(each for each in names if each not in taken and (not is_new or each not in known))
 
     def _find_owner(self, root: str, owner: str) -> str | None:
         """The smallest module around ``owner`` whose code does not depend on what its caller leaves out."""
@@ -164,14 +218,23 @@ class _Planner:
 
     def _is_steady(self, name: str) -> bool:
         if name not in self.steady:
-            traced = trace(self.model.get_submodule(name), self.follower.single)
-            self.steady[name] = isinstance(traced, Traced) and not traced.is_steered
+            module = self.model.get_submodule(name)
+            traced = trace(module, self.follower.single)
+            is_fixed = module in self.told or uses_context(module)
+            self.steady[name] = isinstance(traced, Traced) and not traced.is_steered and not is_fixed
         return self.steady[name]
 
 
-def count_names(model: nn.Module) -> Counter[nn.Module]:
-    """How often each module stands in another one."""
-    return Counter(child for module in model.modules() for child in module._modules.values() if child is not None)
+def _reach(model: nn.Module, stops: Collection[nn.Module]) -> set[nn.Module]:
+    """The modules in ``model``, without those that are reached only through one of ``stops``."""
+    reached, left = set(), [model]
+    stops = set(stops)
+    while left:
+        module = left.pop()
+        if module not in reached and module not in stops:
+            reached.add(module)
+            left += module.children()
+    return reached
 
 
 def _is_scaled_layer(path: Path) -> bool:
@@ -199,16 +262,29 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
     place = max(layers, key=lambda target: _count_weights(graph.get_submodule(target)), default='')
     if not place or _count_weights(graph.get_submodule(place)) < 0:
         place = _find_place(graph, next(step.origin for step in path.members if step.is_conv))
+    # norms that a module computes in its own code, which has nothing else of the pattern
+    others = [_scope(step.origin) for step in path.members if not _is_norm_function(step.origin)]
+    norms = {
+        step
+        for step in path.members
+        if _is_norm_function(step.origin)
+        and not any(f'{each}.'.startswith(f'{_scope(step.origin)}.') for each in others)
+    }
     return Pattern(
         tuple(_join(name, each) for each in layers),
         _join(name, place),
         frozenset(_join(name, each) for each in scopes),
         _join(name, _common([*scopes, *(each.rpartition('.')[0] for each in layers)])),
-        all(step.is_call or step.is_reshape for step in path.members),
+        all(step.is_call or step.is_reshape or step in norms for step in path.members),
         len(nodes),
         tuple(sorted({_join(name, each) for step in path.members for each in step.parameters})),
         getattr(path.map, 'num_axes', None) == 0,
+        tuple(sorted(_join(name, _scope(step.origin)) for step in norms)),
     )
+
+
+def _is_norm_function(node: fx.Node) -> bool:
+    return node.target is F.batch_norm and bool(_scope(node))
 
 
 def _find_place(graph: fx.GraphModule, conv: fx.Node) -> str:

@@ -1,8 +1,8 @@
 """How many dimensions the values of a traced model have, as far as its code tells."""
 
+from operator import add, floordiv, getitem, mul, sub
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import activation
@@ -36,7 +36,10 @@ def find_ranks(model: fx.GraphModule) -> dict[fx.Node, int]:
     modules = dict(model.named_modules(remove_duplicate=False))
     ranks: dict[fx.Node, int] = {}
     for node in model.graph.nodes:
-        rank = _find(node, modules, ranks)
+        try:
+            rank = _find(node, modules, ranks)
+        except (IndexError, TypeError):  # given by other names
+            rank = None
         if rank is not None:
             ranks[node] = rank
     return ranks
@@ -58,7 +61,7 @@ def _find(node: fx.Node, modules: dict[str, nn.Module], ranks: dict[fx.Node, int
         return _flatten(given, *node.args[1:], **node.kwargs)
     if name in ('view', 'reshape'):
         shape: Any = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-        return len(shape)
+        return len(shape) if all(isinstance(each, int) or _is_size(each) for each in shape) else None
     if name in ('reshape_as', 'view_as'):
         return ranks.get(node.args[1])  # type: ignore[arg-type]
     if name == 'mean' and given is not None:
@@ -66,9 +69,17 @@ def _find(node: fx.Node, modules: dict[str, nn.Module], ranks: dict[fx.Node, int
     if name in _JOINING_NAMES:
         known = [ranks.get(each) for each in node.all_input_nodes]
         return None if None in known else max(rank for rank in known if rank is not None)
-    if name in _KEEPING_NAMES or node.target in (torch.matmul, F.relu):
+    if name in _KEEPING_NAMES or node.target is F.relu:
         return given
     return None
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a value is the length of one axis."""
+    if not isinstance(value, fx.Node):
+        return False
+    is_item = value.target is getitem and isinstance(value.args[1], int)
+    return is_item or (value.target == 'size' and len(value.args) == 2) or value.target in (mul, floordiv, sub, add)
 
 
 def _flatten(rank: int | None, start_dim: Any = 0, end_dim: Any = -1) -> int | None:

@@ -51,7 +51,9 @@ class _Reader:
         calls = (node.target for node in model.graph.nodes if node.op == 'call_module')
         self.num_calls = Counter(id(self.modules[str(target)]) for target in calls)
         self.num_owners = Counter(
-            id(each) for module in {*self.modules.values()} for each in module.parameters(recurse=False)
+            id(each)
+            for module in {*self.modules.values()}
+            for each in (*module.parameters(recurse=False), *module.buffers(recurse=False))
         )
         read = (str(node.target) for node in model.graph.nodes if node.op == 'get_attr')
         self.read_elsewhere = {id(operator.attrgetter(target)(model)) for target in read}
@@ -141,7 +143,7 @@ class _Reader:
             return 'the layer stands in other code, too'
         if has_hooks(layer):
             return 'the layer has a hook, which sees or changes its values'
-        numbers = list(layer.parameters())
+        numbers = [*layer.parameters(), *layer.buffers()]
         if any(self.num_owners[id(each)] > 1 for each in numbers):
             return 'the layer shares its weights with another one'
         if any(id(each) in self.read_elsewhere for each in numbers):
@@ -154,7 +156,9 @@ class _Reader:
         given.apply_defaults()
         names = ('running_mean', 'running_var', 'weight', 'bias')
         mean, var, weight, bias = (self._get_value(given.arguments[name]) for name in names)
-        if given.arguments['training'] or not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+        if given.arguments['training'] or not all(isinstance(each, Tensor) for each in (mean, var)):
+            return []
+        if not all(each is None or isinstance(each, Tensor) for each in (weight, bias)):
             return []
         factor = (var.double() + given.arguments['eps']).rsqrt()
         factor = factor if weight is None else factor * weight.detach().double()
@@ -176,6 +180,8 @@ class _Reader:
         return [make_conv(weight.detach().double(), bias, **given)]
 
     def _read_operation(self, node: fx.Node, step: Step) -> None:
+        if is_in_place(node) and node.args[0] not in self.steps:
+            return  # it writes to a buffer
         kind = next((name for name, targets in _KINDS.items() if node.target in targets), None)
         if kind is None or node.kwargs or len(node.args) != 2:
             return

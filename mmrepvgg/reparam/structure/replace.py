@@ -3,17 +3,15 @@
 from typing import Any
 
 import torch
-from torch import fx, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
-from .algebra import chain
 from .code import drop_code, take_code
-from .layers import describe
 from .making import make_layer
-from .maps import AffineMap, Scaling
-from .passing import returns_its_input
+from .maps import AffineMap
 from .plan import Pattern, Plan, describe_pattern
 from .reading import read_steps
-from .search import compute_map, have_same_axes, list_candidates
+from .search import compute_map, list_candidates
 from .tracing import Traced, trace
 from .writing import remove_unused
 
@@ -63,7 +61,7 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     flat = [pattern for pattern in patterns if pattern.is_flat]
     steps = read_steps(graph, [name.removeprefix(prefix) for pattern in flat for name in pattern.layers])
     found = {describe_pattern(graph, owner, path).key: (step, path) for step, path in list_candidates(steps)}
-    calls = {}
+    calls, replaced = {}, set()
     for number, pattern in enumerate(patterns):
         if pattern.key not in found:
             continue  # the code of the owner alone shows another structure; the second look names it
@@ -73,8 +71,9 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
         with graph.graph.inserting_after(step.origin):
             fused = graph.graph.call_module(f'_fused_{number}', (path.source.origin,))
         step.origin.replace_all_uses_with(fused)
+        replaced |= {member.origin for member in path.members}
         calls[fused] = pattern.place.removeprefix(prefix), layer
-    remove_unused(graph)
+    remove_unused(graph, replaced)
     for node, (place, layer) in calls.items():
         node.target = place
         _set(module, place, layer)
@@ -128,27 +127,33 @@ def _find_names(graph: fx.GraphModule) -> set[str]:
 
 def _fill_places(model: nn.Module, pattern: Pattern) -> None:
     """Put the one layer into one place, and nothing into the others: the code calls them all as before."""
-    (own,) = describe(model.get_submodule(pattern.place))
-    joined: AffineMap = Scaling()
-    for name in pattern.layers:
-        joined = chain(joined, _describe_like(model.get_submodule(name), own))
-    _set(model, pattern.place, _make_like(joined, model, pattern))
+    assert pattern.compute is not None
+    layer = _make_like(pattern.compute(), model, pattern)
     for name in pattern.layers:
         if name != pattern.place:
             _set(model, name, nn.Identity().train(model.get_submodule(name).training))
+    for name in pattern.norms:
+        _set(model, name, _drop_norm(model.get_submodule(name)))
+    _set(model, pattern.place, layer)
 
 
-def _describe_like(layer: nn.Module, like: AffineMap) -> AffineMap:
-    """The map of a layer, of those for several numbers of axes the one that fits to ``like``."""
-    if returns_its_input(layer):
-        return Scaling()
-    return next(each for each in describe(layer) if have_same_axes(each, like))
+def _drop_norm(module: nn.Module) -> nn.Module:
+    """What a module computes behind its batch norm."""
+    traced = trace(module, list(module.children()))
+    assert isinstance(traced, Traced)
+    (norm,) = traced.graph.graph.find_nodes(op='call_function', target=F.batch_norm)
+    norm.replace_all_uses_with(norm.args[0])
+    remove_unused(traced.graph)
+    kept = _keep_children(module)
+    take_code(kept, traced.graph.graph)
+    return kept
 
 
 def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Module:
     """The layer of a map, in the dtype, mode and memory format of the one whose place it takes."""
-    parts = [each for name in pattern.layers for each in model.get_submodule(name).parameters()]
+    parts: list[Tensor] = [each for name in pattern.layers for each in model.get_submodule(name).parameters()]
     parts += [each for name, each in model.named_parameters() if name in pattern.numbers]
+    parts += [each for name, each in model.named_buffers() if name in pattern.numbers]
     largest = max(parts, key=lambda each: each.numel())
     layer: Any = make_layer(joined, largest.dtype)
     if largest.dim() == 4 and largest.is_contiguous(memory_format=torch.channels_last):

@@ -217,7 +217,7 @@ def find_obstacle(step: Step, path: Path) -> str | None:
         return path.map
     if not isinstance(path.map, LAYER_MAPS) or not path.has_conv:
         return 'no convolution is among the layers'
-    if sum(not each.is_nothing for each in path.members) < 2:
+    if sum(not (each.is_nothing or each.is_reshape) for each in path.members) < 2:
         return 'it is one layer already'
     if path.map.num_weights > path.num_weights:
         return f'one convolution would have more weights ({path.map.num_weights:,} instead of {path.num_weights:,})'

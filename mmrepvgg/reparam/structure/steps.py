@@ -25,7 +25,12 @@ class Constant:
     def describe(self, earlier: AffineMap) -> AffineMap | None:
         """The map, behind the map ``earlier``; None if it is none, or if nothing tells the number of channels."""
         value, has_axes = self.value, isinstance(earlier, LAYER_MAPS)
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            return None
         if isinstance(value, Tensor) and value.numel() == 1:
+            # with more dimensions than the value it would give it more
+            if value.dim() > (earlier.num_axes + 1 if has_axes and earlier.num_axes else 0):  # type: ignore[union-attr]
+                return None
             value = value.item()
         elif isinstance(value, Tensor):
             num_axes = earlier.num_axes if has_axes else value.dim() - 2  # type: ignore[union-attr]

@@ -3,13 +3,16 @@
 import contextlib
 import copy
 import inspect
+import operator
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 
 from .writing import remove_unused
 
@@ -22,23 +25,59 @@ class Traced:
         graph: The graph of its code.
         is_steered: Whether its code depends on arguments that the caller may leave out. The graph is that without them.
         num_calls: How often each module within is called.
+        told: The modules within that are called with something else than values: None, an option, or a list of values.
     """
 
     graph: fx.GraphModule
     is_steered: bool
     num_calls: Counter[nn.Module]
+    told: set[nn.Module]
 
 
 class _Proxy(fx.Proxy):
     # as in inference: blocks ask for it before they save memory by computing twice
     requires_grad = False
 
+    # without these Python would take the operation that makes a new value, and not the one that overwrites
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._overwrite(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._overwrite(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._overwrite(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._overwrite(operator.itruediv, other)
+
+    def _overwrite(self, operation: Any, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy('call_function', operation, (self, other), {})
+
+    @property
+    def __class__(self) -> Any:
+        """What ``isinstance`` hears. torch itself asks, too, and may know that this is no tensor."""
+        asking = sys._getframe(1)
+        if asking.f_globals.get('__name__', '').startswith('torch') and asking.f_code.co_name != 'is_tensor':
+            return type(self)
+        if self.node.op == 'call_module':
+            return torch.Tensor
+        raise TypeError(f'the code asks for the type of `{self.node.name}`, which is not known')
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None:
+        raise TypeError('it has its class')
+
 
 class _Tracer(fx.Tracer):
+    # what code computes of statistics, and writes to them, is a step like others
+    proxy_buffer_attributes = True
+
     def __init__(self, single: Collection[nn.Module]):
         super().__init__()
         self.single = set(single)
         self.called: Counter[nn.Module] = Counter()
+        self.told: set[nn.Module] = set()
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return module in self.single or super().is_leaf_module(module, name)
@@ -46,42 +85,80 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.meta['method'] = _find_method(sys._getframe(1))
+        return node
+
     def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.called[module] += 1
+        if not all(type(each) is _Proxy for each in (*args, *kwargs.values())):
+            self.told.add(module)
         return super().call_module(module, forward, args, kwargs)
+
+
+def _find_method(frame: Any) -> str:
+    """The public method of a module that is run, or else ``'forward'``."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and not frame.f_globals.get('__name__', '').startswith('torch'):
+            owner = frame.f_locals.get(code.co_varnames[0])
+            if issubclass(type(owner), nn.Module):
+                is_forward = getattr(type(owner).forward, '__code__', None) is code or code.co_name.startswith('_')
+                return 'forward' if is_forward else code.co_name
+        frame = frame.f_back
+    return 'forward'
 
 
 def trace(model: nn.Module, single: Collection[nn.Module]) -> Traced | Exception:
     """Follow the code of ``model``, in which those of ``single`` are one step each; or say what stopped it."""
-    defaults = _get_defaults(model)
-    with keeping_state(model):
-        model.eval()
+    if 'forward' in vars(model) and not isinstance(model, fx.GraphModule):
+        return TypeError('it has a forward of its own, which is not that of its class')
+    if any(each.kind is each.KEYWORD_ONLY for each in inspect.signature(type(model).forward).parameters.values()):
+        return TypeError('its forward has arguments that must be named')
+    defaults, others = _list_arguments(model)
+    try:
+        traced = _follow(model, single, defaults)
+    except Exception as error:  # the model's own code may raise anything when it gets no numbers
+        return error
+    # the code may ask whether an argument is there, to which a trace gives one answer
+    for given in ({}, *({**defaults, name: None} for name in others)) if defaults or others else ():
         try:
-            graph, num_calls = _follow(model, single, defaults)
-        except Exception as error:  # the model's own code may raise anything when it gets no numbers
-            return error
-        if not defaults:
-            return Traced(graph, False, num_calls)
-        try:
-            free, free_calls = _follow(model, single, {})
+            free = _follow(model, single, given)
         except Exception:
-            return Traced(graph, True, num_calls)
-    if _list_operations(free) == _list_operations(graph):
-        return Traced(free, False, free_calls)
-    return Traced(graph, True, num_calls)
+            is_same = bool(given)  # without this argument the code does not run
+        else:
+            known = {**defaults, **given}
+            is_same = _list_operations(free.graph, known) == _list_operations(traced.graph, known)
+        if not is_same:
+            return replace(traced, is_steered=True)
+    return traced if not defaults else replace(free, num_calls=traced.num_calls, told=traced.told)
 
 
-def _get_defaults(model: nn.Module) -> dict[str, Any]:
-    """The arguments of ``forward`` that a caller may leave out."""
+def _list_arguments(model: nn.Module) -> tuple[dict[str, Any], list[str]]:
+    """The arguments of ``forward`` that a caller may leave out, and those that must be given beside the first one."""
     parameters = list(inspect.signature(type(model).forward).parameters.values())[1:]
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    defaults = {each.name: each.default for each in named if each.default is not each.empty}
+    return defaults, [each.name for each in named if each.default is each.empty][1:]
 
 
-def _follow(
-    model: nn.Module, single: Collection[nn.Module], given: dict[str, Any]
-) -> tuple[fx.GraphModule, Counter[nn.Module]]:
+def _follow(model: nn.Module, single: Collection[nn.Module], given: dict[str, Any]) -> Traced:
+    """The graph of a module whose arguments ``given`` are known."""
     tracer = _Tracer(single)
-    graph = tracer.trace(model, given or None)
+    random = torch.random.get_rng_state()
+    with keeping_state(model):
+        graph = tracer.trace(model, given or None)
+        for module in model.modules():
+            if any(type(value) in (_Proxy, fx.proxy.Attribute) for value in vars(module).values()):
+                raise TypeError(f'{type(module).__name__} keeps values of a run in its attributes')
+        if not torch.equal(random, torch.random.get_rng_state()):
+            torch.random.set_rng_state(random)
+            raise TypeError('it draws random numbers')
+        return _finish(tracer, graph)
+
+
+def _finish(tracer: _Tracer, graph: fx.Graph) -> Traced:
     for node in reversed(graph.nodes):
         # an assertion about the shape of a value between two layers would keep that value
         if node.target is torch._assert:
@@ -89,11 +166,22 @@ def _follow(
     traced = fx.GraphModule(tracer.root, graph)
     remove_unused(traced)
     traced.recompile()
-    return traced, tracer.called
+    return Traced(traced, False, tracer.called, tracer.told)
 
 
-def _list_operations(graph: fx.GraphModule) -> list[tuple[str, str]]:
-    return [(node.op, str(node.target)) for node in graph.graph.nodes if node.op != 'placeholder']
+def _list_operations(graph: fx.GraphModule, defaults: dict[str, Any]) -> list[Any]:
+    """All operations with what they take, where an argument of ``defaults`` counts as its default."""
+    nodes = [node for node in graph.graph.nodes if node.op != 'placeholder']
+    names: dict[Any, str] = {node: f'step {number}' for number, node in enumerate(nodes)}
+    for node in graph.graph.find_nodes(op='placeholder'):
+        name = str(node.target)
+        names[node] = repr(defaults[name]) if name in defaults else f'input {name}'
+
+    def describe(arguments: Any) -> str:
+        described = map_aggregate(arguments, lambda each: names[each] if isinstance(each, fx.Node) else repr(each))
+        return repr(described)
+
+    return [(node.op, str(node.target), describe(node.args), describe(node.kwargs)) for node in nodes]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+from collections.abc import Collection
 from typing import Any
 
 from torch import fx, nn
@@ -47,10 +48,17 @@ def find_written(model: fx.GraphModule) -> set[fx.Node]:
     return written
 
 
-def remove_unused(model: fx.GraphModule) -> None:
-    """Remove what gives a value that nobody reads, and does nothing else."""
+def remove_unused(model: fx.GraphModule, replaced: Collection[fx.Node] = ()) -> None:
+    """Remove what gives a value that nobody reads, and does nothing else.
+
+    Args:
+        model: The graph.
+        replaced: Steps in whose place another one stands, so that what they overwrite is nothing any more.
+    """
     modules = dict(model.named_modules(remove_duplicate=False))
-    model.graph.eliminate_dead_code(lambda node: node.is_impure() or bool(list_written(node, modules)))
+    model.graph.eliminate_dead_code(
+        lambda node: node not in replaced and (node.is_impure() or bool(list_written(node, modules)))
+    )
 
 
 def asks_shape(node: fx.Node, value: fx.Node) -> bool:
