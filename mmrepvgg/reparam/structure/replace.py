@@ -118,7 +118,7 @@ def _keep_children(layer: nn.Module) -> nn.Module:
     kept = nn.Module()
     for name, child in layer.named_children():
         kept.add_module(name, child)
-    return kept.train(layer.training)
+    return kept
 
 
 def _find_names(graph: fx.GraphModule) -> set[str]:
@@ -131,7 +131,7 @@ def _fill_places(model: nn.Module, pattern: Pattern) -> None:
     layer = _make_like(pattern.compute(), model, pattern)
     for name in pattern.layers:
         if name != pattern.place:
-            _set(model, name, nn.Identity().train(model.get_submodule(name).training))
+            _set(model, name, nn.Identity())
     for name in pattern.norms:
         _set(model, name, _drop_norm(model.get_submodule(name)))
     _set(model, pattern.place, layer)
@@ -150,7 +150,7 @@ def _drop_norm(module: nn.Module) -> nn.Module:
 
 
 def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Module:
-    """The layer of a map, in the dtype, mode and memory format of the one whose place it takes."""
+    """The layer of a map, in the dtype and memory format of the one whose place it takes."""
     parts: list[Tensor] = [each for name in pattern.layers for each in model.get_submodule(name).parameters()]
     parts += [each for name, each in model.named_parameters() if name in pattern.numbers]
     parts += [each for name, each in model.named_buffers() if name in pattern.numbers]
@@ -158,8 +158,7 @@ def _make_like(joined: AffineMap, model: nn.Module, pattern: Pattern) -> nn.Modu
     layer: Any = make_layer(joined, largest.dtype)
     if largest.dim() == 4 and largest.is_contiguous(memory_format=torch.channels_last):
         layer.to(memory_format=torch.channels_last)
-    mode = model.get_submodule(pattern.owner).training
-    return layer.train(mode).requires_grad_(any(each.requires_grad for each in parts))
+    return layer.requires_grad_(any(each.requires_grad for each in parts))
 
 
 def _set(module: Any, name: str, layer: nn.Module) -> None:
