@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 from .code import drop_code, take_code
 from .making import make_layer
 from .maps import AffineMap
-from .plan import Pattern, Plan, describe_pattern
+from .patterns import Pattern, describe_pattern
+from .plan import Plan
 from .reading import read_steps
 from .search import compute_map, list_candidates
 from .tracing import Traced, trace
