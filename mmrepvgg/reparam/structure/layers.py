@@ -147,13 +147,20 @@ def _judge(conv: Any, num_axes: int) -> str:
         ``'plain'`` if its kernel is known, ``'scaled'`` if its outputs are linear in its weights, or ``'unknown'``.
     """
     if conv not in _VERDICTS:
-        try:
-            assert num_axes == 2
-            get_conv_weight(conv)  # knows more kinds, such as weight standardisation
+        if num_axes == 2 and _has_known_kernel(conv):
             _VERDICTS[conv] = 'plain'
-        except Exception:  # the layer's own code is run
+        else:
             _VERDICTS[conv] = 'scaled' if _is_scaled_by_weights(conv, num_axes) else 'unknown'
     return _VERDICTS[conv]
+
+
+def _has_known_kernel(conv: Any) -> bool:
+    """Whether its kernel is that of a plain convolution, or of a kind such as weight standardisation."""
+    try:
+        get_conv_weight(conv)
+    except Exception:  # the layer's own code is run
+        return False
+    return True
 
 
 def _is_scaled_by_weights(conv: Any, num_axes: int) -> bool:
