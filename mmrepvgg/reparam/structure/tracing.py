@@ -1,12 +1,10 @@
 """The graph of a model in eval mode, with all that is inside of its blocks, as far as Python's code can be followed."""
 
-import contextlib
-import copy
 import inspect
 import operator
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
+from .restoring import keeping_state
 from .writing import remove_unused
 
 
@@ -182,21 +181,3 @@ def _list_operations(graph: fx.GraphModule, defaults: dict[str, Any]) -> list[An
         return repr(described)
 
     return [(node.op, str(node.target), describe(node.args), describe(node.kwargs)) for node in nodes]
-
-
-@contextlib.contextmanager
-def keeping_state(model: nn.Module) -> Iterator[None]:
-    """Undo what the code of a model stores in its modules, such as caches: while it is traced that is no number."""
-    before = [(module, dict(vars(module))) for module in model.modules()]
-    inner = [
-        (value, copy.copy(value)) for _, state in before for value in state.values() if type(value) in (dict, list)
-    ]
-    try:
-        yield
-    finally:
-        for module, state in before:
-            vars(module).clear()
-            vars(module).update(state)
-        for value, old in inner:
-            value.clear()
-            value.update(old) if isinstance(value, dict) else value.extend(old)
