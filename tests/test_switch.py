@@ -105,8 +105,21 @@ def test_what_holds_nothing_to_fuse_is_refused():
         reparameterize(nn.ReLU())
     with pytest.raises(TypeError, match=r'`model` must be a torch\.nn\.Module, got dict'):
         reparameterize({})
+    with pytest.raises(TypeError, match='is a TorchScript module, whose code can not be changed'):
+        reparameterize(torch.jit.trace(nn.Conv2d(3, 8, 3), torch.rand(1, 3, 5, 5)))
     with pytest.raises(TypeError, match='name `inplace=True`'):
         reparameterize(nn.Conv2d(3, 8, 3), True)
+
+
+def test_models_that_can_not_be_copied():
+    lazy = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d()).eval()
+    old = nn.Sequential(torch.nn.utils.weight_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)).eval()
+    old(torch.rand(1, 3, 5, 5))
+    for model in (lazy, old):
+        with pytest.raises(ValueError, match=r'torch can not copy Sequential\. If it has lazy layers, run it once; '):
+            reparameterize(model)
+    _, report = reparameterize(old, inplace=True, return_report=True)
+    assert 'hook' in report.left['0']
 
 
 def test_a_shared_block_is_switched_once(randomise):

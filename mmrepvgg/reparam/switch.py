@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -84,9 +85,9 @@ def reparameterize(
         form already does not change. With ``return_report`` also the report of what was fused and what is left.
 
     Raises:
-        TypeError: If ``model`` is no module.
-        ValueError: If the model holds no layer that could be fused, or the outputs differ by more than ``tolerance``.
-            ``model`` has not changed then.
+        TypeError: If ``model`` is no module, or one of TorchScript.
+        ValueError: If the model holds no layer that could be fused, can't be copied, or gives outputs that differ by
+            more than ``tolerance``. ``model`` has not changed then.
         FusionError: If a block of this project can't be fused. ``model`` has not changed then.
         OverflowError: If a kernel is too large for float16 weights. ``model`` has not changed then.
     """
@@ -131,7 +132,13 @@ def switch_own_blocks(model: M) -> M:
 def _copy_switched(model: M) -> M:
     blocks = _list_blocks(model)
     copies = {id(block): copied for block, copied in zip(blocks, copy_switched(blocks), strict=True)}
-    return copy.deepcopy(model, copies)
+    try:
+        return copy.deepcopy(model, copies)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'torch can not copy {type(model).__name__}. If it has lazy layers, run it once; if it has weight_norm, '
+            'take `torch.nn.utils.parametrizations.weight_norm` in place of the older one; or set `inplace=True`'
+        ) from error
 
 
 def _list_blocks(model: nn.Module) -> list[RepVGGBlock]:
@@ -141,6 +148,8 @@ def _list_blocks(model: nn.Module) -> list[RepVGGBlock]:
 def _check(model: nn.Module, example_inputs: Any, by_layer: bool) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f'`model` must be a torch.nn.Module, got {type(model).__name__}')
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError('`model` is a TorchScript module, whose code can not be changed; give the one it was made from')
     if isinstance(example_inputs, bool):
         raise TypeError('`example_inputs` must be a tensor, a sequence or a mapping, got a bool; name `inplace=True`')
     if by_layer and example_inputs is None:
