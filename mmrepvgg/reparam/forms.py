@@ -97,13 +97,8 @@ def switch(model: M) -> Switched[M]:
 
 def warn_of_branches(report: SwitchReport) -> None:
     """Warn if parallel linear branches are left."""
-    if report.branches:
-        name, reason = next(iter(report.branches.items()))
-        warnings.warn(
-            f'{report.num_branches_left} sum(s) of parallel linear branches are left: {name}: {reason}. '
-            '`reparameterize_checkpoint` names all with `report`',
-            stacklevel=1,
-        )
+    if left := report.describe_branches():
+        warnings.warn(f'{left}. `reparameterize_checkpoint` names all with `report`', stacklevel=1)
 
 
 def holds_own_blocks(model: nn.Module) -> bool:

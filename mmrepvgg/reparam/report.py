@@ -50,6 +50,12 @@ class SwitchReport:
         """Number of sums of parallel linear branches that are left."""
         return len(self.branches)
 
+    def describe_branches(self, where: str = ':') -> str:
+        """That branches are left, ``where``, with the first one; empty if there are none."""
+        for name, reason in self.branches.items():
+            return f'{self.num_branches_left} sum(s) of parallel linear branches are left{where} {name}: {reason}'
+        return ''
+
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return asdict(self) | dict(num_branches_left=self.num_branches_left)

@@ -112,13 +112,8 @@ def reparameterize(
                     '`by_layer=True` and a larger `tolerance`. What sorts or cuts off may jump, such as the boxes of a '
                     'detector: compare its backbone then'
                 )
-    if report.branches:
-        name, reason = next(iter(report.branches.items()))
-        warnings.warn(
-            f'{report.num_branches_left} sum(s) of parallel linear branches are left in {type(model).__name__}. '
-            f'{name}: {reason}. The report names all (`return_report=True`)',
-            stacklevel=2,
-        )
+    if left := report.describe_branches(f' in {type(model).__name__}.'):
+        warnings.warn(f'{left}. The report names all (`return_report=True`)', stacklevel=2)
     return (model, report) if return_report else model
 
 
