@@ -20,7 +20,7 @@ from mmrepvgg.data.images import ImageReader
 from mmrepvgg.data.layout import has_class_folders
 from mmrepvgg.models.building import build_model
 from mmrepvgg.reparam.checkpoint import reparameterize_checkpoint
-from mmrepvgg.reparam.forms import load_model, warn_of_branches
+from mmrepvgg.reparam.forms import build_form, load_model, warn_of_branches
 from mmrepvgg.reparam.report import SwitchReport
 from mmrepvgg.runtimes.loading import load_exported
 from mmrepvgg.zoo.named_models import load_model_config
@@ -93,6 +93,10 @@ class TestConfigs:
         switched = load_model(cfg, read_checkpoint(tmp_path / 'b.pth'))
         assert switched.is_deploy_form
         assert not any('norm' in key for key in switched.model.backbone.state_dict())
+        # memory without numbers yet may hold some that can't be fused
+        empty = build_form(cfg, deploy=True)
+        assert empty.state_dict().keys() == switched.model.state_dict().keys()
+        assert not any(value.any() for value in empty.state_dict().values())
 
     @pytest.mark.parametrize(
         ('model', 'message'),

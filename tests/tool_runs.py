@@ -91,6 +91,8 @@ def _warn_as_a_process() -> None:
         warnings.simplefilter('ignore', category)
     # a command that does not write LiteRT files has not loaded JAX, which other tests of this process have
     warnings.filterwarnings('ignore', r'os\.fork\(\) was called', RuntimeWarning)
+    # mmengine names a run by the second; two runs in one second are of one process only here
+    warnings.filterwarnings('ignore', r'.* has been created, the method `get_instance` should not accept', UserWarning)
 
 
 def _log_to(stderr: io.StringIO) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmrepvgg.commands.running import run
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # studies/ is part of the repository, not of the package
-import studies.any_model.report as table
+from studies.any_model import report as table
 
 if __name__ == '__main__':
     run(table)

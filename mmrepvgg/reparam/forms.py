@@ -77,11 +77,18 @@ def build_form_of(cfg: Config, checkpoint: Checkpoint) -> LoadedModel:
 
 
 def build_form(cfg: Config, deploy: bool) -> nn.Module:
-    """Build the model of a config in a form, as ``build_model`` does, or by the structure of the train form."""
+    """Build the model of a config in a form, as ``build_model`` does, or by the structure of the train form.
+
+    A form that the structure gives has zeros as weights.
+    """
     model = build_model(cfg, deploy)
-    if deploy and not holds_own_blocks(model):
-        return switch(build_model(cfg, deploy=False)).model
-    return model
+    if not deploy or holds_own_blocks(model):
+        return model
+    model = build_model(cfg, deploy=False)
+    # its memory may hold anything (NoRandomWeights), numbers that can't be fused, too
+    for value in model.state_dict().values():
+        value.zero_()
+    return switch(model).model
 
 
 def switch(model: M) -> Switched[M]:
