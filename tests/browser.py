@@ -58,15 +58,25 @@ def open_page(browser: Any, url: str, **options: Any) -> Iterator[Any]:
         else:
             request.abort()
 
+    def route_socket(socket: Any) -> None:
+        check(socket.url)
+        if _is_local(socket.url):
+            socket.connect_to_server()
+        else:
+            socket.close()
+
     try:
         context.route('**/*', route)
+        # asked when the page's code makes a socket; the event of that name waits for the network, and may be too late
+        context.route_web_socket('**/*', route_socket)
         context.on('request', lambda request: check(request.url))
         context.on('console', lambda message: message.type == 'error' and problems.append(f'console: {message.text}'))
         context.on('weberror', lambda error: problems.append(f'script: {error.error}'))
         page = context.new_page()
-        page.on('websocket', lambda socket: check(socket.url))
         page.goto(url)
         yield page
+        if not page.is_closed():
+            page.evaluate('null')  # what the page did until here has been reported when this comes back
     finally:
         context.close()
     assert not problems, problems
