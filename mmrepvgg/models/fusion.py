@@ -4,6 +4,7 @@ All functions compute in float64 by default and are differentiable. The caller r
 """
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,16 +92,32 @@ def _computes_like(module: Any, base: type[nn.Module]) -> bool:
     if own.forward is base.forward and getattr(own, '_conv_forward', None) is getattr(base, '_conv_forward', None):
         return True
     module = copy.deepcopy(module).double().eval()
-    channels, size = (module.in_channels, 7) if base is nn.Conv2d else (module.num_features, 2)
-    x = torch.linspace(-10, 10, 2 * channels * size * size, dtype=torch.float64).reshape(2, channels, size, size)
-    x = x.to(next(iter(module.state_dict().values())).device)
     plain = copy.deepcopy(module)  # a forward of its own may change the weights
+    for x in _make_probes(module, base):
+        if base is nn.Conv2d:
+            expected = nn.Conv2d._conv_forward(plain, x, plain.weight, plain.bias)
+        else:
+            expected = base.forward(plain, x)
+        actual = module(x)
+        if actual.shape != expected.shape or not torch.allclose(actual, expected):
+            return False
+    return True
+
+
+def _make_probes(module: Any, base: type[nn.Module]) -> Iterator[Tensor]:
+    """Inputs for a comparison. A convolution with a stride gets one for each way in which its steps may end.
+
+    A padding on one side shows in some heights and widths only: a 3x3 with stride 2 reaches it at 8, and not at 7.
+    """
+    channels, sizes = (module.num_features, [2])
     if base is nn.Conv2d:
-        expected = nn.Conv2d._conv_forward(plain, x, plain.weight, plain.bias)
-    else:
-        expected = base.forward(plain, x)
-    actual = module(x)
-    return actual.shape == expected.shape and torch.allclose(actual, expected)
+        reach = max(d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True))
+        channels, smallest = module.in_channels, max(7, reach)
+        sizes = [*range(smallest, smallest + max(module.stride))]
+    device = next(iter(module.state_dict().values())).device
+    for size in sizes:
+        x = torch.linspace(-10, 10, 2 * channels * size * size, dtype=torch.float64, device=device)
+        yield x.reshape(2, channels, size, size)
 
 
 def fuse_conv_norm(branch: nn.Sequential) -> tuple[Tensor, Tensor]:
