@@ -7,7 +7,7 @@ from torch import nn
 
 from .layers import has_hooks, is_layer
 from .passing import returns_its_input
-from .tracing import Traced, trace
+from .tracing import Stopped, Traced, trace
 
 # They have no forward of their own.
 CONTAINERS = nn.ModuleList | nn.ModuleDict
@@ -41,43 +41,45 @@ class Follower:
         """The modules that are one step of the code around them."""
         return self._steps | self.reasons.keys()
 
-    def follow(self, module: nn.Module) -> Traced | Exception:
+    def follow(self, module: nn.Module) -> Traced | Stopped:
         """The graph of a module, in which those that can't be followed are one step; or what stopped it."""
         traced = trace(module, self.single)
-        if isinstance(traced, Exception):
-            for child in module.children():
-                self._close(child)
+        is_closed = False
+        while isinstance(traced, Stopped):
+            inner = [each for each in traced.within[1:] if each not in self.single]
+            if inner:
+                self._close(module, inner[-1], traced.reason)
+            elif is_closed:
+                return traced
+            else:  # where it stopped is not known
+                for child in module.children():
+                    self._close_stopped(child)
+                is_closed = True
             traced = trace(module, self.single)
-        return traced
+        if traced.in_context <= self.single | {module}:
+            return traced
+        self._steps |= traced.in_context - {module}
+        return self.follow(module)
 
-    def _close(self, module: nn.Module) -> None:
+    def _close(self, module: nn.Module, stopped: nn.Module, reason: str) -> None:
+        """Take a module in ``module`` as one step, and others of its class that can't be followed, either."""
+        self.reasons[stopped] = reason
+        for other in module.modules():
+            if type(other) is type(stopped) and other not in self.single:
+                traced = trace(other, self.single)
+                if isinstance(traced, Stopped):
+                    self.reasons[other] = traced.reason
+
+    def _close_stopped(self, module: nn.Module) -> None:
         """Find what can't be followed in a module, or that it can't be followed itself."""
         if module in self.single:
             return
         if isinstance(module, CONTAINERS):
             for child in module.children():
-                self._close(child)
-        elif isinstance(traced := self.follow(module), Exception):
-            self.reasons[module] = describe_error(traced)
-
-
-def describe_error(error: Exception) -> str:
-    """What stopped a trace, in one line."""
-    text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
+                self._close_stopped(child)
+        elif isinstance(traced := self.follow(module), Stopped):
+            self.reasons[module] = traced.reason
 
 
 def _is_one_step(module: nn.Module) -> bool:
-    return (
-        isinstance(module, torch.jit.ScriptModule)
-        or has_hooks(module)
-        or uses_context(module)
-        or returns_its_input(module)
-    )
-
-
-def uses_context(module: nn.Module) -> bool:
-    """Whether the code of a module runs in a context, such as autocast, that no graph shows."""
-    code = getattr(type(module).forward, '__code__', None)
-    contexts = {'autocast', 'no_grad', 'enable_grad', 'set_grad_enabled', 'inference_mode'}
-    return code is not None and not contexts.isdisjoint(code.co_names)
+    return isinstance(module, torch.jit.ScriptModule) or has_hooks(module) or returns_its_input(module)

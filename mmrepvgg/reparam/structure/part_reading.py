@@ -35,8 +35,12 @@ _CHANGING |= {'in_features', 'out_features', 'running_mean', 'running_var', 'eps
 def find_read(module: nn.Module) -> set[nn.Module]:
     """The modules within of which the code of ``module`` reads what the switch would change."""
     kind: Any = type(module)
+    paths = _list_paths(kind)
+    if paths is None:  # without source the compiled code tells what it reads, but not of which module
+        names = getattr(getattr(kind.forward, '__code__', None), 'co_names', ())
+        return set() if _CHANGING.isdisjoint(names) else {*module.modules()} - {module}
     read = set()
-    for path, _ in _list_paths(kind) or ():
+    for path, _ in paths:
         part: Any = module
         for name, following in itertools.pairwise((*path, '')):
             part = part._modules.get(name)

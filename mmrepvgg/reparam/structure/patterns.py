@@ -23,7 +23,7 @@ class Pattern:
         scopes: The modules in whose code this happens.
         owner: The module that holds them all, in whose code one call takes the place of theirs.
         is_chain: Whether the layers simply follow each other, so that no code needs to change.
-        num_steps: Number of steps of the graph: the layers, and what joins them.
+        steps: The steps of the graph, in their order: the layers, and what joins them, each with the module it is in.
         numbers: Names of parameters and buffers that its code uses beside the layers.
         is_flat: Whether its inputs are ``(N, C)``.
         norms: Modules whose own code is a batch norm of the chain, and other things: an activation, for example.
@@ -35,7 +35,7 @@ class Pattern:
     scopes: frozenset[str]
     owner: str
     is_chain: bool
-    num_steps: int
+    steps: tuple[str, ...]
     numbers: tuple[str, ...]
     is_flat: bool
     norms: tuple[str, ...]
@@ -55,7 +55,7 @@ class Pattern:
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells it from others, in whichever module's code it is looked for."""
-        return self.layers, self.scopes, self.num_steps, self.numbers
+        return self.steps, self.numbers
 
 
 def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
@@ -80,11 +80,22 @@ def describe_pattern(graph: fx.GraphModule, name: str, path: Path) -> Pattern:
         frozenset(join_names(name, each) for each in scopes),
         join_names(name, _common([*scopes, *(each.rpartition('.')[0] for each in layers)])),
         all(step.is_call or step.is_reshape or step in norms for step in path.members),
-        len(nodes),
+        tuple(_describe_step(name, each) for each in nodes),
         tuple(sorted({join_names(name, each) for step in path.members for each in step.parameters})),
         getattr(path.map, 'num_axes', None) == 0,
         tuple(sorted(join_names(name, find_scope(step.origin)) for step in norms)),
     )
+
+
+def _describe_step(name: str, node: fx.Node) -> str:
+    if node.op == 'call_module':
+        return join_names(name, str(node.target))
+    # by the operation, and not by the name of the node, which is another one in the graph of another module
+    return f'{join_names(name, find_scope(node))}:{_name_operation(node.target)}'
+
+
+def _name_operation(target: Any) -> str:
+    return target if isinstance(target, str) else getattr(target, '__name__', repr(target))
 
 
 def _is_norm_function(node: fx.Node) -> bool:

@@ -1,6 +1,6 @@
 """Which layers of a model become one convolution, and in which module's code that happens."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -8,15 +8,17 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .following import CONTAINERS, Follower, describe_error, uses_context
+from .following import CONTAINERS, Follower
 from .part_reading import find_opened, find_read
 from .patterns import Pattern, describe_pattern, find_scope, join_names
 from .reading import read_steps
 from .search import Path, compute_map, search
-from .steps import Constant
-from .tracing import Traced, trace
+from .steps import Constant, Step
+from .tracing import Stopped, Traced, trace
 
 _STEERED = 'an argument of `forward` that may be left out changes what {} computes'
+_IN_CONTEXT = 'the code of {} runs in a context, such as autocast or no_grad'
+_TOLD = '{} is called with something else than one value: with a list, an option or None'
 
 
 @dataclass
@@ -59,7 +61,7 @@ class _Planner:
     def __init__(self, model: nn.Module, known: Collection[nn.Module]):
         self.model, self.follower, self.plan = model, Follower(model, known), Plan()
         self.seen: set[nn.Module] = set()
-        self.steady: dict[str, bool] = {}
+        self.fixed: dict[str, str | None] = {}
         self.told: set[nn.Module] = set()
 
     def visit(self, name: str, module: nn.Module) -> None:
@@ -67,11 +69,13 @@ class _Planner:
         if module in self.seen or not self.follower.is_block(module):
             return
         self.seen.add(module)
-        traced = Exception() if isinstance(module, CONTAINERS) else self.follower.follow(module)
-        if isinstance(traced, Exception):
-            if not isinstance(module, CONTAINERS):
-                self.follower.reasons.setdefault(module, describe_error(traced))
-            opened = set() if isinstance(module, CONTAINERS) else find_opened(module)
+        if isinstance(module, CONTAINERS):
+            self._visit_parts(name, module, ())
+            return
+        traced = self.follower.follow(module)
+        if isinstance(traced, Stopped):
+            self.follower.reasons.setdefault(module, traced.reason)
+            opened = find_opened(module)
             self._visit_parts(name, module, set(module.children()) if opened is None else opened)
             return
         single = self.follower.single
@@ -101,31 +105,42 @@ class _Planner:
         inner = {part for each in single for part in each.modules() if part is not each}
         outside = _reach(module, single) & (_reach(self.model, [module]) | inner)
         steps = read_steps(graph, outside=outside)
-        found = search(steps)
+        blocked: dict[Step, str] = {}
+        while True:
+            found = search(steps, blocked)
+            judged = {step: self._judge(name, step, path, steps, traced) for step, path in found.patterns.items()}
+            obstacles = {step: each for step, each in judged.items() if isinstance(each, str)}
+            if not obstacles:
+                break
+            # what is in a pattern may have patterns of its own, but for the sums on the way to it
+            for step in obstacles:
+                sums = (each for each in found.patterns[step].members if isinstance(each.does, float))
+                blocked |= {each: '' for each in sums if each not in blocked}
+            blocked |= obstacles
         for step, reason in found.branches.items():
             self.plan.branches[_name(name, step.origin)] = reason
         for step, reason in found.layers.items():
             self.plan.layers[_name(name, step.origin)] = reason
-        for step, path in found.patterns.items():
-            pattern = describe_pattern(graph, name, path)
-            pattern = replace(
-                pattern,
-                is_chain=pattern.is_chain and all(map(self._is_norm_module, pattern.norms)),
-                compute=partial(compute_map, path, step, steps),
-            )
-            obstacle = self._find_obstacle(name, pattern, path, traced)
-            owner = pattern.owner if pattern.is_chain or obstacle else self._find_owner(name, pattern.owner)
-            if owner != pattern.owner and _is_scaled_layer(path):
-                continue  # a layer scale is not worth it to take a block into the code around it
-            if owner is None:
-                obstacle = _STEERED.format(type(self.model.get_submodule(pattern.owner)).__name__)
-            if obstacle or owner is None:
-                left = self.plan.branches if isinstance(step.does, float) else self.plan.layers
-                left[_name(name, step.origin)] = obstacle or ''
-            else:
-                is_new = pattern.place.rpartition('.')[2] == 'fused_conv' and pattern.place not in pattern.layers
-                place = self._find_free(pattern.place, is_new)
-                self.plan.patterns.append(replace(pattern, owner=owner, place=place))
+        for pattern in judged.values():
+            assert isinstance(pattern, Pattern)
+            is_new = pattern.place.rpartition('.')[2] == 'fused_conv' and pattern.place not in pattern.layers
+            self.plan.patterns.append(replace(pattern, place=self._find_free(pattern.place, is_new)))
+
+    def _judge(self, name: str, step: Step, path: Path, steps: Sequence[Step], traced: Traced) -> Pattern | str:
+        """The pattern of a path, or why it must stay; an empty string if that is nothing to tell."""
+        pattern = describe_pattern(traced.graph, name, path)
+        pattern = replace(
+            pattern,
+            is_chain=pattern.is_chain and all(map(self._is_norm_module, pattern.norms)),
+            compute=partial(compute_map, path, step, steps),
+        )
+        obstacle = self._find_obstacle(name, pattern, path, traced)
+        if obstacle or pattern.is_chain:
+            return obstacle or pattern
+        owner, obstacle = self._find_owner(name, pattern.owner)
+        if _is_scaled_layer(path) and (obstacle or owner != pattern.owner):
+            return ''  # a layer scale is not worth it to take a block into the code around it
+        return obstacle or replace(pattern, owner=owner)
 
     def _find_obstacle(self, name: str, pattern: Pattern, path: Path, traced: Traced) -> str | None:
         """Why a pattern must stay that no graph shows."""
@@ -151,7 +166,7 @@ class _Planner:
         """Whether the code of a module is a batch norm of its input, and what follows."""
         module = self.model.get_submodule(name)
         traced = trace(module, list(module.children()))
-        if isinstance(traced, Exception) or traced.is_steered:
+        if isinstance(traced, Stopped) or traced.is_steered:
             return False
         norms = traced.graph.graph.find_nodes(op='call_function', target=F.batch_norm)
         return len(norms) == 1 and norms[0].args[0].op == 'placeholder' and len(norms[0].args[0].users) == 1
@@ -164,21 +179,30 @@ class _Planner:
         known |= {path for path, _ in (*self.model.named_parameters(), *self.model.named_buffers())}
         return next(each for each in names if each not in taken and (not is_new or each not in known))
 
-    def _find_owner(self, root: str, owner: str) -> str | None:
-        """The smallest module around ``owner`` whose code does not depend on what its caller leaves out."""
-        while not self._is_steady(owner):
+    def _find_owner(self, root: str, first: str) -> tuple[str, str | None]:
+        """The smallest module around ``first`` whose code may be changed, or why there is none."""
+        owner = first
+        while self._find_fixed(owner):
             if owner == root:
-                return None
+                return first, self._find_fixed(first)
             owner = owner.rpartition('.')[0]
-        return owner
+        return owner, None
 
-    def _is_steady(self, name: str) -> bool:
-        if name not in self.steady:
+    def _find_fixed(self, name: str) -> str | None:
+        """Why the code of a module must stay as it is."""
+        if name not in self.fixed:
             module = self.model.get_submodule(name)
             traced = trace(module, self.follower.single)
-            is_fixed = module in self.told or uses_context(module)
-            self.steady[name] = isinstance(traced, Traced) and not traced.is_steered and not is_fixed
-        return self.steady[name]
+            if isinstance(traced, Stopped):
+                reason: str | None = traced.reason
+            elif module in traced.in_context:
+                reason = _IN_CONTEXT
+            elif traced.is_steered:
+                reason = _STEERED
+            else:
+                reason = _TOLD if module in self.told else None
+            self.fixed[name] = reason and reason.format(type(module).__name__)
+        return self.fixed[name]
 
 
 def _reach(model: nn.Module, stops: Collection[nn.Module]) -> set[nn.Module]:

@@ -37,9 +37,12 @@ def read_steps(model: fx.GraphModule, flat: Collection[str] = (), outside: Colle
     reader = _Reader(model, flat, outside)
     for node in model.graph.nodes:
         reader.read(node)
-    for node in find_written(model):
+    orders = {node: order for order, node in enumerate(model.graph.nodes)}
+    for node, step in reader.steps.items():
+        step.order = orders[node]
+    for node, writers in find_written(model).items():
         if node in reader.steps:
-            reader.steps[node].is_written = True
+            reader.steps[node].written_at = frozenset(orders[each] for each in writers)
     return list(reader.steps.values())
 
 

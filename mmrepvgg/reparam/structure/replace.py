@@ -69,7 +69,8 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
         step, path = found[pattern.key]
         layer = _make_like(compute_map(path, step, steps), model, pattern)
         graph.add_submodule(f'_fused_{number}', layer)
-        with graph.graph.inserting_after(step.origin):
+        # where the first branch reads the source: later code may overwrite it
+        with graph.graph.inserting_before(min(member.origin for member in path.members)):
             fused = graph.graph.call_module(f'_fused_{number}', (path.source.origin,))
         step.origin.replace_all_uses_with(fused)
         replaced |= {member.origin for member in path.members}

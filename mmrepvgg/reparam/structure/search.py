@@ -1,6 +1,6 @@
 """Find what in a graph one convolution computes: chains of layers, and parallel branches from one tensor to one sum."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,18 +46,19 @@ class Findings:
     layers: dict[Step, str] = field(default_factory=dict)
 
 
-def search(steps: Sequence[Step]) -> Findings:
+def search(steps: Sequence[Step], blocked: Mapping[Step, str] | None = None) -> Findings:
     """Find the largest patterns of a graph. Only the structure decides, and no number in the weights.
 
     Args:
         steps: All steps, in the order in which they are computed. Those that nobody uses are its outputs.
+        blocked: Steps that no convolution may compute, each with the reason; an empty one is not told.
     """
-    return _Search(steps).choose()
+    return _Search(steps, blocked or {}).choose()
 
 
 def list_candidates(steps: Sequence[Step]) -> Iterator[tuple[Step, Path]]:
     """All that one convolution can compute, whether there is something larger or not."""
-    for step, paths in _Search(steps).paths.items():
+    for step, paths in _Search(steps, {}).paths.items():
         for path in paths:
             if find_obstacle(step, path) is None:
                 yield step, trim(path)
@@ -86,8 +87,8 @@ def compute_map(path: Path, end: Step, steps: Sequence[Step]) -> AffineMap:
 
 
 class _Search:
-    def __init__(self, steps: Sequence[Step]):
-        self.steps = steps
+    def __init__(self, steps: Sequence[Step], blocked: Mapping[Step, str]):
+        self.steps, self.blocked = steps, blocked
         self.paths: dict[Step, list[Path]] = {}
         self.findings = Findings()
         for step in steps:
@@ -95,7 +96,7 @@ class _Search:
             for path in sorted(self._find_paths(step), key=lambda path: -len(path.members)):  # the longest first
                 # one from each source; where the number of axes is not known, one for each of them
                 kept.setdefault((path.source, getattr(path.map, 'num_axes', None)), path)
-            self.paths[step] = [] if step.is_written else [*kept.values(), Path(step, Scaling())]
+            self.paths[step] = [*kept.values(), Path(step, Scaling())]
 
     def _find_paths(self, step: Step) -> Iterator[Path]:
         if step.reason is not None:
@@ -149,6 +150,9 @@ class _Search:
             path = self._choose_path(step)
             if path is not None:
                 self.findings.patterns[step] = path
+            elif step in self.blocked:
+                left = self.findings.branches if isinstance(step.does, float) else self.findings.layers
+                left |= {step: self.blocked[step]} if self.blocked[step] else {}
             elif isinstance(step.does, float):
                 self._explain(step)
             for each in [path.source] if path else step.inputs:
@@ -166,7 +170,7 @@ class _Search:
         return next(first, gains[0] if gains else None)
 
     def _find_gains(self, step: Step) -> list[Path]:
-        if step.is_nothing:
+        if step.is_nothing or step in self.blocked:
             return []
         return [trim(path) for path in self.paths[step] if find_obstacle(step, path) is None]
 
@@ -225,6 +229,8 @@ def find_obstacle(step: Step, path: Path) -> str | None:
         others = [user for user in each.users if user not in path.members]
         if others and not (all(each in user.asks_shape for user in others) and _keeps_shape(each, path)):
             return f'a value within is used elsewhere, too (by {others[0].name})'
+    if _is_overwritten(path):
+        return 'a value that its branches read is overwritten meanwhile'
     if any(each.is_reshape for each in path.members) and not all(
         each.is_call or each.is_reshape for each in path.members
     ):
@@ -235,6 +241,18 @@ def find_obstacle(step: Step, path: Path) -> str | None:
     except InexactError as error:
         return str(error)
     return None
+
+
+def _is_overwritten(path: Path) -> bool:
+    """Whether the steps of a path read different values under one name, or overwrite what is not their own.
+
+    The one convolution reads the source where the first of them does.
+    """
+    for value in (path.source, *path.members):
+        reads = [user.order for user in value.users if user in path.members]
+        if reads and any(min(reads) <= order < max(reads) for order in value.written_at):
+            return True
+    return not path.source.written_at.isdisjoint(each.order for each in path.members)
 
 
 def _has_no_axes(one: AffineMap) -> bool:

@@ -69,7 +69,8 @@ class Step:
         is_call: Whether it is a call of a layer, whose place another layer can fill.
         is_reshape: Whether it only joins axes before the last one, which is all the same to maps without axes.
         asks_shape: Those of its inputs that it asks for their shape or dtype alone, and not for their values.
-        is_written: Whether its value is overwritten while others read it, so that nothing may be computed of it later.
+        order: Its place in the graph.
+        written_at: The places of the steps that overwrite its value while others read it, too.
         parameters: Names of the parameters and buffers that it uses, if it is no call.
         reason: Why it is something else, if it looks like a linear layer.
         users: The steps that take its value.
@@ -86,7 +87,8 @@ class Step:
     is_call: bool = False
     is_reshape: bool = False
     asks_shape: frozenset['Step'] = frozenset()
-    is_written: bool = False
+    order: int = 0
+    written_at: frozenset[int] = frozenset()
     parameters: frozenset[str] = frozenset()
     reason: str | None = None
     users: list['Step'] = field(default_factory=list)

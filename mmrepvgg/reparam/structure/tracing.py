@@ -1,11 +1,14 @@
 """The graph of a model in eval mode, with all that is inside of its blocks, as far as Python's code can be followed."""
 
+import dis
 import inspect
 import operator
 import sys
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cache
+from types import CodeType
 from typing import Any
 
 import torch
@@ -25,12 +28,28 @@ class Traced:
         is_steered: Whether its code depends on arguments that the caller may leave out. The graph is that without them.
         num_calls: How often each module within is called.
         told: The modules within that are called with something else than values: None, an option, or a list of values.
+        in_context: The modules, itself or within, in whose code something runs in a context, such as autocast or
+            no_grad, that no graph shows.
     """
 
     graph: fx.GraphModule
     is_steered: bool
     num_calls: Counter[nn.Module]
     told: set[nn.Module]
+    in_context: set[nn.Module]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why a module could not be followed.
+
+    Attributes:
+        reason: What stopped it, in one line.
+        within: The modules whose code was running, from the outermost to the innermost.
+    """
+
+    reason: str
+    within: tuple[nn.Module, ...]
 
 
 class _Proxy(fx.Proxy):
@@ -57,7 +76,8 @@ class _Proxy(fx.Proxy):
     def __class__(self) -> Any:
         """What ``isinstance`` hears. torch itself asks, too, and may know that this is no tensor."""
         asking = sys._getframe(1)
-        if asking.f_globals.get('__name__', '').startswith('torch') and asking.f_code.co_name != 'is_tensor':
+        is_torch = asking.f_globals.get('__name__', '').startswith('torch') and asking.f_code.co_name != 'is_tensor'
+        if is_torch or not _asks_for_types(asking.f_code):
             return type(self)
         if self.node.op == 'call_module':
             return torch.Tensor
@@ -66,6 +86,13 @@ class _Proxy(fx.Proxy):
     @__class__.setter
     def __class__(self, kind: Any) -> None:
         raise TypeError('it has its class')
+
+
+@cache
+def _asks_for_types(code: CodeType) -> bool:
+    """Whether Python code asks for the types of values. If it does not, a function in C asks, of torch for example."""
+    asks = {'isinstance', 'issubclass', '__class__', '__instancecheck__'}
+    return not asks.isdisjoint((code.co_name, *code.co_names)) or dis.opmap['MATCH_CLASS'] in code.co_code[::2]
 
 
 class _Tracer(fx.Tracer):
@@ -77,6 +104,14 @@ class _Tracer(fx.Tracer):
         self.single = set(single)
         self.called: Counter[nn.Module] = Counter()
         self.told: set[nn.Module] = set()
+        self.in_context: set[nn.Module] = set()
+        # the modules whose code is run now, each with the contexts around it
+        self.running: list[tuple[nn.Module, Any]] = []
+        self.stopped_in: list[nn.Module] = []
+
+    def trace(self, root: Any, *args: Any) -> fx.Graph:
+        self.running = [(root, _list_contexts())]
+        return super().trace(root, *args)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return module in self.single or super().is_leaf_module(module, name)
@@ -87,13 +122,33 @@ class _Tracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)
         node.meta['method'] = _find_method(sys._getframe(1))
+        self._check_context()
         return node
+
+    def _check_context(self) -> None:
+        module, around = self.running[-1]
+        if _list_contexts() != around:
+            self.in_context.add(module)
 
     def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.called[module] += 1
         if not all(type(each) is _Proxy for each in (*args, *kwargs.values())):
             self.told.add(module)
-        return super().call_module(module, forward, args, kwargs)
+        self._check_context()
+        self.running.append((module, _list_contexts()))
+        try:
+            return super().call_module(module, forward, args, kwargs)
+        except Exception:
+            self.stopped_in.append(module)
+            raise
+        finally:
+            self.running.pop()
+
+
+def _list_contexts() -> tuple[Any, ...]:
+    nesting = torch.autocast_increment_nesting() - 1  # torch has no other way to ask for it
+    torch.autocast_decrement_nesting()
+    return nesting, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
 
 def _find_method(frame: Any) -> str:
@@ -109,21 +164,22 @@ def _find_method(frame: Any) -> str:
     return 'forward'
 
 
-def trace(model: nn.Module, single: Collection[nn.Module]) -> Traced | Exception:
+def trace(model: nn.Module, single: Collection[nn.Module]) -> Traced | Stopped:
     """Follow the code of ``model``, in which those of ``single`` are one step each; or say what stopped it."""
     if 'forward' in vars(model) and not isinstance(model, fx.GraphModule):
-        return TypeError('it has a forward of its own, which is not that of its class')
+        return Stopped('it has a forward of its own, which is not that of its class', (model,))
     if any(each.kind is each.KEYWORD_ONLY for each in inspect.signature(type(model).forward).parameters.values()):
-        return TypeError('its forward has arguments that must be named')
+        return Stopped('its forward has arguments that must be named', (model,))
     defaults, others = _list_arguments(model)
+    tracer = _Tracer(single)
     try:
-        traced = _follow(model, single, defaults)
+        traced = _follow(model, tracer, defaults)
     except Exception as error:  # the model's own code may raise anything when it gets no numbers
-        return error
+        return Stopped(_describe_error(error), (model, *reversed(tracer.stopped_in)))
     # the code may ask whether an argument is there, to which a trace gives one answer
     for given in ({}, *({**defaults, name: None} for name in others)) if defaults or others else ():
         try:
-            free = _follow(model, single, given)
+            free = _follow(model, _Tracer(single), given)
         except Exception:
             is_same = bool(given)  # without this argument the code does not run
         else:
@@ -131,7 +187,14 @@ def trace(model: nn.Module, single: Collection[nn.Module]) -> Traced | Exception
             is_same = _list_operations(free.graph, known) == _list_operations(traced.graph, known)
         if not is_same:
             return replace(traced, is_steered=True)
-    return traced if not defaults else replace(free, num_calls=traced.num_calls, told=traced.told)
+    if not defaults:
+        return traced
+    return replace(free, num_calls=traced.num_calls, told=traced.told, in_context=traced.in_context)
+
+
+def _describe_error(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
 
 
 def _list_arguments(model: nn.Module) -> tuple[dict[str, Any], list[str]]:
@@ -142,14 +205,15 @@ def _list_arguments(model: nn.Module) -> tuple[dict[str, Any], list[str]]:
     return defaults, [each.name for each in named if each.default is each.empty][1:]
 
 
-def _follow(model: nn.Module, single: Collection[nn.Module], given: dict[str, Any]) -> Traced:
+def _follow(model: nn.Module, tracer: _Tracer, given: dict[str, Any]) -> Traced:
     """The graph of a module whose arguments ``given`` are known."""
-    tracer = _Tracer(single)
     random = torch.random.get_rng_state()
-    with keeping_state(model):
+    # where the caller has gradients off, code that takes them off would not show
+    with keeping_state(model), torch.inference_mode(False), torch.enable_grad():
         graph = tracer.trace(model, given or None)
         for module in model.modules():
             if any(type(value) in (_Proxy, fx.proxy.Attribute) for value in vars(module).values()):
+                tracer.stopped_in = [module] if module is not model else []
                 raise TypeError(f'{type(module).__name__} keeps values of a run in its attributes')
         if not torch.equal(random, torch.random.get_rng_state()):
             torch.random.set_rng_state(random)
@@ -165,7 +229,7 @@ def _finish(tracer: _Tracer, graph: fx.Graph) -> Traced:
     traced = fx.GraphModule(tracer.root, graph)
     remove_unused(traced)
     traced.recompile()
-    return Traced(traced, False, tracer.called, tracer.told)
+    return Traced(traced, False, tracer.called, tracer.told, tracer.in_context)
 
 
 def _list_operations(graph: fx.GraphModule, defaults: dict[str, Any]) -> list[Any]:

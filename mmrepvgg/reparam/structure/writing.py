@@ -30,13 +30,10 @@ _VIEWS |= {'contiguous', 'detach', 'to', 'type', 'float', 'double', 'half', 't',
 _VIEWS |= {'requires_grad_', 'type_as', 'unfold', 'tensor_split', 'alpha_dropout'}
 
 
-def find_written(model: fx.GraphModule) -> set[fx.Node]:
-    """The values that an operation overwrites while other code reads them, too.
-
-    A sum that is computed in one step reads its values later than the code did. So none may be overwritten meanwhile.
-    """
+def find_written(model: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
+    """The values that an operation overwrites while other code reads them, too, with these operations."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    written: set[fx.Node] = set()
+    written: dict[fx.Node, set[fx.Node]] = {}
     for node in model.graph.nodes:
         for value in list_written(node, modules):
             group = _find_group(value, node, modules)
@@ -44,7 +41,8 @@ def find_written(model: fx.GraphModule) -> set[fx.Node]:
                 user for each in group for user in each.users if user not in group and not asks_shape(user, each)
             }
             if readers != {node}:
-                written |= group
+                for each in group:
+                    written.setdefault(each, set()).add(node)
     return written
 
 

@@ -1,0 +1,224 @@
+"""Blocks whose code does more than call layers: what is followed, what is not touched, and what the report says."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from switching import Branches, conv_norm, noise, switch
+from torch import nn
+
+
+def branches():
+    return conv_norm(4, 4, 3, padding=1), conv_norm(4, 4, 1)
+
+
+@pytest.fixture
+def make(randomise):
+    return lambda model: randomise(model).double().eval()
+
+
+class SqueezeExcite(nn.Module):
+    """Asks for the size of its input, and gives it to a function of torch."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        batch, channels, height, width = x.size()
+        pooled = F.avg_pool2d(x, kernel_size=[height, width])
+        return x * self.reduce(pooled).sigmoid().view(batch, channels, 1, 1)
+
+
+class Typed(Branches):
+    """Its code asks for the type of its input."""
+
+    def forward(self, x):
+        return super().forward(x) if isinstance(x, torch.Tensor) else x
+
+
+class TestContexts:
+    def test_an_attribute_with_the_name_of_a_context_is_none(self, make):
+        """The authors' MobileOne keeps its form in ``inference_mode``."""
+
+        class Block(Branches):
+            inference_mode = False
+
+            def forward(self, x):
+                return x if self.inference_mode else super().forward(x)
+
+        assert switch(make(Block(*branches())), noise(2, 4, 7, 7))[1].num_convs == (2, 1)
+
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    @pytest.mark.parametrize(
+        'context', [torch.no_grad, torch.inference_mode, lambda: torch.autocast('cpu', enabled=False)]
+    )
+    @pytest.mark.parametrize('is_called', [False, True])
+    def test_code_in_a_context_stays(self, make, context, is_called):
+        class Held(Branches):
+            def run(self, x):
+                with context():
+                    return super().forward(x)
+
+            def forward(self, x):
+                return self.run(x).relu()
+
+        model = make(nn.Sequential(Held(*branches()), *branches()) if is_called else Held(*branches()))
+        with torch.no_grad():  # the caller's own context is none of the model
+            switched, report = switch(model, noise(2, 4, 7, 7))
+        assert list(report.branches.values()) == ['the code of Held runs in a context, such as autocast or no_grad']
+        assert report.num_norms_left == 0
+        assert type(switched[0] if is_called else switched) is Held
+
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    def test_a_decorated_forward(self, make):
+        class Frozen(Branches):
+            forward = torch.no_grad()(Branches.forward)
+
+        switched, report = switch(make(nn.Sequential(Frozen(*branches()), nn.ReLU())), noise(2, 4, 7, 7))
+        assert report.num_branches_left == 1
+        assert not switched(noise(2, 4, 7, 7)).requires_grad
+
+
+class TestTypes:
+    def test_torch_may_ask_for_the_type_of_a_size(self, make):
+        model = nn.Sequential(Branches(*branches()), SqueezeExcite(4), *branches())
+        assert not switch(make(model), noise(2, 4, 7, 7))[1].not_followed
+
+    def test_the_code_may_not(self, make):
+        class Matched(Branches):
+            def forward(self, x):
+                match x:
+                    case torch.Tensor():
+                        return super().forward(x)
+                return x
+
+        for kind in (Typed, Matched):
+            _, report = switch(make(nn.Sequential(nn.ReLU(), kind(nn.BatchNorm2d(4)))), noise(2, 4, 7, 7))
+            assert report.num_norms_left == 1
+
+
+class TestModulesAround:
+    def test_a_block_that_takes_a_list_is_followed_beside_one_that_is_not(self, make):
+        """As in decoders: by itself nothing tells how long the list is."""
+
+        class Decoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.blocks = nn.ModuleList([Branches(*branches()) for _ in range(2)])
+                self.act = nn.ReLU(inplace=True)
+
+            def forward(self, features):
+                x = features[-1]
+                for skip, block in zip(features[:-1], self.blocks, strict=True):
+                    x = self.act(block(x)) + skip
+                return x
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.typed, self.decoder = Branches(*branches()), Typed(*branches()), Decoder()
+
+            def forward(self, x):
+                one = self.stem(x)
+                return self.decoder([x, one, self.typed(one.sin())])
+
+        _, report = switch(make(Model()), noise(2, 4, 7, 7))
+        assert report.num_convs == (8, 5)  # all but the branches of Typed
+        assert report.num_norms_left == 0
+
+
+class TestOverwritten:
+    def block(self, forward):
+        class Block(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two, self.act = *branches(), nn.ReLU(inplace=True)
+
+        Block.forward = forward
+        return Block()
+
+    def test_after_the_branches_have_read_it(self, make):
+        def forward(self, x):
+            x = x * x
+            return self.one(x) + self.two(x) + self.act(x)
+
+        assert switch(make(self.block(forward)), noise(2, 4, 7, 7) - 0.5)[1].num_convs == (2, 1)
+
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    def test_between_the_branches(self, make):
+        def forward(self, x):
+            x = x.sin()
+            one = self.one(x)
+            self.act(x)
+            return one + self.two(x)
+
+        _, report = switch(make(self.block(forward)), noise(2, 4, 7, 7) - 0.5)
+        assert list(report.branches.values()) == ['a value that its branches read is overwritten meanwhile']
+        assert report.num_norms_left == 0
+
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    def test_by_the_sum_itself(self, make):
+        def forward(self, x):
+            x = x.sin()
+            y = x
+            x += self.one(x)
+            return x * y
+
+        _, report = switch(make(self.block(forward)), noise(2, 4, 7, 7) - 0.5)
+        assert report.num_branches_left == 1
+
+
+class TestLayersOfOtherKinds:
+    @pytest.mark.parametrize('size', [8, 9])
+    @pytest.mark.parametrize('padding', [(0, 1, 0, 1), (1, 0, 1, 0)])
+    def test_padding_on_one_side(self, make, size, padding):
+        """As in networks from TensorFlow: a 3x3 with stride 2 shows it in images of even size only."""
+
+        class Same(nn.Conv2d):
+            def __init__(self, *args):
+                super().__init__(*args, stride=2, bias=False)
+                self.static_padding = nn.ZeroPad2d(padding)
+
+            def forward(self, x):
+                return F.conv2d(self.static_padding(x), self.weight, self.bias, self.stride)
+
+        model = make(nn.Sequential(Same(3, 4, 3), nn.BatchNorm2d(4)))
+        switched, report = switch(model, noise(2, 3, size, size))
+        assert report.num_norms_left == 0
+        assert isinstance(switched[0], Same)
+
+    def test_code_without_source_that_reads_the_stride(self, make):
+        names = {}
+        exec('def forward(self, x):\n    return self.b(self.a(x)) * self.b.stride[0]', names)  # as a notebook does
+
+        class Reading(nn.Module):
+            forward = names['forward']
+
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Conv2d(4, 4, 1, stride=2, bias=False), nn.Conv2d(4, 4, 3)
+
+        switch(make(Reading()), noise(2, 4, 9, 9))
+
+
+def test_two_patterns_of_the_same_layers_are_told_apart(make):
+    """A factor before the layers, and another one behind them: each gives a pattern with the same names."""
+
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.conv = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+
+        def forward(self, x):
+            return self.conv(self.norm(x) * 3)
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.inner = nn.Conv2d(4, 4, 5, padding=2, bias=False), Inner()
+
+        def forward(self, x):
+            x = x.relu()
+            return self.inner(self.conv(x + x))
+
+    assert switch(make(Outer()), noise(2, 4, 7, 7) - 0.5)[1].num_norms_left == 0
