@@ -63,6 +63,8 @@ TEST = [
     *('pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'filelock>=3.12'),
     # a headless browser for pages; mim, which is to find the wheel
     *('playwright>=1.50', 'openmim>=0.3.9'),
+    # a network whose blocks are other people's (tests/test_any_model.py)
+    'segmentation-models-pytorch>=0.5',
 ]
 
 

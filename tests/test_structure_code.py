@@ -1,10 +1,14 @@
 """Blocks whose code does more than call layers: what is followed, what is not touched, and what the report says."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from switching import Branches, conv_norm, noise, switch
 from torch import nn
+
+from mmrepvgg import reparameterize
 
 
 def branches():
@@ -222,3 +226,60 @@ def test_two_patterns_of_the_same_layers_are_told_apart(make):
             return self.inner(self.conv(x + x))
 
     assert switch(make(Outer()), noise(2, 4, 7, 7) - 0.5)[1].num_norms_left == 0
+
+
+class NormAndPad(nn.Module):
+    """As in the authors' diverse branch block: pads with what the norm makes of zeros."""
+
+    def __init__(self, channels, pad, border=None):
+        super().__init__()
+        self.bn, self.pad, self.border = nn.BatchNorm2d(channels), pad, border
+
+    def forward(self, x):
+        y = F.pad(self.bn(x), [self.pad] * 4)
+        zeros = torch.zeros_like(x[:, :, :1, :1]) if self.border is None else x[:, :, :1, :1]
+        border = self.bn(zeros)
+        for part in (y[:, :, : self.pad], y[:, :, -self.pad :], y[..., : self.pad], y[..., -self.pad :]):
+            part[:] = border
+        return y
+
+
+class TestNormsThatPad:
+    def test_branches(self, make):
+        block = Branches(
+            conv_norm(8, 8, 5, padding=2, groups=2),
+            nn.Sequential(nn.Conv2d(8, 6, 1, bias=False), NormAndPad(6, 2), *conv_norm(6, 8, 5)),
+            nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), NormAndPad(8, 2), nn.AvgPool2d(5, 1), nn.BatchNorm2d(8)),
+        )
+        _, report = switch(make(block), noise(2, 8, 9, 6))
+        assert report.num_convs == (4, 1)
+        assert report.num_norms_left == report.num_branches_left == 0
+        assert not report.not_followed
+
+    def test_those_that_pad_with_something_else_stay(self, make):
+        model = nn.Sequential(nn.Conv2d(8, 6, 1, bias=False), NormAndPad(6, 2, border='x'), nn.Conv2d(6, 8, 5))
+        _, report = switch(make(model), noise(2, 8, 9, 6))
+        assert report.num_norms_left == 1
+        assert list(report.not_followed) == ['1']
+
+    def test_hooks_on_the_norm_within(self, make):
+        model = make(nn.Sequential(nn.Conv2d(8, 6, 1, bias=False), NormAndPad(6, 2), nn.Conv2d(6, 8, 5)))
+        model[1].bn.register_forward_hook(lambda *_: None)
+        assert switch(model, noise(2, 8, 9, 6))[1].num_norms_left == 1
+
+
+def test_weights_of_zeros_tell_nothing_of_a_layer(make):
+    """A form without weights has the same structure as that of a trained model."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+    model = make(nn.Sequential(Standardised(3, 4, 3), nn.BatchNorm2d(4)))
+    empty = copy.deepcopy(model)
+    empty[0].weight.data.zero_()
+    switched, x = reparameterize(model), noise(2, 3, 9, 9)
+    form = reparameterize(empty)
+    form.load_state_dict(switched.state_dict())
+    torch.testing.assert_close(form(x), model(x), atol=1e-10, rtol=0)

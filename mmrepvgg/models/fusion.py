@@ -91,7 +91,7 @@ def _computes_like(module: Any, base: type[nn.Module]) -> bool:
     own = type(module)
     if own.forward is base.forward and getattr(own, '_conv_forward', None) is getattr(base, '_conv_forward', None):
         return True
-    module = copy.deepcopy(module).double().eval()
+    module = copy_for_probing(module)
     plain = copy.deepcopy(module)  # a forward of its own may change the weights
     for x in _make_probes(module, base):
         if base is nn.Conv2d:
@@ -104,6 +104,19 @@ def _computes_like(module: Any, base: type[nn.Module]) -> bool:
     return True
 
 
+def copy_for_probing(module: nn.Module) -> Any:
+    """A copy in float64 and eval mode with numbers from 0.5 to 1.5: what it computes depends on its code alone.
+
+    With weights of zeros, as in a model that waits for its checkpoint, many a layer would pass for a plain one.
+    """
+    module = copy.deepcopy(module).cpu().double().eval()
+    generator = torch.Generator().manual_seed(0)
+    for number in (*module.parameters(), *module.buffers()):
+        if number.is_floating_point():
+            number.copy_(torch.rand(number.shape, generator=generator, dtype=number.dtype) + 0.5)
+    return module
+
+
 def _make_probes(module: Any, base: type[nn.Module]) -> Iterator[Tensor]:
     """Inputs for a comparison. A convolution with a stride gets one for each way in which its steps may end.
 
@@ -114,9 +127,8 @@ def _make_probes(module: Any, base: type[nn.Module]) -> Iterator[Tensor]:
         reach = max(d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True))
         channels, smallest = module.in_channels, max(7, reach)
         sizes = [*range(smallest, smallest + max(module.stride))]
-    device = next(iter(module.state_dict().values())).device
     for size in sizes:
-        x = torch.linspace(-10, 10, 2 * channels * size * size, dtype=torch.float64, device=device)
+        x = torch.linspace(-10, 10, 2 * channels * size * size, dtype=torch.float64)
         yield x.reshape(2, channels, size, size)
 
 

@@ -32,25 +32,45 @@ class ACBlock(nn.Module):
         return F.relu(self.square(x) + self.column(x) + self.row(x))
 
 
-class DiverseBranchBlock(nn.Module):
-    """DBB (arXiv 2103.13425): 1x1, kxk, 1x1 before kxk, and 1x1 before an average.
+class _NormAndPad(nn.Module):
+    """A norm, and around it a border of what it makes of zeros, written into the tensor as in the authors' code."""
 
-    The pixels around a branch's first norm are what that norm makes of zeros, so the padding stands before the 1x1.
-    """
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bn: Any = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pad(self.bn(x), [1, 1, 1, 1])
+        border = self.bn.bias - self.bn.running_mean * self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()
+        for place in (0, -1):
+            y[:, :, place, :] = border[:, None]
+            y[:, :, :, place] = border[:, None]
+        return y
+
+
+class DiverseBranchBlock(nn.Module):
+    """DBB (arXiv 2103.13425): 1x1, kxk, 1x1 before kxk, and 1x1 before an average."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1):
         super().__init__()
         self.point = conv_norm(c_in, c_out, 1, stride)
         self.kernel = conv_norm(c_in, c_out, 3, stride)
         self.point_kernel = nn.Sequential(
-            conv_norm(c_in, c_in, 1, padding=1), conv_norm(c_in, c_out, 3, stride, padding=0)
+            nn.Conv2d(c_in, c_in, 1, bias=False), _NormAndPad(c_in), conv_norm(c_in, c_out, 3, stride, padding=0)
         )
         self.point_average = nn.Sequential(
-            conv_norm(c_in, c_out, 1, padding=1), nn.AvgPool2d(3, stride), nn.BatchNorm2d(c_out)
+            nn.Conv2d(c_in, c_out, 1, bias=False),
+            _NormAndPad(c_out),
+            nn.AvgPool2d(3, stride),
+            nn.BatchNorm2d(c_out),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.point(x) + self.kernel(x) + self.point_kernel(x) + self.point_average(x))
+        y = self.kernel(x)
+        y += self.point(x)
+        y += self.point_kernel(x)
+        y += self.point_average(x)
+        return F.relu(y)
 
 
 class RepConv(nn.Module):

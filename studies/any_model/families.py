@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -27,6 +28,7 @@ class Family:
         why: Why they stay.
         image: Height and width of its images in pixels.
         timm: Name of timm's model, if it is one.
+        package: The package that has its code, if that is a package of its own.
     """
 
     name: str
@@ -38,10 +40,13 @@ class Family:
     why: str = ''
     image: int = 64
     timm: str = ''
+    package: str = ''
 
     @property
     def is_there(self) -> bool:
-        """Whether the installed version of timm has it."""
+        """Whether its package is installed, and the installed version of timm has it."""
+        if self.package and find_spec(self.package) is None:
+            return False
         if not self.timm:
             return True
         import timm
@@ -107,6 +112,16 @@ def _mmpretrain(
         return getattr(backbones, kind)(**options)
 
     return Family(title, 'mmpretrain', partial(build, options), partial(build, small), convs, **more)
+
+
+def _segmentation(title: str, encoder: str, convs: int, small: dict[str, Any], **more: Any) -> Family:
+    def build(**options: Any) -> nn.Module:
+        from segmentation_models_pytorch import create_model
+
+        return create_model('Unet', encoder, encoder_weights=None, classes=2, **options)
+
+    package = 'segmentation_models_pytorch'
+    return Family(title, package, build, partial(build, **small), convs, package=package, **more)
 
 
 def _as_authors(
@@ -180,6 +195,9 @@ def _list_families() -> Iterator[Family]:
     why = 'it stands behind a shortcut'
     arch = dict(large_kernel_sizes=[13, 11, 9, 7], layers=[1] * 4, channels=[8, 16, 16, 32], small_kernel=5, dw_ratio=1)
     yield _mmpretrain('RepLKNet-31B', 'RepLKNet', dict(arch='31B'), 30, dict(arch=arch), norms=1, why=why)
+    # its encoder is the authors' code; the decoder takes features of all sizes
+    small = dict(decoder_channels=(16, 8, 8, 8, 8))
+    yield _segmentation('Unet on MobileOne-S4 (SE)', 'mobileone_s4', 78, small)
     # the authors' networks, written from their papers and keys
     yield _as_authors('RepVGG-B1g4', OfficialRepVGG, 'B1g4', 6, _SMALL)
     yield _as_authors('RepVGGplus-L2pse', official.RepVGGPlus, 'L2pse', 21, _SMALL_SE)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 
-from ...models.fusion import FusionError, get_conv_weight, get_norm_scale_shift
+from ...models.fusion import FusionError, copy_for_probing, get_conv_weight, get_norm_scale_shift
 from .algebra import InexactError
 from .maps import (
     AffineMap,
@@ -23,6 +23,7 @@ from .maps import (
     make_pointwise,
     place,
 )
+from .padded_norms import find_padding, get_norm
 
 _CONVS: dict[type[Any], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _TRANSPOSED: tuple[type[Any], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -81,6 +82,10 @@ def describe(layer: nn.Module, numbers: bool = True) -> list[AffineMap]:
     for kind, num_axes in _POOLS.items():
         if type(layer) is kind:
             return [_describe_pool(layer, num_axes)]
+    padding = find_padding(layer)
+    if any(padding):
+        scale, shift = _read_norm(get_norm(layer))
+        return [make_conv(scale.view(-1, 1, 1, 1), shift, padding=padding, groups=len(scale))]
     return []
 
 
@@ -165,14 +170,14 @@ def _has_known_kernel(conv: Any) -> bool:
 
 def _is_scaled_by_weights(conv: Any, num_axes: int) -> bool:
     """Whether the outputs of a layer are linear in its weights and its bias, each channel by itself."""
-    scaled = copy.deepcopy(conv).double().eval()
+    scaled = copy_for_probing(conv)
     plain = copy.deepcopy(scaled)
-    factors = torch.linspace(-2, 3, len(conv.weight), dtype=torch.float64, device=conv.weight.device)
+    factors = torch.linspace(-2, 3, len(conv.weight), dtype=torch.float64)
     plain.bias, scaled.bias = None, nn.Parameter(factors)
     tail = (1,) * num_axes
     scaled.weight.mul_(factors.view(-1, 1, *tail))
     size = [d * (k - 1) + 3 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-    x = torch.linspace(-10, 10, conv.in_channels * math.prod(size), dtype=torch.float64, device=factors.device)
+    x = torch.linspace(-10, 10, conv.in_channels * math.prod(size), dtype=torch.float64)
     x = x.reshape(1, conv.in_channels, *size)
     try:
         expected, actual = plain(x), scaled(x)
@@ -187,15 +192,19 @@ def _describe_transposed(conv: Any, numbers: bool) -> TransposedMap:
     return TransposedMap(_read(conv.weight, numbers), _read_bias(conv, numbers), conv.groups, geometry)
 
 
-def _describe_norm(norm: _BatchNorm) -> list[AffineMap]:
+def _read_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
     if norm.training:
         raise UnknownLayerError('it stays in training mode')
     try:
-        scale, shift = get_norm_scale_shift(norm)
+        return get_norm_scale_shift(norm)
     except FusionError as error:
         raise UnknownLayerError(str(error)) from None
     except Exception as error:  # the layer's own code is run
         raise UnknownLayerError(f'what {type(norm).__name__} computes is not known') from error
+
+
+def _describe_norm(norm: _BatchNorm) -> list[AffineMap]:
+    scale, shift = _read_norm(norm)
     axes = next(([number] for kind, number in _NORMS.items() if isinstance(norm, kind)), [1, 2, 3])
     if 1 in axes:
         axes = [0, *axes]  # the caller knows whether its inputs are (N, C)

@@ -144,7 +144,7 @@ class _Reader:
             return 'the layer is called several times'
         if layer in self.outside:
             return 'the layer stands in other code, too'
-        if has_hooks(layer):
+        if any(map(has_hooks, layer.modules())):
             return 'the layer has a hook, which sees or changes its values'
         numbers = [*layer.parameters(), *layer.buffers()]
         if any(self.num_owners[id(each)] > 1 for each in numbers):
