@@ -283,3 +283,64 @@ def test_weights_of_zeros_tell_nothing_of_a_layer(make):
     form = reparameterize(empty)
     form.load_state_dict(switched.state_dict())
     torch.testing.assert_close(form(x), model(x), atol=1e-10, rtol=0)
+
+
+class Penalised(Branches):
+    """As in the authors' RepVGGplus: each block adds a penalty on its weights to that of those before it."""
+
+    def forward(self, x, penalty):
+        conv, norm = self.branches[0]
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        return super().forward(x), penalty + (conv.weight * scale.detach().view(-1, 1, 1, 1)).square().sum()
+
+
+class TestWeightsThatCodeReads:
+    def model(self):
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = Penalised(*branches()), Penalised(*branches())
+
+            def forward(self, x):
+                x, penalty = self.one(x, 0.0)
+                return self.two(x, penalty=penalty)
+
+        return Model()
+
+    def test_a_penalty_stays_what_it_was(self, make):
+        model, x = make(self.model()), noise(2, 4, 7, 7)
+        switched, report = reparameterize(model, return_report=True)
+        assert report.num_convs == (4, 2)
+        assert report.num_norms_left == report.num_branches_left == 0
+        for before, after in zip(model(x), switched(x), strict=True):
+            torch.testing.assert_close(after, before, atol=1e-10, rtol=0)
+        fresh = reparameterize(self.model().double().eval())
+        fresh.load_state_dict(switched.state_dict())
+        torch.testing.assert_close(fresh(x)[1], model(x)[1], atol=1e-10, rtol=0)
+
+    def test_a_kernel_that_is_used_twice_stays(self, make):
+        class Tied(Branches):
+            def forward(self, x):
+                return super().forward(x) + F.conv2d(x.sin(), self.branches[0][0].weight, padding=1)
+
+        _, report = switch(make(Tied(*branches())), noise(2, 4, 7, 7))
+        assert report.left['branches.0.0'] == 'the weights of the layer are read by other code, too'
+        assert report.num_convs == (2, 2)
+
+    def test_a_number_that_other_code_computes(self, make):
+        class Around(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block = nn.Sequential(Branches(*branches()), nn.ReLU())
+
+            def forward(self, x):
+                return self.block(x) * self.block[0].branches[0][0].weight.sum()
+
+        switch(make(Around()), noise(2, 4, 7, 7))
+
+    def test_a_stride_that_changed_code_has_read(self, make):
+        class Strided(Branches):
+            def forward(self, x):
+                return super().forward(x) * self.branches[0][0].padding[0]
+
+        assert switch(make(Strided(*branches())), noise(2, 4, 7, 7))[1].num_convs == (2, 1)

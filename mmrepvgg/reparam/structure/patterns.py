@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from .layers import FUSED_LAYERS
 from .maps import AffineMap
+from .scopes import find_scope, join_names
 from .search import Path
 
 
@@ -114,20 +115,7 @@ def _count_weights(layer: nn.Module) -> int:
     return layer.weight.numel() if isinstance(layer, FUSED_LAYERS) else -1
 
 
-def find_scope(node: fx.Node) -> str:
-    """The module in whose code a step is. A layer may have a name elsewhere."""
-    stack = [path for path, _ in node.meta.get('nn_module_stack', {}).values()]
-    if node.op == 'call_module':
-        stack = stack[:-1]
-    return stack[-1] if stack else ''
-
-
 def _common(scopes: list[str]) -> str:
     """The module that holds all of ``scopes``."""
     parts = [f'/{scope}'.replace('.', '/') for scope in scopes]
     return os.path.commonpath(parts).lstrip('/').replace('/', '.')
-
-
-def join_names(name: str, path: str) -> str:
-    """The name from the root of what has the name ``path`` in the module ``name``."""
-    return f'{name}.{path}' if name and path else name or path

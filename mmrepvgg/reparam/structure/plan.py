@@ -10,8 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .following import CONTAINERS, Follower
 from .part_reading import find_opened, find_read
-from .patterns import Pattern, describe_pattern, find_scope, join_names
-from .reading import read_steps
+from .patterns import Pattern, describe_pattern
+from .reading import READ_ELSEWHERE, read_steps
+from .scopes import find_scope, join_names
 from .search import Path, compute_map, search
 from .steps import Constant, Step
 from .tracing import Stopped, Traced, trace
@@ -145,9 +146,12 @@ class _Planner:
     def _find_obstacle(self, name: str, pattern: Pattern, path: Path, traced: Traced) -> str | None:
         """Why a pattern must stay that no graph shows."""
         layers = {self.model.get_submodule(each) for each in pattern.layers}
-        for scope in pattern.scopes:
+        for scope in pattern.scopes if pattern.is_chain else ():  # other code is changed, and has what it read
             if layers & find_read(self.model.get_submodule(scope)):
                 return 'the code around it reads attributes of the layers'
+        readers = {join_names(name, each) for step in path.members for each in step.read_in}
+        if not readers <= (set() if pattern.is_chain else pattern.scopes):
+            return READ_ELSEWHERE
         methods = {(find_scope(step.origin), step.origin.meta.get('method', 'forward')) for step in path.members}
         public = sorted(
             {

@@ -1,6 +1,5 @@
 """Read the steps of a traced model."""
 
-import contextlib
 import inspect
 import operator
 from collections import Counter
@@ -12,12 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .algebra import InexactError
+from .constants import compute_constants
 from .layers import FUSED_LAYERS, UnknownLayerError, describe, has_hooks, make_conv
 from .maps import LAYER_MAPS, AffineMap, Scaling, make_channel_scale, to_meta
 from .passing import returns_its_input
 from .ranks import find_ranks
+from .scopes import find_scope
 from .steps import Constant, Step
 from .writing import asks_shape, find_written, is_in_place
+
+READ_ELSEWHERE = 'the weights of the layer are read by other code, too'
 
 _KINDS = {
     'sum': {operator.add, operator.iadd, torch.add, 'add', 'add_'},
@@ -58,24 +61,28 @@ class _Reader:
             for module in {*self.modules.values()}
             for each in (*module.parameters(recurse=False), *module.buffers(recurse=False))
         )
-        read = (str(node.target) for node in model.graph.nodes if node.op == 'get_attr')
-        self.read_elsewhere = {id(operator.attrgetter(target)(model)) for target in read}
         self.steps: dict[fx.Node, Step] = {}
-        self.constants: dict[fx.Node, Any] = {}
-        # the names of the parameters and buffers from which each constant comes
-        self.origins: dict[fx.Node, frozenset[str]] = {}
+        self.constants = compute_constants(model)
+        # the code that reads each parameter or buffer only to compute a number, or None if it does more with it
+        self.readers: dict[int, set[str] | None] = {}
+        self._find_readers()
         self.ranks = find_ranks(model)
 
+    def _find_readers(self) -> None:
+        names = {node: str(node.target) for node in self.model.graph.find_nodes(op='get_attr')}
+        numbers = {name: id(self.constants.values[node]) for node, name in names.items()}
+        for node, name in names.items():
+            readers = self.readers.setdefault(numbers[name], set())
+            if readers is not None:
+                readers |= {find_scope(user) for user in node.users}
+        for node in self.constants.list_final():
+            if not self.constants.is_number(node):
+                self.readers |= dict.fromkeys(numbers[name] for name in self.constants.origins[node])
+
     def read(self, node: fx.Node) -> None:
-        if node.op == 'get_attr':
-            self.constants[node] = operator.attrgetter(str(node.target))(self.model)
-            self.origins[node] = frozenset([str(node.target)])
-        elif node.all_input_nodes and all(each in self.constants for each in node.all_input_nodes):
-            self._compute_constant(node)
-        names = frozenset[str]().union(*(self.origins.get(each, ()) for each in node.all_input_nodes))
-        if node in self.constants:
-            self.origins.setdefault(node, names)
+        if node in self.constants.values:
             return
+        names = self.constants.origins[node]
         inputs = [self.steps[each] for each in node.all_input_nodes if each in self.steps]
         step = Step(str(node.target), inputs, parameters=names, origin=node)
         step.asks_shape = frozenset(each for each in inputs if asks_shape(node, each.origin))
@@ -95,15 +102,6 @@ class _Reader:
         elif node.op in ('call_function', 'call_method'):
             self._read_operation(node, step)
 
-    def _compute_constant(self, node: fx.Node) -> None:
-        if is_in_place(node):
-            return
-        values: Any = fx.map_arg(node.args, lambda each: self.constants[each])
-        keywords: Any = fx.map_arg(node.kwargs, lambda each: self.constants[each])
-        target: Any = getattr(values[0], str(node.target)) if node.op == 'call_method' else node.target
-        with torch.no_grad(), contextlib.suppress(Exception):  # what can't be computed now is no constant
-            self.constants[node] = target(*(values[1:] if node.op == 'call_method' else values), **keywords)
-
     def _read_layer(self, node: fx.Node, step: Step) -> None:
         layer = self.modules[str(node.target)]
         step.has_numbers = bool(layer.state_dict())
@@ -117,6 +115,9 @@ class _Reader:
         if not described:
             return
         step.is_conv = isinstance(layer, FUSED_LAYERS)
+        step.read_in = frozenset[str]().union(
+            *(self.readers.get(id(each)) or () for each in (*layer.parameters(), *layer.buffers()))
+        )
         step.reason = self._find_obstacle(layer) if isinstance(described[0], LAYER_MAPS) else None
         step.is_linear = step.reason is not None
         if step.reason is None:
@@ -149,8 +150,8 @@ class _Reader:
         numbers = [*layer.parameters(), *layer.buffers()]
         if any(self.num_owners[id(each)] > 1 for each in numbers):
             return 'the layer shares its weights with another one'
-        if any(id(each) in self.read_elsewhere for each in numbers):
-            return 'the weights of the layer are read by other code, too'
+        if any(self.readers.get(id(each), set()) is None for each in numbers):
+            return READ_ELSEWHERE
         return None
 
     def _read_batch_norm(self, node: fx.Node) -> list[AffineMap]:
@@ -198,7 +199,7 @@ class _Reader:
             step.does = Constant(one, 'reversed' if kind == 'difference' else kind)
 
     def _get_value(self, argument: Any) -> Any:
-        return self.constants.get(argument, argument) if isinstance(argument, fx.Node) else argument
+        return self.constants.values.get(argument, argument) if isinstance(argument, fx.Node) else argument
 
 
 def _is_without_axes(one: AffineMap) -> bool:

@@ -1,5 +1,6 @@
 """Put the convolutions of a plan into a model."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .code import drop_code, take_code
+from .constants import compute_constants
 from .making import make_layer
 from .maps import AffineMap
 from .patterns import Pattern, describe_pattern
@@ -62,6 +64,7 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     flat = [pattern for pattern in patterns if pattern.is_flat]
     steps = read_steps(graph, [name.removeprefix(prefix) for pattern in flat for name in pattern.layers])
     found = {describe_pattern(graph, owner, path).key: (step, path) for step, path in list_candidates(steps)}
+    _keep_numbers(module, graph, {name.removeprefix(prefix) for pattern in patterns for name in pattern.parts})
     calls, replaced = {}, set()
     for number, pattern in enumerate(patterns):
         if pattern.key not in found:
@@ -96,8 +99,11 @@ def _find_opened(prefix: str, patterns: list[Pattern]) -> set[str]:
 
 def _remove(module: nn.Module, before: set[str], after: set[str]) -> None:
     """Remove the layers and numbers that the code of ``module`` does not use any more."""
-    for name in sorted(before - after):
+    unused = before - after
+    for name in sorted(unused):
         parent, _, leaf = name.rpartition('.')
+        if parent in unused:  # the numbers of a layer that goes
+            continue
         part = module.get_submodule(parent)
         numbers = [each for each, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))]
         if parent and leaf in numbers and not any(f'{parent}.{each}' in after for each in numbers):
@@ -113,6 +119,21 @@ def _keep_constants(module: nn.Module, graph: fx.GraphModule) -> None:
     for node in graph.graph.find_nodes(op='get_attr'):
         if '.' not in str(node.target) and not hasattr(module, str(node.target)):
             module.register_buffer(str(node.target), getattr(graph, str(node.target)), persistent=False)
+
+
+def _keep_numbers(module: nn.Module, graph: fx.GraphModule, layers: set[str]) -> None:
+    """A number that the code computes from the weights of layers, a penalty for example, stays what it is."""
+    constants = compute_constants(graph)
+    for node in constants.list_final():
+        parts = {name.rpartition('.')[0] for name in constants.origins[node]}
+        if parts.isdisjoint(layers) or not constants.is_number(node):
+            continue
+        numbers = itertools.chain([''], itertools.count(2))
+        name = next(f'fused_number{each}' for each in numbers if not hasattr(module, f'fused_number{each}'))
+        for owner in (module, graph):
+            owner.register_buffer(name, constants.values[node].detach().clone())
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.get_attr(name))
 
 
 def _keep_children(layer: nn.Module) -> nn.Module:

@@ -72,6 +72,7 @@ class Step:
         order: Its place in the graph.
         written_at: The places of the steps that overwrite its value while others read it, too.
         parameters: Names of the parameters and buffers that it uses, if it is no call.
+        read_in: The modules whose code reads the numbers of the layer, too, to compute a number of them.
         reason: Why it is something else, if it looks like a linear layer.
         users: The steps that take its value.
         origin: The node of PyTorch's or ONNX's graph.
@@ -90,6 +91,7 @@ class Step:
     order: int = 0
     written_at: frozenset[int] = frozenset()
     parameters: frozenset[str] = frozenset()
+    read_in: frozenset[str] = frozenset()
     reason: str | None = None
     users: list['Step'] = field(default_factory=list)
     origin: Any = None
