@@ -344,3 +344,74 @@ class TestWeightsThatCodeReads:
                 return super().forward(x) * self.branches[0][0].padding[0]
 
         assert switch(make(Strided(*branches())), noise(2, 4, 7, 7))[1].num_convs == (2, 1)
+
+
+class TestOfAllKinds:
+    def test_branches_with_synchronised_norms(self, make):
+        """They take any number of axes, so the branches around them tell."""
+        block = Branches(nn.BatchNorm2d(4), *branches())
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.ReLU(), block))
+        assert switch(make(model), noise(2, 4, 7, 7))[1].num_convs == (2, 1)
+
+    def test_a_container_with_code_of_its_own(self, make):
+        class Block(nn.ModuleList):
+            def forward(self, x):
+                return sum(branch(x) for branch in self)
+
+        class Around(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block = Block(branches())
+
+            def forward(self, x):
+                return self.block(x) if x.shape[0] else x
+
+        assert switch(make(Block(branches())), noise(2, 4, 7, 7))[1].num_convs == (2, 1)
+        assert switch(make(Around()), noise(2, 4, 7, 7))[1].num_convs == (2, 1)
+
+    def test_a_block_that_adds_is_named_if_it_can_not_be_followed(self, make):
+        class Factor(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = branches()
+                self.alpha = nn.Parameter(torch.ones(1))
+
+            def forward(self, x):
+                return self.one(x) + self.alpha * self.two(x) if self.alpha else self.one(x)
+
+        _, report = switch(make(nn.Sequential(Factor(), nn.ReLU())), noise(2, 4, 7, 7))
+        assert list(report.not_followed) == ['0']
+        assert report.num_norms_left == 0
+
+    def test_sizes_of_weights_are_known(self, make):
+        """The authors' OREPA counts with them."""
+
+        class Computed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.depth, self.point = nn.Parameter(torch.rand(8, 1, 3, 3)), nn.Parameter(torch.rand(6, 8, 1, 1))
+                self.norm = nn.BatchNorm2d(6)
+
+            def forward(self, x):
+                outputs, inputs, _, _ = self.point.size()
+                depth = self.depth.squeeze(1).view(4, int(inputs / 4), *self.depth.shape[2:])
+                kernel = torch.einsum('gthw,ogt->oghw', depth, self.point.view(outputs, 4, -1))
+                return self.norm(F.conv2d(x, kernel, padding=kernel.shape[-1] // 2))
+
+        assert switch(make(Computed()), noise(2, 4, 7, 7))[1].num_norms_left == 0
+
+    def test_heads_that_only_the_training_calls(self, make):
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                act = nn.ReLU()
+                self.body = nn.Sequential(conv_norm(4, 4, 3), act)
+                self.head = nn.Sequential(conv_norm(4, 4, 1), act)
+
+            def forward(self, x):
+                x = self.body(x)
+                return (x, self.head(x)) if self.training else x
+
+        switched, report = switch(make(Model()), noise(2, 4, 7, 7))
+        assert report.num_norms_left == 0
+        assert switched.train()(noise(2, 4, 7, 7))[1].shape == (2, 4, 5, 5)

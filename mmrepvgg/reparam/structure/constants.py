@@ -45,12 +45,13 @@ def compute_constants(model: fx.GraphModule) -> Constants:
             names = frozenset([str(node.target)])
         elif known and len(known) == len(node.all_input_nodes) and not is_in_place(node):
             with torch.no_grad(), contextlib.suppress(Exception):  # what can't be computed now is no constant
-                found.values[node] = _run(node, found.values)
+                found.values[node] = run_node(node, found.values)
         found.origins[node] = names
     return found
 
 
-def _run(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+def run_node(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """The value of an operation, by the values of what it takes."""
     arguments: Any = fx.map_arg(node.args, lambda each: values[each])
     keywords: Any = fx.map_arg(node.kwargs, lambda each: values[each])
     if node.op == 'call_method':

@@ -9,8 +9,10 @@ from .layers import has_hooks, is_layer
 from .passing import returns_its_input
 from .tracing import Stopped, Traced, trace
 
-# They have no forward of their own.
-CONTAINERS = nn.ModuleList | nn.ModuleDict
+
+def is_container(module: nn.Module) -> bool:
+    """Whether a module only holds others, and has no code of its own."""
+    return isinstance(module, nn.ModuleList | nn.ModuleDict) and type(module).forward is nn.Module.forward
 
 
 class Follower:
@@ -74,7 +76,7 @@ class Follower:
         """Find what can't be followed in a module, or that it can't be followed itself."""
         if module in self.single:
             return
-        if isinstance(module, CONTAINERS):
+        if is_container(module):
             for child in module.children():
                 self._close_stopped(child)
         elif isinstance(traced := self.follow(module), Stopped):

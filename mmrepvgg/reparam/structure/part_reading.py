@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from .following import is_container
+
 
 def find_opened(module: nn.Module) -> set[nn.Module] | None:
     """The modules within whose parts the code of ``module`` uses by themselves, instead of calling the whole.
@@ -51,29 +53,53 @@ def find_read(module: nn.Module) -> set[nn.Module]:
     return read
 
 
+def adds_up(module: nn.Module) -> bool:
+    """Whether the code of ``module`` adds or subtracts anything, or has no source."""
+    kind: Any = type(module)
+    functions = _read_functions(kind)
+    if functions is None:
+        return True
+    nodes = [node for function in functions for node in ast.walk(function)]
+    operations = (node.op for node in nodes if isinstance(node, ast.BinOp | ast.AugAssign))
+    calls = (getattr(node.func, 'attr', getattr(node.func, 'id', '')) for node in nodes if isinstance(node, ast.Call))
+    sums = {'add', 'add_', 'sub', 'sub_', 'subtract', 'sum', 'lerp', 'addcmul'}
+    return any(isinstance(each, ast.Add | ast.Sub) for each in operations) or not sums.isdisjoint(calls)
+
+
 @functools.lru_cache(maxsize=1000)
 def _list_paths(kind: Any) -> list[tuple[tuple[str, ...], bool]] | None:
     """The names behind ``self`` in ``forward`` and the methods that it calls, and whether the last one stays whole."""
-    paths: list[tuple[tuple[str, ...], bool]] = []
-    left, done = ['forward'], set()
+    functions = _read_functions(kind)
+    return None if functions is None else [path for function in functions for path in _list_paths_in(function)]
+
+
+@functools.lru_cache(maxsize=1000)
+def _read_functions(kind: Any) -> list[ast.FunctionDef] | None:
+    """``forward``, and the methods that it calls; None if one has no source."""
+    functions: list[ast.FunctionDef] = []
+    left, done = ['forward'], {'forward'}
     while left:
-        done.add(name := left.pop())
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(kind, name))))
+            function = ast.parse(textwrap.dedent(inspect.getsource(getattr(kind, left.pop())))).body[0]
         except (OSError, TypeError, SyntaxError):
             return None
-        function = tree.body[0]
         if not isinstance(function, ast.FunctionDef) or not function.args.args:
             return None
-        own = function.args.args[0].arg
-        inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        opened = {id(node) for node in _list_opened(tree)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and id(node) not in inner and (path := _read_path(node, own)):
-                paths.append((path, id(node) not in opened))
-                method = inspect.getattr_static(kind, path[0], None)
-                left += [path[0]] if inspect.isfunction(method) and path[0] not in done else []
-    return paths
+        functions.append(function)
+        names = {path[0] for path, _ in _list_paths_in(function)} - done
+        called = [name for name in names if inspect.isfunction(inspect.getattr_static(kind, name, None))]
+        left += called
+        done |= {*called}
+    return functions
+
+
+def _list_paths_in(function: ast.FunctionDef) -> Iterator[tuple[tuple[str, ...], bool]]:
+    own = function.args.args[0].arg
+    inner = {id(node.value) for node in ast.walk(function) if isinstance(node, ast.Attribute)}
+    opened = {id(node) for node in _list_opened(function)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and id(node) not in inner and (path := _read_path(node, own)):
+            yield path, id(node) not in opened
 
 
 # What goes through the parts of what it is given.
@@ -107,6 +133,6 @@ def _walk(module: nn.Module, path: tuple[str, ...], is_whole: bool) -> Iterator[
         child = module._modules.get(name)
         if child is None:
             return
-        if not (is_whole and number == len(path)) and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+        if not (is_whole and number == len(path)) and not is_container(child):
             yield child
         module = child

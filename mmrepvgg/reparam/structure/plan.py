@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .following import CONTAINERS, Follower
-from .part_reading import find_opened, find_read
+from .following import Follower, is_container
+from .layers import FUSED_LAYERS
+from .part_reading import adds_up, find_opened, find_read
 from .patterns import Pattern, describe_pattern
 from .reading import READ_ELSEWHERE, read_steps
 from .scopes import find_scope, join_names
@@ -53,7 +54,7 @@ def make_plan(model: nn.Module, known: Collection[nn.Module] = ()) -> Plan:
     plan.not_followed = {
         name or type(module).__name__: reasons[module]
         for name, module in model.named_modules()
-        if module in reasons and any(isinstance(each, _BatchNorm) for each in module.children())
+        if module in reasons and (_has_norms(module) or (_has_layers(module) and adds_up(module)))
     }
     return plan
 
@@ -70,7 +71,7 @@ class _Planner:
         if module in self.seen or not self.follower.is_block(module):
             return
         self.seen.add(module)
-        if isinstance(module, CONTAINERS):
+        if is_container(module):
             self._visit_parts(name, module, ())
             return
         traced = self.follower.follow(module)
@@ -209,6 +210,14 @@ class _Planner:
         return self.fixed[name]
 
 
+def _has_norms(module: nn.Module) -> bool:
+    return any(isinstance(each, _BatchNorm) for each in module.children())
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return any(isinstance(each, FUSED_LAYERS) for each in module.modules())
+
+
 def _reach(model: nn.Module, stops: Collection[nn.Module]) -> set[nn.Module]:
     """The modules in ``model``, without those that are reached only through one of ``stops``."""
     reached, left = set(), [model]
@@ -231,7 +240,9 @@ def _find_tops(
 ) -> Iterator[tuple[str, nn.Module]]:
     """The largest modules in ``module`` that are one step of its code, or that its code does not call at all."""
     for name, child in module.named_children():
-        if child in single or not any(part in called for part in child.modules()):
+        # an activation without numbers may be called under other names
+        parts = (part for part in child.modules() if part.state_dict())
+        if child in single or not any(part in called for part in parts):
             yield name, child
         else:
             for path, part in _find_tops(child, single, called):

@@ -82,7 +82,8 @@ def compute_map(path: Path, end: Step, steps: Sequence[Step]) -> AffineMap:
         else:
             earlier = maps[step.inputs[0]]
             described = step.describe(earlier, step.load())
-            maps[step] = chain(earlier, next(each for each in described if have_same_axes(earlier, each)))
+            # the whole path tells the number of axes, which what stands before a layer may not
+            maps[step] = chain(earlier, next(each for each in described if have_same_axes(path.map, each)))
     return maps[end]
 
 

@@ -1,5 +1,6 @@
 """The graph of a model in eval mode, with all that is inside of its blocks, as far as Python's code can be followed."""
 
+import contextlib
 import dis
 import inspect
 import operator
@@ -12,11 +13,12 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from .constants import run_node
 from .restoring import keeping_state
-from .writing import remove_unused
+from .writing import is_in_place, remove_unused
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,18 @@ class Stopped:
     within: tuple[nn.Module, ...]
 
 
+_SIZES = {'shape', 'ndim', 'size', 'dim', 'numel'}
+
+
 class _Proxy(fx.Proxy):
     # as in inference: blocks ask for it before they save memory by computing twice
     requires_grad = False
+
+    def __getattr__(self, name: str) -> Any:
+        # code may count with the sizes of its weights
+        tracer: Any = self.tracer
+        value = tracer.find_constant(self.node) if name in _SIZES else None
+        return super().__getattr__(name) if value is None else getattr(value, name)
 
     # without these Python would take the operation that makes a new value, and not the one that overwrites
     def __iadd__(self, other: Any) -> fx.Proxy:
@@ -108,10 +119,29 @@ class _Tracer(fx.Tracer):
         # the modules whose code is run now, each with the contexts around it
         self.running: list[tuple[nn.Module, Any]] = []
         self.stopped_in: list[nn.Module] = []
+        self.numbers: dict[str, Tensor] = {}
+        self.constants: dict[fx.Node, Tensor | None] = {}
 
     def trace(self, root: Any, *args: Any) -> fx.Graph:
         self.running = [(root, _list_contexts())]
+        # by itself a module gives proxies while it is traced
+        self.numbers = dict(root.named_parameters(remove_duplicate=False))
+        self.numbers |= dict(root.named_buffers(remove_duplicate=False))
         return super().trace(root, *args)
+
+    def find_constant(self, node: fx.Node) -> Tensor | None:
+        """The tensor that a step gives, if it is computed from parameters and buffers alone."""
+        if node not in self.constants:
+            found = self.numbers.get(str(node.target)) if node.op == 'get_attr' else self._compute(node)
+            self.constants[node] = found if isinstance(found, Tensor) else None
+        return self.constants[node]
+
+    def _compute(self, node: fx.Node) -> Any:
+        inputs = {each: self.find_constant(each) for each in node.all_input_nodes}
+        if not inputs or any(each is None for each in inputs.values()) or is_in_place(node):
+            return None
+        with torch.no_grad(), contextlib.suppress(Exception):  # what can't be computed now is no constant
+            return run_node(node, inputs)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return module in self.single or super().is_leaf_module(module, name)
