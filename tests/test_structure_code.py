@@ -370,18 +370,43 @@ class TestOfAllKinds:
         assert switch(make(Around()), noise(2, 4, 7, 7))[1].num_convs == (2, 1)
 
     def test_a_block_that_adds_is_named_if_it_can_not_be_followed(self, make):
+        class Sized(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = branches()
+
+            def forward(self, x):
+                return self.one(x) + self.two(x) if x.shape[2] > 3 else self.one(x)
+
+        class Around(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block, self.num = Sized(), 3
+
+            def forward(self, x):
+                number = self.num + 1
+                return self.block(x) if x.shape[2] > number else x
+
+        _, report = switch(make(nn.Sequential(Around(), nn.ReLU())), noise(2, 4, 7, 7))
+        assert list(report.not_followed) == ['0.block']
+        assert report.num_norms_left == 0
+
+    @pytest.mark.parametrize('alpha', [1.0, 0.0])
+    def test_a_factor_that_the_code_asks_for(self, make, alpha):
+        """A parameter counts as true, unless it is 0."""
+
         class Factor(nn.Module):
             def __init__(self):
                 super().__init__()
                 self.one, self.two = branches()
-                self.alpha = nn.Parameter(torch.ones(1))
+                self.alpha = nn.Parameter(torch.full((1,), alpha))
 
             def forward(self, x):
-                return self.one(x) + self.alpha * self.two(x) if self.alpha else self.one(x)
+                return self.one(x) + (self.alpha * self.two(x) if self.alpha else self.two(x))
 
         _, report = switch(make(nn.Sequential(Factor(), nn.ReLU())), noise(2, 4, 7, 7))
-        assert list(report.not_followed) == ['0']
-        assert report.num_norms_left == 0
+        assert report.num_convs == (2, 1 if alpha else 2)
+        assert list(report.not_followed) == ([] if alpha else ['0'])
 
     def test_sizes_of_weights_are_known(self, make):
         """The authors' OREPA counts with them."""
@@ -415,3 +440,72 @@ class TestOfAllKinds:
         switched, report = switch(make(Model()), noise(2, 4, 7, 7))
         assert report.num_norms_left == 0
         assert switched.train()(noise(2, 4, 7, 7))[1].shape == (2, 4, 5, 5)
+
+
+class TestPartsOfWhatStays:
+    """Of a pattern in code that can't be changed, the parts that stand in other code are fused all the same."""
+
+    def model(self, forward, **parts):
+        class Model(nn.Module):
+            def head(self, x):
+                return self.norm(self.block(x))
+
+        model = Model()
+        model.block, model.norm = Branches(*branches(), act=False), nn.BatchNorm2d(4)
+        for name, part in parts.items():
+            model.add_module(name, part)
+        type(model).forward = forward
+        return model
+
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    def test_a_block_before_a_norm(self, make):
+        def steered(self, x, double=False):
+            return self.norm(self.block(x)) * (2 if double else 1)
+
+        def method(self, x):
+            return self.head(x).relu()
+
+        for forward in (steered, method):
+            _, report = switch(make(self.model(forward)), noise(2, 4, 7, 7))
+            assert report.num_convs == (2, 1)
+            assert report.num_branches_left == 0
+
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    def test_one_sum_is_told_once(self, make):
+        def steered(self, x, double=False):
+            return self.norm(self.one(x) + self.two(x) + x) * (2 if double else 1)
+
+        one, two = branches()
+        _, report = switch(make(self.model(steered, one=one, two=two)), noise(2, 4, 7, 7))
+        assert len(report.branches) == 1
+        assert 'an argument of `forward`' in next(iter(report.branches.values()))
+
+    def test_a_sequence_in_a_method(self, make):
+        def forward(self, x):
+            return self.call(x)
+
+        model = self.model(forward, parts=nn.Sequential(Branches(*branches(), act=False), nn.BatchNorm2d(4)))
+        type(model).call = lambda self, x: self.parts(x)
+        del model.block, model.norm
+        _, report = switch(make(model), noise(2, 4, 7, 7))
+        assert report.num_convs == (2, 1)
+        assert report.num_norms_left == 0
+
+    def test_a_norm_has_the_reason_of_the_layer_before_it(self, make):
+        def forward(self, x):
+            return self.norm(self.conv(x)) + self.norm2(self.conv(x.sin()))
+
+        model = self.model(forward, conv=nn.Conv2d(4, 4, 1), norm2=nn.BatchNorm2d(4))
+        del model.block
+        _, report = switch(make(model), noise(2, 4, 7, 7))
+        assert set(report.left.values()) == {'the layer is called several times'}
+
+    def test_what_is_fused_in_two_steps_is_one_line(self, make):
+        def method(self, x):
+            return self.head(x).relu()
+
+        _, report = switch(make(self.model(method)), noise(2, 4, 7, 7))
+        assert report.num_norms_left == 0
+        (fused,) = report.fused
+        assert fused.name == 'block.branches.0.0'
+        assert {*fused.layers} - {'block.act'} == {f'block.branches.{i}.{j}' for i in (0, 1) for j in (0, 1)} | {'norm'}

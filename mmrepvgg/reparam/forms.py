@@ -86,9 +86,15 @@ def build_form(cfg: Config, deploy: bool) -> nn.Module:
         return model
     model = build_model(cfg, deploy=False)
     # its memory may hold anything (NoRandomWeights), numbers that can't be fused, too
+    _fill(model, 1)
+    model = switch(model).model
+    _fill(model, 0)
+    return model
+
+
+def _fill(model: nn.Module, number: int) -> None:
     for value in model.state_dict().values():
-        value.zero_()
-    return switch(model).model
+        value.fill_(number)
 
 
 def switch(model: M) -> Switched[M]:

@@ -8,7 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..block_report import count_convs, summarise
 from ..report import Fused, SwitchReport
 from .modes import evaluating
-from .plan import make_plan
+from .patterns import Pattern
+from .plan import Plan, make_plan
 from .replace import apply
 
 
@@ -26,30 +27,56 @@ def fuse_structure(model: nn.Module, known: Collection[nn.Module] = ()) -> Switc
         OverflowError: If a number is too large for the dtype of its layer.
     """
     before = count_convs(model)
+    done: list[Pattern] = []
     with evaluating(model):
         plan = make_plan(model, known)
-        apply(model, plan)
-        left = make_plan(model, known) if plan.patterns else plan
-    missed = {pattern.key for pattern in left.patterns} if left is not plan else set()
-    for pattern in left.patterns if left is not plan else ():
-        reasons = left.layers if pattern.is_chain else left.branches
+        # what was fused may be part of something larger, which the code showed only in parts
+        while new := _list_new(plan, done):
+            apply(model, new)
+            done += new
+            plan = make_plan(model, known)
+    for pattern in plan.patterns:
+        reasons = plan.layers if pattern.is_chain else plan.branches
         reasons[pattern.place] = 'the code of its block alone shows another structure'
-    plan.patterns = [pattern for pattern in plan.patterns if pattern.key not in missed]
+    missed = {pattern.key for pattern in plan.patterns}
     order = {name: number for number, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
-    plan.patterns.sort(key=lambda pattern: order[pattern.place])
+    layers = _merge([pattern for pattern in done if pattern.key not in missed])
     fused = tuple(
-        Fused(pattern.place, pattern.parts, summarise(model.get_submodule(pattern.place))) for pattern in plan.patterns
+        Fused(place, layers[place], summarise(model.get_submodule(place)))
+        for place in sorted(layers, key=order.__getitem__)
     )
     norms = {
-        name: left.layers.get(name, 'no convolution stands directly before it')
+        name: plan.layers.get(name) or _explain(name, plan)
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and not any(module in each.modules() for each in known)
     }
     return SwitchReport(
         fused,
-        left.branches,
-        {**left.layers, **norms},
-        left.not_followed,
+        plan.branches,
+        {**plan.layers, **norms},
+        plan.not_followed,
         len(norms),
         (before, count_convs(model)),
     )
+
+
+def _list_new(plan: Plan, done: list[Pattern]) -> list[Pattern]:
+    """What was not tried before."""
+    tried = {pattern.key for pattern in done}
+    return [pattern for pattern in plan.patterns if pattern.key not in tried]
+
+
+def _merge(patterns: list[Pattern]) -> dict[str, tuple[str, ...]]:
+    """The layers before, of each layer that took their place, perhaps in several steps."""
+    merged: dict[str, tuple[str, ...]] = {}
+    for pattern in patterns:
+        parts = tuple(name for part in pattern.parts for name in merged.pop(part, (part,)))
+        merged[pattern.place] = (*merged.pop(pattern.place, ()), *parts)
+    return merged
+
+
+def _explain(norm: str, plan: Plan) -> str:
+    """Why a batch norm stays of which nothing else is known."""
+    if norm.rpartition('.')[0] in plan.not_followed:
+        return 'the code around it could not be followed'
+    return 'no convolution stands directly before it'

@@ -54,16 +54,31 @@ def find_read(module: nn.Module) -> set[nn.Module]:
 
 
 def adds_up(module: nn.Module) -> bool:
-    """Whether the code of ``module`` adds or subtracts anything, or has no source."""
+    """Whether the code of ``module`` adds values or subtracts them, or has no source."""
     kind: Any = type(module)
     functions = _read_functions(kind)
     if functions is None:
         return True
     nodes = [node for function in functions for node in ast.walk(function)]
-    operations = (node.op for node in nodes if isinstance(node, ast.BinOp | ast.AugAssign))
-    calls = (getattr(node.func, 'attr', getattr(node.func, 'id', '')) for node in nodes if isinstance(node, ast.Call))
     sums = {'add', 'add_', 'sub', 'sub_', 'subtract', 'sum', 'lerp', 'addcmul'}
-    return any(isinstance(each, ast.Add | ast.Sub) for each in operations) or not sums.isdisjoint(calls)
+    calls = (getattr(node.func, 'attr', getattr(node.func, 'id', '')) for node in nodes if isinstance(node, ast.Call))
+    return any(map(_is_sum, nodes)) or not sums.isdisjoint(calls)
+
+
+def _is_sum(node: ast.AST) -> bool:
+    match node:
+        case ast.BinOp(left=one, op=ast.Add() | ast.Sub(), right=other):
+            return _may_be_value(one) and _may_be_value(other)
+        case ast.AugAssign(target=one, op=ast.Add() | ast.Sub(), value=other):
+            return _may_be_value(one) and _may_be_value(other)
+    return False
+
+
+def _may_be_value(node: ast.expr) -> bool:
+    """Whether something is computed, and is no number, no option of the module, and no time of day."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return False
+    return any(isinstance(each, ast.Name) and each.id != 'self' for each in ast.walk(node))
 
 
 @functools.lru_cache(maxsize=1000)

@@ -108,19 +108,21 @@ class _Planner:
         outside = _reach(module, single) & (_reach(self.model, [module]) | inner)
         steps = read_steps(graph, outside=outside)
         blocked: dict[Step, str] = {}
+        within: dict[Step, str] = {}  # the sums on the way to one that is blocked
         while True:
             found = search(steps, blocked)
             judged = {step: self._judge(name, step, path, steps, traced) for step, path in found.patterns.items()}
             obstacles = {step: each for step, each in judged.items() if isinstance(each, str)}
             if not obstacles:
                 break
-            # what is in a pattern may have patterns of its own, but for the sums on the way to it
-            for step in obstacles:
-                sums = (each for each in found.patterns[step].members if isinstance(each.does, float))
-                blocked |= {each: '' for each in sums if each not in blocked}
+            # what is in a pattern may have patterns of its own
             blocked |= obstacles
+            for step in obstacles:
+                if isinstance(step.does, float):
+                    within |= dict.fromkeys(found.patterns[step].members - {step}, obstacles[step])
         for step, reason in found.branches.items():
-            self.plan.branches[_name(name, step.origin)] = reason
+            if within.get(step) != reason:
+                self.plan.branches[_name(name, step.origin)] = reason
         for step, reason in found.layers.items():
             self.plan.layers[_name(name, step.origin)] = reason
         for pattern in judged.values():

@@ -12,7 +12,6 @@ from .constants import compute_constants
 from .making import make_layer
 from .maps import AffineMap
 from .patterns import Pattern, describe_pattern
-from .plan import Plan
 from .reading import read_steps
 from .search import compute_map, list_candidates
 from .tracing import Traced, trace
@@ -20,16 +19,16 @@ from .writing import remove_unused
 
 
 @torch.no_grad()
-def apply(model: nn.Module, plan: Plan) -> None:
-    """Change ``model`` in place as ``plan`` says.
+def apply(model: nn.Module, patterns: list[Pattern]) -> None:
+    """Put one layer for each of ``patterns`` into ``model``.
 
     Raises:
         OverflowError: If a number is too large for the dtype of its layer.
     """
-    names = _lift(plan.patterns)
+    names = _lift(patterns)
     for owner in sorted(set(names.values()), key=lambda name: -name.count('.')):
         _rewrite(model, owner, [pattern for pattern, name in names.items() if name == owner])
-    for pattern in plan.patterns:
+    for pattern in patterns:
         if pattern not in names:
             _fill_places(model, pattern)
 

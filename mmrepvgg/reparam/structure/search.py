@@ -156,6 +156,10 @@ class _Search:
                 left |= {step: self.blocked[step]} if self.blocked[step] else {}
             elif isinstance(step.does, float):
                 self._explain(step)
+            elif step.has_numbers and not step.is_conv:
+                for path_before in self.paths[step]:
+                    if isinstance(path_before.map, str) and path_before.has_conv:
+                        self.findings.layers.setdefault(step, path_before.map)
             for each in [path.source] if path else step.inputs:
                 if each not in seen:
                     seen.add(each)

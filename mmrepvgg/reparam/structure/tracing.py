@@ -136,6 +136,13 @@ class _Tracer(fx.Tracer):
             self.constants[node] = found if isinstance(found, Tensor) else None
         return self.constants[node]
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Whether a value counts as true. A factor that is learnt does, unless it is 0."""
+        value = self.find_constant(obj.node) if obj.node.op == 'get_attr' else None
+        if isinstance(value, nn.Parameter) and value.numel() == 1 and value.item():
+            return True
+        return super().to_bool(obj)
+
     def _compute(self, node: fx.Node) -> Any:
         inputs = {each: self.find_constant(each) for each in node.all_input_nodes}
         if not inputs or any(each is None for each in inputs.values()) or is_in_place(node):
@@ -185,6 +192,8 @@ def _find_method(frame: Any) -> str:
     """The public method of a module that is run, or else ``'forward'``."""
     while frame is not None:
         code = frame.f_code
+        if code is nn.Sequential.forward.__code__:
+            return 'forward'
         if code.co_argcount and not frame.f_globals.get('__name__', '').startswith('torch'):
             owner = frame.f_locals.get(code.co_varnames[0])
             if issubclass(type(owner), nn.Module):
