@@ -408,6 +408,21 @@ class TestOfAllKinds:
         assert report.num_convs == (2, 1 if alpha else 2)
         assert list(report.not_followed) == ([] if alpha else ['0'])
 
+    def test_modules_that_the_code_makes(self, make):
+        """As the stages of older encoders of segmentation_models."""
+
+        class Stages(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block, self.conv = Branches(*branches()), nn.Conv2d(4, 4, 3)
+
+            def forward(self, x):
+                for stage in (nn.Identity(), nn.Sequential(self.block, self.conv)):
+                    x = stage(x)
+                return x
+
+        assert switch(make(Stages()), noise(2, 4, 7, 7))[1].num_convs == (3, 2)
+
     def test_sizes_of_weights_are_known(self, make):
         """The authors' OREPA counts with them."""
 

@@ -46,9 +46,10 @@ class Follower:
     def follow(self, module: nn.Module) -> Traced | Stopped:
         """The graph of a module, in which those that can't be followed are one step; or what stopped it."""
         traced = trace(module, self.single)
-        is_closed = False
+        parts, is_closed = {*module.modules()}, False
         while isinstance(traced, Stopped):
-            inner = [each for each in traced.within[1:] if each not in self.single]
+            # code may call modules that it makes
+            inner = [each for each in traced.within[1:] if each in parts - self.single]
             if inner:
                 self._close(module, inner[-1], traced.reason)
             elif is_closed:
