@@ -408,6 +408,34 @@ class TestOfAllKinds:
         assert report.num_convs == (2, 1 if alpha else 2)
         assert list(report.not_followed) == ([] if alpha else ['0'])
 
+    @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
+    @pytest.mark.parametrize('num_calls', [1, 2])
+    def test_parts_that_give_several_values(self, make, num_calls):
+        """By themselves, nothing tells how many."""
+
+        class Pair(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = Branches(*branches()), nn.Conv2d(4, 4, 1)
+
+            def forward(self, x):
+                return [self.one(x), self.two(x)]
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.pair, self.one, self.two = Pair(), *branches()
+
+            def forward(self, x):
+                for _ in range(num_calls):
+                    x = torch.cat([each.relu() for each in self.pair(x)], 2)
+                return self.one(x) + self.two(x)
+
+        _, report = switch(make(Model()), noise(2, 4, 7, 7))
+        own = [name for name in report.branches if not name.startswith('pair')]
+        assert len(own) == 1
+        assert report.num_convs == (5, 4 if num_calls == 1 else 5)
+
     def test_modules_that_the_code_makes(self, make):
         """As the stages of older encoders of segmentation_models."""
 

@@ -83,10 +83,9 @@ class _Planner:
         single = self.follower.single
         # what is called several times is fused by itself, once
         again = {each for each, number in traced.num_calls.items() if number > 1 and self.follower.is_block(each)}
-        if again:
-            single |= again
-            traced = trace(module, single)
-            assert isinstance(traced, Traced)
+        apart = trace(module, single | again) if again else traced
+        if isinstance(apart, Traced):  # code may take apart what they give
+            traced, single = apart, single | again
         self.told |= traced.told
         self._read(name, module, traced)
         for path, part in _find_tops(module, single, traced.num_calls.keys()):

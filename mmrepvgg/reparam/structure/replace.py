@@ -58,7 +58,8 @@ def _rewrite(model: nn.Module, owner: str, patterns: list[Pattern]) -> None:
     prefix = f'{owner}.' if owner else ''
     opened = _find_opened(prefix, patterns)
     traced = trace(module, [child for name, child in module.named_modules() if name and name not in opened])
-    assert isinstance(traced, Traced)
+    if not isinstance(traced, Traced):
+        return  # it takes apart what a part of it gives; the second look names what is left
     graph, before = traced.graph, _find_names(traced.graph)
     flat = [pattern for pattern in patterns if pattern.is_flat]
     steps = read_steps(graph, [name.removeprefix(prefix) for pattern in flat for name in pattern.layers])
