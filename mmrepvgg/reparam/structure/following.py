@@ -46,10 +46,9 @@ class Follower:
     def follow(self, module: nn.Module) -> Traced | Stopped:
         """The graph of a module, in which those that can't be followed are one step; or what stopped it."""
         traced = trace(module, self.single)
-        parts, is_closed = {*module.modules()}, False
+        is_closed = False
         while isinstance(traced, Stopped):
-            # code may call modules that it makes
-            inner = [each for each in traced.within[1:] if each in parts - self.single]
+            inner = [each for each in traced.within[1:] if each not in self.single]
             if inner:
                 self._close(module, inner[-1], traced.reason)
             elif is_closed:

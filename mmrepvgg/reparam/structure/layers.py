@@ -46,7 +46,7 @@ def is_layer(module: nn.Module) -> bool:
     try:
         return bool(describe(module, numbers=False))
     except InexactError:
-        return type(module).__module__.startswith('torch.nn')
+        return type(module).__module__.startswith('torch.nn.')
 
 
 def has_hooks(module: Any) -> bool:

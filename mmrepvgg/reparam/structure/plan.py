@@ -86,6 +86,12 @@ class _Planner:
         apart = trace(module, single | again) if again else traced
         if isinstance(apart, Traced):  # code may take apart what they give
             traced, single = apart, single | again
+        else:
+            visited: list[str] = []
+            for path, part in module.named_modules():
+                if part in again and not any(path.startswith(f'{other}.') for other in visited):
+                    visited.append(path)
+                    self.visit(join_names(name, path), part)
         self.told |= traced.told
         self._read(name, module, traced)
         for path, part in _find_tops(module, single, traced.num_calls.keys()):
@@ -154,13 +160,16 @@ class _Planner:
         readers = {join_names(name, each) for step in path.members for each in step.read_in}
         if not readers <= (set() if pattern.is_chain else pattern.scopes):
             return READ_ELSEWHERE
-        methods = {(find_scope(step.origin), step.origin.meta.get('method', 'forward')) for step in path.members}
+        methods = {
+            (scope, step.origin.meta.get('method', 'forward'))
+            for step in path.members
+            if (scope := join_names(name, find_scope(step.origin))) not in pattern.norms
+        }
         public = sorted(
-            {
-                method
-                for scope, method in methods
-                if method != 'forward' and join_names(name, scope) not in pattern.norms
-            }
+            method
+            for scope, method in methods
+            # layers that only follow each other leave code as it is; of parts, others call methods named for it
+            if method != 'forward' and (not pattern.is_chain or not scope or method.startswith('forward'))
         )
         if public and (not pattern.is_chain or len(methods) > len({scope for scope, _ in methods})):
             return f'the method `{public[0]}` computes a part of it'

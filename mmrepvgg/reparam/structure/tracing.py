@@ -87,7 +87,7 @@ class _Proxy(fx.Proxy):
     def __class__(self) -> Any:
         """What ``isinstance`` hears. torch itself asks, too, and may know that this is no tensor."""
         asking = sys._getframe(1)
-        is_torch = asking.f_globals.get('__name__', '').startswith('torch') and asking.f_code.co_name != 'is_tensor'
+        is_torch = _is_torch(asking) and asking.f_code.co_name != 'is_tensor'
         if is_torch or not _asks_for_types(asking.f_code):
             return type(self)
         if self.node.op == 'call_module':
@@ -97,6 +97,11 @@ class _Proxy(fx.Proxy):
     @__class__.setter
     def __class__(self, kind: Any) -> None:
         raise TypeError('it has its class')
+
+
+def _is_torch(frame: Any) -> bool:
+    """Whether a function of torch runs; torchvision is no part of it."""
+    return frame.f_globals.get('__name__', '').partition('.')[0] == 'torch'
 
 
 @cache
@@ -119,11 +124,13 @@ class _Tracer(fx.Tracer):
         # the modules whose code is run now, each with the contexts around it
         self.running: list[tuple[nn.Module, Any]] = []
         self.stopped_in: list[nn.Module] = []
+        self.parts: set[nn.Module] = set()
         self.numbers: dict[str, Tensor] = {}
         self.constants: dict[fx.Node, Tensor | None] = {}
 
     def trace(self, root: Any, *args: Any) -> fx.Graph:
         self.running = [(root, _list_contexts())]
+        self.parts = {*root.modules()}
         # by itself a module gives proxies while it is traced
         self.numbers = dict(root.named_parameters(remove_duplicate=False))
         self.numbers |= dict(root.named_buffers(remove_duplicate=False))
@@ -168,6 +175,8 @@ class _Tracer(fx.Tracer):
             self.in_context.add(module)
 
     def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if module not in self.parts:  # the code has made it
+            return forward(*args, **kwargs)
         self.called[module] += 1
         if not all(type(each) is _Proxy for each in (*args, *kwargs.values())):
             self.told.add(module)
@@ -194,7 +203,7 @@ def _find_method(frame: Any) -> str:
         code = frame.f_code
         if code is nn.Sequential.forward.__code__:
             return 'forward'
-        if code.co_argcount and not frame.f_globals.get('__name__', '').startswith('torch'):
+        if code.co_argcount and not _is_torch(frame):
             owner = frame.f_locals.get(code.co_varnames[0])
             if issubclass(type(owner), nn.Module):
                 is_forward = getattr(type(owner).forward, '__code__', None) is code or code.co_name.startswith('_')
@@ -233,7 +242,8 @@ def trace(model: nn.Module, single: Collection[nn.Module]) -> Traced | Stopped:
 
 def _describe_error(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
+    # of a text of several sentences, the first one
+    return f'{type(error).__name__}: {text[0].partition(". ")[0]}' if text else type(error).__name__
 
 
 def _list_arguments(model: nn.Module) -> tuple[dict[str, Any], list[str]]:
