@@ -11,6 +11,11 @@ def conv_norm(*args, kind=nn.Conv2d, norm=nn.BatchNorm2d, **options):
     return nn.Sequential(conv, norm(conv.out_channels))
 
 
+def branches():
+    """Two that one 3x3 can take the place of."""
+    return conv_norm(4, 4, 3, padding=1), conv_norm(4, 4, 1)
+
+
 class Branches(nn.Module):
     """What all blocks of this kind have: branches to one sum, and an activation behind it."""
 
