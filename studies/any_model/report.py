@@ -67,7 +67,7 @@ def _describe(repeats: int, image: int) -> str:
     from mmrepvgg.benchmark.machine import describe_machine, describe_versions
 
     machine = describe_machine()
-    versions = describe_versions(('torch', 'timm', 'mmpretrain'))
+    versions = describe_versions(('torch', 'timm', 'mmpretrain', 'segmentation-models-pytorch'))
     return (
         f'Random weights and statistics, {image} x {image} pixels. Differences are relative to the largest output. ms: '
         f'median of {repeats} runs of one image, both forms in turn, float32, {torch.get_num_threads()} thread(s). '
