@@ -122,11 +122,12 @@ def _make_probes(module: Any, base: type[nn.Module]) -> Iterator[Tensor]:
 
     A padding on one side shows in some heights and widths only: a 3x3 with stride 2 reaches it at 8, and not at 7.
     """
-    channels, sizes = (module.num_features, [2])
     if base is nn.Conv2d:
         reach = max(d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True))
-        channels, smallest = module.in_channels, max(7, reach)
-        sizes = [*range(smallest, smallest + max(module.stride))]
+        smallest = max(7, reach)
+        channels, sizes = module.in_channels, range(smallest, smallest + max(module.stride))
+    else:
+        channels, sizes = module.num_features, range(2, 3)
     for size in sizes:
         x = torch.linspace(-10, 10, 2 * channels * size * size, dtype=torch.float64)
         yield x.reshape(2, channels, size, size)
