@@ -52,6 +52,12 @@ def randomise() -> Callable[[nn.Module], nn.Module]:
 
 
 @pytest.fixture
+def make(randomise: Callable[[nn.Module], nn.Module]) -> Callable[[nn.Module], nn.Module]:
+    """Make a model ready for a comparison: random statistics, float64, eval mode."""
+    return lambda model: randomise(model).double().eval()
+
+
+@pytest.fixture
 def small_cfg() -> Config:
     """A classifier of 5 blocks with SE layers for 32x32 images, with a mean and a std that differ by channel."""
     return Config(

@@ -18,11 +18,6 @@ from mmrepvgg.reparam.structure.layers import make_conv
 from mmrepvgg.reparam.structure.making import make_layer
 
 
-@pytest.fixture
-def make(randomise):
-    return lambda model: randomise(model).double().eval()
-
-
 class TestPatterns:
     @pytest.mark.parametrize('axes', [1, 2, 3])
     def test_branches_of_all_kinds_become_one_convolution(self, make, axes):

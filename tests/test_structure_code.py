@@ -11,11 +11,6 @@ from torch import nn
 from mmrepvgg import reparameterize
 
 
-@pytest.fixture
-def make(randomise):
-    return lambda model: randomise(model).double().eval()
-
-
 class SqueezeExcite(nn.Module):
     """Asks for the size of its input, and gives it to a function of torch."""
 
@@ -164,8 +159,20 @@ class TestOverwritten:
             return one + self.two(x)
 
         _, report = switch(make(self.block(forward)), noise(2, 4, 7, 7) - 0.5)
-        assert list(report.branches.values()) == ['a value that its branches read is overwritten meanwhile']
+        assert list(report.branches.values()) == ['a value that it takes is overwritten meanwhile']
         assert report.num_norms_left == 0
+
+    def test_between_a_norm_and_the_convolution_behind_it(self, make):
+        """The one layer stands where the convolution stood, and reads the value later than the norm did."""
+
+        def forward(self, x):
+            x = x.sin()
+            y = self.two[1](x)
+            self.act(x)
+            return self.two[0](y) * x
+
+        _, report = switch(make(self.block(forward)), noise(2, 4, 7, 7) - 0.5)
+        assert report.num_norms_left == 1
 
     @pytest.mark.filterwarnings('ignore:.* parallel linear branches')
     def test_by_the_sum_itself(self, make):

@@ -7,11 +7,6 @@ from switching import Branches, branches, conv_norm, noise, switch
 from torch import nn
 
 
-@pytest.fixture
-def make(randomise):
-    return lambda model: randomise(model).double().eval()
-
-
 class TestOfAllKinds:
     def test_branches_with_synchronised_norms(self, make):
         """They take any number of axes, so the branches around them tell."""

@@ -235,7 +235,7 @@ def find_obstacle(step: Step, path: Path) -> str | None:
         if others and not (all(each in user.asks_shape for user in others) and _keeps_shape(each, path)):
             return f'a value within is used elsewhere, too (by {others[0].name})'
     if _is_overwritten(path):
-        return 'a value that its branches read is overwritten meanwhile'
+        return 'a value that it takes is overwritten meanwhile'
     if any(each.is_reshape for each in path.members) and not all(
         each.is_call or each.is_reshape for each in path.members
     ):
@@ -251,10 +251,14 @@ def find_obstacle(step: Step, path: Path) -> str | None:
 def _is_overwritten(path: Path) -> bool:
     """Whether the steps of a path read different values under one name, or overwrite what is not their own.
 
-    The one convolution reads the source where the first of them does.
+    The one convolution of a sum reads the source where the first of its branches did. That of layers that follow each
+    other stands in the place of any of them.
     """
+    has_sum = any(isinstance(each.does, float) for each in path.members)
     for value in (path.source, *path.members):
         reads = [user.order for user in value.users if user in path.members]
+        if value is path.source and not has_sum:
+            reads += [each.order for each in path.members]
         if reads and any(min(reads) <= order < max(reads) for order in value.written_at):
             return True
     return not path.source.written_at.isdisjoint(each.order for each in path.members)
